@@ -1,0 +1,50 @@
+# Each command sets up .venv by itself on the first run (about 2 minutes, 6 GB) and again only if requirements change.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench clean
+
+help: ## Say what can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Install everything into .venv
+
+demo: $(STAMP) ## Train, test and show the method in its small embedded world
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/demo.py $(ARGS)
+
+test: $(STAMP) ## Run the tests; ARGS="-k name" picks some
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(STAMP) ## Let ruff rewrite what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(STAMP) ## Measure time and memory against SAN of mmsegmentation
+	@$(BIN)/python tools/benchmark_san.py $(ARGS)
+
+clean: ## Remove .venv, caches and builds (not work_dirs)
+	@rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+
+# -q keeps pip's log short; each step says what is going on. --only-binary: never start a compiler.
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+
+$(STAMP): requirements/runtime.txt requirements/tests.txt requirements/lint.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "Python 3.11 to 3.13 is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@echo "[1/4] virtual environment in .venv"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP) 'setuptools>=77,<81' wheel
+	@echo "[2/4] PyTorch, MMEngine, MMSegmentation, open_clip (about 6 GB the first time)"
+	@$(PIP) --only-binary :all: -r requirements/runtime.txt
+	@echo "[3/4] pytest, ruff, mypy"
+	@$(PIP) --only-binary :all: -r requirements/tests.txt -r requirements/lint.txt
+	@echo "[4/4] mmseg_alignzeg, as a link to this folder"
+	@$(PIP) --no-build-isolation --no-deps -e .
+	@touch $@

@@ -1,0 +1,59 @@
+# The embedded world: 20 classes of colour × pattern, 15 seen and 5 unseen; drawn from a seed, nothing on disk.
+classes = [
+    'red stripes', 'red checks', 'red dots', 'red zigzags', 'red grid', 'green stripes', 'green checks', 'green dots',
+    'green zigzags', 'green grid', 'blue stripes', 'blue checks', 'blue dots', 'blue zigzags', 'blue grid',
+    'yellow stripes', 'yellow checks', 'yellow dots', 'yellow zigzags', 'yellow grid',
+]
+unseen_classes = ['red dots', 'red grid', 'green stripes', 'blue checks', 'yellow zigzags']
+seen_classes = [name for name in classes if name not in unseen_classes]
+
+train_pipeline = [
+    dict(type='LoadPatternsScene'),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadPatternsScene'),
+    dict(type='PackSegInputs'),
+]
+
+# Seed 0 is for training, 1 for choosing settings, 2 for reporting.
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        type='PatternsDataset',
+        length=20000,
+        seed=0,
+        metainfo=dict(classes=seen_classes, unseen_classes=[]),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='PatternsDataset',
+        length=200,
+        seed=1,
+        metainfo=dict(classes=classes, unseen_classes=unseen_classes),
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='PatternsDataset',
+        length=500,
+        seed=2,
+        metainfo=dict(classes=classes, unseen_classes=unseen_classes),
+        pipeline=test_pipeline,
+    ),
+)
+val_evaluator = dict(type='ZeroShotIoUMetric')
+test_evaluator = val_evaluator

@@ -1,0 +1,10 @@
+"""AlignZeg for MMSegmentation: one import registers every model, dataset, metric and hook of the package."""
+
+from .compat import enable_mmcv_lite
+
+enable_mmcv_lite()  # before anything below imports mmseg.models
+
+from . import datasets, engine, evaluation, models  # noqa: E402
+
+__version__ = '0.1.0'
+__all__ = ['__version__', 'datasets', 'engine', 'evaluation', 'models']

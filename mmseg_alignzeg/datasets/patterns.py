@@ -1,0 +1,239 @@
+"""The embedded world: small scenes of coloured patterns, drawn from a seed, that need no download."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS, TRANSFORMS
+
+from mmseg_alignzeg.vocabulary import Vocabulary
+
+# Mean RGB of each colour, 0..255.
+COLOURS = {'red': (205, 50, 45), 'green': (50, 160, 65), 'blue': (50, 85, 205), 'yellow': (220, 195, 50)}
+PATTERNS = ('stripes', 'checks', 'dots', 'zigzags', 'grid')
+CLASSES = tuple(f'{colour} {pattern}' for colour in COLOURS for pattern in PATTERNS)
+# One unseen pair per pattern, spread over all colours: each colour and each pattern is still seen in other pairs.
+UNSEEN_CLASSES = ('red dots', 'red grid', 'green stripes', 'blue checks', 'yellow zigzags')
+
+IGNORE_LABEL = 255
+BLOBS_PER_SCENE = (2, 5)  # both ends included
+BLOB_AREA = (0.10, 0.35)  # share of the image before occlusion
+MIN_VISIBLE_AREA = 0.04  # share of the image; a blob that shows less is left out
+CANVAS = 128.0  # lengths below are in units of 1/128 of the image side, whatever its resolution
+MIN_IMAGE_SIZE = 32
+
+
+def draw_scene(seed: int, index: int, image_size: int = 128) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one scene: two to five overlapping blobs, each with a colour and a pattern, on a textured ground.
+
+    Only additions, products, quotients and square roots touch the pixels, operations whose result IEEE 754 fixes to the
+    last bit, so that a scene is the same on every machine and in every worker.
+
+    Args:
+        seed: World seed, at least 0; scenes of different seeds are independent.
+        index: Number of the scene in that world, at least 0.
+        image_size: Side length in pixels, at least 32. It sets the resolution, not the size of things in the scene.
+
+    Returns:
+        The image, uint8 RGB of shape (S, S, 3), and its labels, uint8 of shape (S, S): positions in ``CLASSES``, and
+        255 on the ground.
+
+    Raises:
+        ValueError: If an argument is not an integer or is below its minimum.
+    """
+    _check_integer('seed', seed, 0)
+    _check_integer('index', index, 0)
+    _check_integer('image_size', image_size, MIN_IMAGE_SIZE)
+    rng = np.random.default_rng([seed, index])
+    axis = (np.arange(image_size) + 0.5) * (CANVAS / image_size)
+    labels = _place_blobs(rng, axis)
+
+    canvas = np.empty((image_size, image_size, 3))
+    canvas[:] = rng.uniform(85, 165) + rng.uniform(-18, 18, size=3)
+    texture = 70 * (_smooth_noise(rng, axis, cells=6) - 0.5) + 60 * (_smooth_noise(rng, axis, cells=30) - 0.5)
+    canvas += texture[..., None]
+    for label in np.unique(labels[labels != IGNORE_LABEL]):
+        rows, cols = np.nonzero(labels == label)
+        canvas[rows, cols] = _paint(rng, int(label), axis[cols], axis[rows])
+    # Light falls unevenly, and the sensor adds grain.
+    canvas *= (0.75 + 0.45 * _smooth_noise(rng, axis, cells=1))[..., None]
+    canvas += rng.integers(-9, 10, size=canvas.shape)
+    return np.clip(np.floor(canvas + 0.5), 0, 255).astype(np.uint8), labels
+
+
+def _check_integer(name: str, value: Any, minimum: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
+        raise ValueError(f'`{name}` must be an integer of at least {minimum}, got {value!r}.')
+
+
+def _smooth_noise(rng: np.random.Generator, axis: np.ndarray, cells: int) -> np.ndarray:
+    """Value noise in 0..1 of shape (S, S): random values at the corners of ``cells`` x ``cells``, blended between."""
+    corners = rng.uniform(size=(cells + 1, cells + 1))
+    position = axis * (cells / CANVAS)
+    lower = np.minimum(position.astype(np.int64), cells - 1)
+    weight = position - lower
+    weight = weight * weight * (3 - 2 * weight)
+    rows = corners[lower] + weight[:, None] * (corners[lower + 1] - corners[lower])
+    left = rows[:, lower]
+    return left + weight * (rows[:, lower + 1] - left)
+
+
+def _direction(rng: np.random.Generator) -> tuple[float, float]:
+    """A unit vector (x, y) with x >= 0, by the half-angle formula: no sine, whose last bit depends on the machine."""
+    t = rng.uniform(-1, 1)
+    return (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
+
+
+def _place_blobs(rng: np.random.Generator, axis: np.ndarray) -> np.ndarray:
+    """Labels (S, S) uint8 of blobs placed from front to back, so that a blob which hardly shows can be left out."""
+    side = len(axis)
+    labels = np.full((side, side), IGNORE_LABEL, dtype=np.uint8)
+    wanted = int(rng.integers(BLOBS_PER_SCENE[0], BLOBS_PER_SCENE[1] + 1))
+    placed = 0
+    for label in rng.permutation(len(CLASSES)):
+        centre_x, centre_y = rng.uniform(0.12 * CANVAS, 0.88 * CANVAS, size=2)
+        cos, sin = _direction(rng)
+        stretch = rng.uniform(1.0, 1.7)
+        dx, dy = axis[None, :] - centre_x, axis[:, None] - centre_y
+        along, across = dx * cos + dy * sin, (dy * cos - dx * sin) * stretch
+        distance = np.sqrt(along * along + across * across) + 34 * _smooth_noise(rng, axis, cells=4)
+        # The threshold is a rank, so that the area is as drawn also where the image border cuts the blob.
+        area = int(rng.uniform(*BLOB_AREA) * side * side)
+        visible = (distance < np.partition(distance, area, axis=None)[area]) & (labels == IGNORE_LABEL)
+        if np.count_nonzero(visible) >= MIN_VISIBLE_AREA * side * side:
+            labels[visible] = label
+            placed += 1
+        if placed == wanted:
+            break
+    return labels
+
+
+def _triangle_wave(phase: np.ndarray) -> np.ndarray:
+    """1 at whole numbers, 0 half way between, linear in between."""
+    return np.abs(2 * (phase - np.floor(phase)) - 1)
+
+
+def _pattern(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """How much of the class colour shows, 0..1, at the pattern coordinates ``u``, ``v`` (one period = 1)."""
+    if name == 'stripes':
+        edge = 8 * (_triangle_wave(u) - 0.5)
+    elif name == 'checks':
+        edge = 32 * (_triangle_wave(0.75 * u) - 0.5) * (_triangle_wave(0.75 * v) - 0.5)
+    elif name == 'dots':
+        du, dv = u - np.floor(u) - 0.5, v - np.floor(v) - 0.5
+        edge = 14 * (0.36 - np.sqrt(du * du + dv * dv))
+    elif name == 'zigzags':
+        edge = 8 * (_triangle_wave(u + 0.75 * _triangle_wave(0.6 * v)) - 0.5)
+    else:  # grid
+        edge = 8 * (np.maximum(_triangle_wave(u), _triangle_wave(v)) - 0.68)
+    return np.clip(edge + 0.5, 0, 1)
+
+
+def _paint(rng: np.random.Generator, label: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """RGB (P, 3), 0..255 and unclipped, of one blob's P pixels at ``x``, ``y``: class colour on a neutral tone."""
+    mean, name = tuple(COLOURS.values())[label // len(PATTERNS)], PATTERNS[label % len(PATTERNS)]
+    colour = (np.array(mean) + rng.uniform(-24, 24, size=3)) * rng.uniform(0.8, 1.15)
+    # Light or dark, never in between: every pattern keeps some contrast.
+    tone = (rng.uniform(15, 60) if rng.random() < 0.5 else rng.uniform(190, 240)) + rng.uniform(-10, 10, size=3)
+    cos, sin = _direction(rng)
+    frequency = 1 / rng.uniform(10, 15)  # at least 5 px a period at half resolution
+    phase_u, phase_v = rng.uniform(size=2)
+    share = _pattern(name, (x * cos + y * sin) * frequency + phase_u, (y * cos - x * sin) * frequency + phase_v)
+    return tone + share[:, None] * (colour - tone)
+
+
+def _palette() -> list[list[int]]:
+    """One RGB colour per class: the hue of its colour, from dark to light over the patterns."""
+    return [
+        [round(channel * (0.45 + 0.2 * i) if i < 3 else channel + (255 - channel) * 0.28 * (i - 2)) for channel in mean]
+        for mean in COLOURS.values()
+        for i in range(len(PATTERNS))
+    ]
+
+
+@DATASETS.register_module()
+class PatternsDataset(BaseSegDataset):
+    """Scenes of :func:`draw_scene`, read by a pipeline that starts with :class:`LoadPatternsScene`.
+
+    To train without labels of unseen classes, use mmseg's class subset,
+    ``metainfo=dict(classes=<seen names>, unseen_classes=[])``: pixels of every other class become 255.
+
+    Args:
+        length: Number of scenes, at least 1.
+        seed: World seed, at least 0. By convention 0 is for training, 1 for validation, 2 for test; seeds from 1000 on
+            belong to the pre-training of ``tiny_clip``.
+        image_size: Side length of the scenes in pixels, at least 32.
+        pipeline: Transforms, as in any mmseg dataset; none gives the scene's seed and index only.
+        metainfo: Overrides of ``classes``, ``unseen_classes`` and ``palette``.
+        test_mode: As in mmseg.
+        **kwargs: Other arguments of ``BaseSegDataset``, such as ``indices`` or ``lazy_init``.
+
+    Raises:
+        ValueError: On a number below its minimum, or names that do not make a vocabulary.
+    """
+
+    METAINFO = dict(classes=list(CLASSES), unseen_classes=list(UNSEEN_CLASSES), palette=_palette())
+
+    def __init__(
+        self,
+        length: int,
+        seed: int = 0,
+        image_size: int = 128,
+        pipeline: Sequence[dict | Callable] | None = None,
+        metainfo: dict | None = None,
+        test_mode: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        _check_integer('length', length, 1)
+        _check_integer('seed', seed, 0)
+        _check_integer('image_size', image_size, MIN_IMAGE_SIZE)
+        # BaseSegDataset calls load_data_list while it is being built.
+        self.length, self.seed, self.image_size = length, seed, image_size
+        Vocabulary.from_metainfo({**self.METAINFO, **(metainfo or {})})
+        super().__init__(pipeline=list(pipeline or ()), metainfo=metainfo, test_mode=test_mode, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """One entry per scene: what to draw, under the keys that mmseg's pipelines expect."""
+        return [
+            dict(
+                img_path=f'patterns://{self.seed}/{index}',
+                seg_map_path=f'patterns://{self.seed}/{index}/labels',
+                seed=self.seed,
+                index=index,
+                image_size=self.image_size,
+                label_map=self.label_map,
+                reduce_zero_label=self.reduce_zero_label,
+                seg_fields=[],
+            )
+            for index in range(self.length)
+        ]
+
+
+@TRANSFORMS.register_module()
+class LoadPatternsScene(BaseTransform):
+    """Draw a scene in place of loading an image and its annotation.
+
+    Required keys: ``seed``, ``index``, ``image_size``, ``label_map`` (or None), ``seg_fields``.
+    Added keys: ``img`` (uint8 BGR, (S, S, 3)), ``img_shape``, ``ori_shape``, ``gt_seg_map`` (uint8, (S, S)).
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Fill in the image and the labels, mapped by ``label_map``."""
+        image, labels = draw_scene(results['seed'], results['index'], results['image_size'])
+        if results.get('label_map') is not None:
+            table = np.arange(256, dtype=np.uint8)
+            for old_label, new_label in results['label_map'].items():
+                table[old_label] = new_label
+            labels = table[labels]
+        results['img'] = np.ascontiguousarray(image[..., ::-1])
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        results['gt_seg_map'] = labels
+        results['seg_fields'].append('gt_seg_map')
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'

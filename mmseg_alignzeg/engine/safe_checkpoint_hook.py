@@ -1,0 +1,161 @@
+"""Checkpoints that ``torch.load(weights_only=True)`` accepts, and that know the vocabulary they belong to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+
+_HISTORY_KEYS = {'log_history', 'count_history', 'max_length'}
+
+
+def to_plain(value: Any, name: str = 'checkpoint') -> Any:
+    """Rebuild a value from what a safe checkpoint may hold: numbers, strings, tensors, and containers of them.
+
+    Arrays become tensors, NumPy scalars become numbers and a ``HistoryBuffer`` becomes a dict that
+    :func:`restore_history` reads back. Anything else is stored as None with a warning: a training run of days should
+    not end on a foreign object.
+
+    Args:
+        value: Any object; never changed in place.
+        name: Where it stands in the checkpoint, for the warning.
+    """
+    # NumPy first: np.float64 is a float and np.str_ a str, but neither loads safely.
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy()) if value.dtype.kind in 'biuf' else to_plain(value.tolist(), name)
+    if value is None or isinstance(value, (bool, torch.Tensor, torch.dtype, torch.device)):
+        return value
+    if isinstance(value, Enum):
+        return to_plain(value.value, name)
+    for plain_type in (int, float, str, bytes):  # also undoes their subclasses
+        if isinstance(value, plain_type):
+            return plain_type(value)  # type: ignore[arg-type]
+    if isinstance(value, HistoryBuffer):
+        log_history, count_history = value.data
+        return dict(
+            log_history=to_plain(log_history), count_history=to_plain(count_history), max_length=value.max_length
+        )
+    if isinstance(value, Mapping):  # includes MMEngine's ConfigDict
+        return {to_plain(key, name): to_plain(item, f'{name}.{key}') for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        items = [to_plain(item, f'{name}[{i}]') for i, item in enumerate(value)]
+        return tuple(items) if isinstance(value, tuple) else items
+    if isinstance(value, PurePath):
+        return str(value)
+    print_log(
+        f'`{name}` is a {type(value).__name__}, which a safe checkpoint cannot hold: it is stored as None.',
+        logger='current',
+        level=logging.WARNING,
+    )
+    return None
+
+
+def restore_history(message_hub: dict[str, Any]) -> None:
+    """Turn the plain histories in a loaded ``checkpoint['message_hub']`` back into buffers, in place."""
+    scalars = message_hub.get('log_scalars', {})
+    for key, history in scalars.items():
+        if isinstance(history, dict) and history.keys() == _HISTORY_KEYS:
+            # `load_checkpoint(map_location='cuda')` moves every tensor, these too.
+            log_history, count_history = (history[k].cpu().numpy() for k in ('log_history', 'count_history'))
+            scalars[key] = HistoryBuffer(log_history, count_history, history['max_length'])
+
+
+def identity_differences(saved: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """Say, one phrase per entry, where two results of ``model.checkpoint_identity()`` differ."""
+    differences = []
+    for key in sorted(saved.keys() | expected.keys()):
+        there, here = saved.get(key), expected.get(key)
+        if isinstance(there, (list, tuple)) and isinstance(here, (list, tuple)):
+            if list(there) != list(here):
+                differences.append(f'`{key}`: {_list_difference(there, here)}')
+        elif there != here:
+            differences.append(f'`{key}`: the checkpoint has {there!r}, the model {here!r}')
+    return differences
+
+
+@HOOKS.register_module()
+class SafeCheckpointHook(Hook):
+    """Write checkpoints that load with ``weights_only=True``, and refuse those of another vocabulary.
+
+    Since torch 2.6 a checkpoint loads with ``weights_only=True``. MMEngine stores its log history as Python objects,
+    which that check refuses, so that testing and resuming fail. Here everything but ``state_dict`` is made plain
+    before saving and the history is rebuilt after loading: a resumed run goes on with it.
+
+    If the model has ``checkpoint_identity()`` (a plain dict: classes, unseen classes, templates, CLIP), that is
+    stored as ``meta['alignzeg']`` and compared on loading. Weights of another vocabulary would load without a word
+    and give scores near zero.
+
+    Args:
+        check_identity: False only warns about a difference, e.g. to fine-tune from weights of another vocabulary.
+    """
+
+    priority = 'LOWEST'  # so that whatever other hooks add to a checkpoint is made plain too
+
+    def __init__(self, check_identity: bool = True) -> None:
+        self.check_identity = check_identity
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Make the checkpoint plain, in place, and add the identity of the model."""
+        identity = _identity(runner)
+        if identity is not None:
+            checkpoint['meta']['alignzeg'] = identity
+        for key in checkpoint.keys() - {'state_dict'}:
+            checkpoint[key] = to_plain(checkpoint[key], key)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Rebuild the history and compare identities.
+
+        Raises:
+            ValueError: If the checkpoint belongs to another vocabulary, templates or CLIP.
+        """
+        restore_history(checkpoint.get('message_hub', {}))
+        expected = _identity(runner)
+        if expected is None:
+            return
+        saved = checkpoint.get('meta', {}).get('alignzeg')
+        if saved is None:
+            runner.logger.warning(
+                'The checkpoint does not say for which classes and which CLIP it was trained (no '
+                "`meta['alignzeg']`): make sure that they are those of the config."
+            )
+            return
+        differences = identity_differences(saved, to_plain(expected))
+        if not differences:
+            return
+        message = f'The checkpoint was trained for something else than this model: {"; ".join(differences)}.'
+        if self.check_identity:
+            raise ValueError(
+                f"{message} Use the config it was trained with (stored in its `meta['cfg']`); to start from its "
+                'weights all the same, set `check_identity=False` in SafeCheckpointHook.'
+            )
+        runner.logger.warning(message)
+
+
+def _identity(runner: Runner) -> dict[str, Any] | None:
+    """What the model says its weights belong to; None for a model that does not say it."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return model.checkpoint_identity() if hasattr(model, 'checkpoint_identity') else None
+
+
+def _list_difference(there: list[Any] | tuple[Any, ...], here: list[Any] | tuple[Any, ...]) -> str:
+    """Lengths and the first differing position of two lists that differ."""
+    position = next(
+        (i for i, (a, b) in enumerate(zip(there, here, strict=False)) if a != b), min(len(there), len(here))
+    )
+    first = [repr(names[position]) if position < len(names) else 'nothing' for names in (there, here)]
+    return (
+        f'the checkpoint has {len(there)} and the model {len(here)}, '
+        f'first different at position {position} ({first[0]} against {first[1]})'
+    )

@@ -1,0 +1,108 @@
+"""Keeps the names of the model and of the data in step while a runner trains, validates and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+
+from ..vocabulary import Vocabulary
+
+
+@HOOKS.register_module()
+class VocabularyHook(Hook):
+    """Check the training classes, and hand the classes of each evaluated dataset to the model.
+
+    A label is only a number; its name comes from the dataset in training and from the model in the loss. If their
+    orders differ, training runs and learns wrong names. The model needs ``vocabulary`` (a ``Vocabulary``) and
+    ``set_test_classes(names)``.
+    """
+
+    def __init__(self) -> None:
+        self._warned: set[tuple[str, ...]] = set()
+
+    def before_run(self, runner: Runner) -> None:
+        """Stop early if the config asks for CUDA (``device='cuda'``) and there is none.
+
+        Raises:
+            RuntimeError: In that case; MMEngine itself would train on the CPU without a word.
+        """
+        device = str(runner.cfg.get('device', ''))
+        if device.startswith('cuda') and not torch.cuda.is_available():
+            raise RuntimeError(
+                f'The config asks for `device={device!r}`, but torch {torch.__version__} sees no CUDA device: check '
+                '`nvidia-smi` and CUDA_VISIBLE_DEVICES, or remove `device` to run on the CPU.'
+            )
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare the training labels with the model's seen classes.
+
+        Raises:
+            ValueError: If they differ in any name or in order.
+        """
+        labels = tuple(_metainfo(runner.train_dataloader.dataset)['classes'])
+        seen = _model(runner).vocabulary.seen_classes
+        if labels == seen:
+            return
+        position = next((i for i, (a, b) in enumerate(zip(labels, seen, strict=False)) if a != b), None)
+        if position is None:
+            detail = f'one has {len(labels)} names, the other {len(seen)}'
+        else:
+            detail = f'label {position} is {labels[position]!r} in the data and {seen[position]!r} in the model'
+        foreign = [name for name in labels if name not in seen]
+        unseen = [name for name in foreign if name in _model(runner).vocabulary.unseen_classes]
+        if unseen:
+            detail += f'; the data even labels the unseen {unseen}'
+        raise ValueError(
+            f"The training data and the model's seen classes disagree: {detail}. Set the dataset's "
+            '`metainfo=dict(classes=...)` to the seen classes, in the order of `classes` in the model.'
+        )
+
+    def before_val(self, runner: Runner) -> None:
+        """Give the model the classes of the validation data."""
+        self._set_classes(runner, runner.val_dataloader.dataset)
+
+    def before_test(self, runner: Runner) -> None:
+        """Give the model the classes of the test data."""
+        self._set_classes(runner, runner.test_dataloader.dataset)
+
+    def _set_classes(self, runner: Runner, dataset: Any) -> None:
+        vocabulary = Vocabulary.from_metainfo(_metainfo(dataset))
+        model = _model(runner)
+        trained = set(model.vocabulary.seen_classes)
+        called_seen = [name for name in vocabulary.seen_classes if name not in trained]
+        called_unseen = [name for name in vocabulary.unseen_classes if name in trained]
+        if (called_seen or called_unseen) and vocabulary.classes not in self._warned:
+            self._warned.add(vocabulary.classes)
+            runner.logger.warning(
+                f'The split of the evaluated data is not that of the training: it calls {len(called_seen)} class(es) '
+                f'seen that were never trained ({_abridged(called_seen)}) and {len(called_unseen)} unseen that were '
+                f'({_abridged(called_unseen)}). mIoU_seen, mIoU_unseen and hIoU follow the data.'
+            )
+        model.set_test_classes(list(vocabulary.classes))
+
+
+def _model(runner: Runner) -> Any:
+    """The model itself, out of its wrapper for several GPUs."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _metainfo(dataset: Any) -> dict[str, Any]:
+    """``metainfo`` of a dataset or of one of MMEngine's dataset wrappers."""
+    metainfo = getattr(dataset, 'metainfo', None) or {}
+    if not metainfo.get('classes'):
+        raise ValueError(
+            f'{type(dataset).__name__} has no class names in `metainfo`; its keys are {sorted(metainfo)}. '
+            'Set `metainfo=dict(classes=[...], unseen_classes=[...])` in its config.'
+        )
+    return metainfo
+
+
+def _abridged(names: Sequence[str], limit: int = 5) -> str:
+    """The first names of a list, for a message."""
+    return ', '.join(names[:limit]) + (', …' if len(names) > limit else '') if names else 'none'

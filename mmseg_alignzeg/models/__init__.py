@@ -1,0 +1,30 @@
+"""Models, in the order of the data flow."""
+
+from .alignzeg import AlignZeg, Proposals
+from .bias_correction import ClassIndicator, PredictiveBiasCorrection
+from .clip_source import CLIPSource
+from .clip_vision import CLIPStream, CLIPVision
+from .image_encoder import ImageEncoder
+from .losses import BackgroundDiversityLoss, FeatureExpansionLoss
+from .mrpe_head import MRPEHead, PlainDecoderHead
+from .semantic_head import CLIPSemanticHead
+from .templates import get_templates
+from .text_bank import TextBank
+
+__all__ = [
+    'AlignZeg',
+    'BackgroundDiversityLoss',
+    'CLIPSemanticHead',
+    'CLIPSource',
+    'CLIPStream',
+    'CLIPVision',
+    'ClassIndicator',
+    'FeatureExpansionLoss',
+    'ImageEncoder',
+    'MRPEHead',
+    'PlainDecoderHead',
+    'PredictiveBiasCorrection',
+    'Proposals',
+    'TextBank',
+    'get_templates',
+]

@@ -1,0 +1,304 @@
+"""The segmentor. Its forward reads as figure 2 of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import all_reduce
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from mmseg.utils import seg_data_to_instance_data
+from torch import Tensor, nn
+
+from ..vocabulary import Vocabulary
+from .clip_source import CLIPSource
+from .clip_vision import CLIPVision
+from .inference import Window, predict_labels, predict_scores
+from .losses import HungarianMatcher, classification_loss, mask_loss
+from .text_bank import TextBank
+
+
+@dataclass
+class Proposals:
+    """N class-agnostic proposals per image.
+
+    Attributes:
+        mask_logits: M, (B, N, h, w) on the grid of the padded input.
+        feats: F, (B, N, D), CLIP's features of the proposals.
+        cls_feats: F_cls = φ_cls(F), (B, N, D) unit rows.
+    """
+
+    mask_logits: Tensor
+    feats: Tensor
+    cls_feats: Tensor
+
+
+@MODELS.register_module()
+class AlignZeg(BaseSegmentor):
+    """AlignZeg: zero-shot semantic segmentation by aligned proposals, features and predictions.
+
+    Trained on the classes that are not unseen, tested on any names: those of :attr:`vocabulary` by default, or
+    those of :meth:`set_test_classes`. Every part of the method can be left out by setting its config to None.
+
+    Args:
+        classes: Names of the training vocabulary, in label order; unseen ones included, so that checkpoints know.
+        unseen_classes: Names that training never sees.
+        clip: Arguments of :class:`CLIPVision`, and ``model_name`` and ``pretrained`` of :class:`CLIPSource`.
+        image_encoder: Config of the learnable encoder, Z_enc.
+        decode_head: Config of the proposal head, :class:`MRPEHead` or the baseline :class:`PlainDecoderHead`.
+        semantic_head: Config of :class:`CLIPSemanticHead`.
+        templates: Name of the prompt template set.
+        class_indicator: Config of φ_bc, or None to train without it (then ``bias_correction`` must be None too).
+        bias_correction: Config of :class:`PredictiveBiasCorrection` at test, or None. Needs no retraining.
+        feature_expansion: Config of :class:`FeatureExpansionLoss`, or None.
+        background_diversity: Config of :class:`BackgroundDiversityLoss`, or None.
+        class_weight: λ1 of Eq. (8), for L_ce.
+        mask_weight: λ2 of Eq. (8), for both parts of L_mask.
+        num_points: Points at which masks are matched and compared.
+        background_weight: Weight of the background class in L_ce (not given in the paper).
+        background_at_test: 'share' takes the softmax over C + 1 and drops the background, so that a proposal of
+            nothing stays silent (the code of the works cited in section 4.2); 'ignore' takes it over C alone.
+        return_scores: Also return full-size class scores as ``seg_logits``, C × H × W floats per image.
+        cache_dir: Where text embeddings are kept, see :class:`TextBank`.
+        ignore_index: Label of pixels without a class.
+        data_preprocessor: mmseg's data preprocessor config.
+        init_cfg: mmengine's initialisation config.
+
+    Raises:
+        ValueError: If the vocabulary is invalid, training has no class left, or parts do not fit each other.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        unseen_classes: Sequence[str],
+        clip: dict[str, Any],
+        image_encoder: dict[str, Any],
+        decode_head: dict[str, Any],
+        semantic_head: dict[str, Any],
+        templates: str = 'vild',
+        class_indicator: dict[str, Any] | None = None,
+        bias_correction: dict[str, Any] | None = None,
+        feature_expansion: dict[str, Any] | None = None,
+        background_diversity: dict[str, Any] | None = None,
+        class_weight: float = 2.0,
+        mask_weight: float = 5.0,
+        num_points: int = 12544,
+        background_weight: float = 0.1,
+        background_at_test: str = 'share',
+        return_scores: bool = False,
+        cache_dir: str | None = None,
+        ignore_index: int = 255,
+        data_preprocessor: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.vocabulary = Vocabulary(tuple(classes), tuple(unseen_classes))
+        if not self.vocabulary.seen_classes:
+            raise ValueError(f'All {len(classes)} classes are unseen: training needs at least one seen class.')
+        if bias_correction is not None and class_indicator is None:
+            raise ValueError('`bias_correction` needs the indicator that `class_indicator` trains; the latter is None.')
+        if background_at_test not in ('share', 'ignore'):
+            raise ValueError(f"background_at_test={background_at_test!r} must be 'share' or 'ignore'.")
+
+        vision = dict(clip)
+        source = CLIPSource(vision.pop('model_name'), vision.pop('pretrained'))
+        self.text_bank = TextBank(source, templates, cache_dir)
+        self.templates = templates
+        self.clip = CLIPVision(source, **vision)
+        embed_dim = self.clip.embed_dim
+        self.image_encoder = MODELS.build(image_encoder)
+        self.fusion = nn.Linear(self.clip.width, self.image_encoder.embed_dim)
+        self.decode_head = MODELS.build({**decode_head, 'embed_dim': self.image_encoder.embed_dim})
+        if self.decode_head.bias_heads not in (1, self.clip.num_heads):
+            raise ValueError(
+                f'bias_heads={self.decode_head.bias_heads} fits neither 1 nor the {self.clip.num_heads} heads of CLIP.'
+            )
+        self.semantic_head = MODELS.build({**semantic_head, 'embed_dim': embed_dim})
+        self.class_indicator = MODELS.build({**class_indicator, 'embed_dim': embed_dim}) if class_indicator else None
+        self.bias_correction = MODELS.build(bias_correction) if bias_correction else None
+        self.feature_expansion = MODELS.build(feature_expansion) if feature_expansion else None
+        self.background_diversity = MODELS.build(background_diversity) if background_diversity else None
+
+        self.matcher = HungarianMatcher(class_weight, mask_weight, mask_weight, num_points)
+        self.class_weight = class_weight
+        self.mask_weight = mask_weight
+        self.num_points = num_points
+        self.background_weight = background_weight
+        self.background_at_test = background_at_test
+        self.return_scores = return_scores
+        self.ignore_index = ignore_index
+        self.test_classes = self.vocabulary.classes
+
+    def set_test_classes(self, classes: Sequence[str]) -> None:
+        """Choose the names that :meth:`predict` tells apart, in label order; any words CLIP knows."""
+        self.test_classes = Vocabulary(tuple(classes)).classes
+
+    def checkpoint_identity(self) -> dict[str, Any]:
+        """What a checkpoint must share with the model that loads it, in plain types."""
+        return {
+            'classes': list(self.vocabulary.classes),
+            'unseen_classes': list(self.vocabulary.unseen_classes),
+            'templates': self.templates,
+            'clip': self.text_bank.source.identity,
+        }
+
+    # ------------------------------------------------------------------ the figure, from left to right
+
+    def extract_feat(self, inputs: Tensor) -> Proposals:
+        """Images to proposals.
+
+        Args:
+            inputs: (B, 3, H, W), normalised; padded at the right and bottom to whole patches of both encoders.
+        """
+        images = F.pad(inputs, (0, -inputs.shape[3] % self.stride, 0, -inputs.shape[2] % self.stride))
+        z_enc = self.image_encoder(images)  # (B, D, h, w)
+        stream = self.clip(images)
+        z_clip = self.fusion(stream.tap.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        z_f = z_enc + F.interpolate(z_clip, size=z_enc.shape[2:], mode='bilinear')
+        mask_logits, attn_bias = self.decode_head(z_f, stream.grid)
+        feats = self.semantic_head(self.clip, stream, attn_bias)
+        return Proposals(mask_logits, feats, self.semantic_head.classify(feats))
+
+    @property
+    def stride(self) -> int:
+        """Inputs are padded to a multiple of this many pixels."""
+        clip_patch = round(self.clip.patch_size / self.clip.scale_factor)
+        return int(torch.lcm(torch.tensor(self.image_encoder.patch_size), torch.tensor(clip_patch)))
+
+    def classify(self, proposals: Proposals, classes: Sequence[str]) -> Tensor:
+        """P, (B, N, C + 1) logits of proposals against C class names and the background."""
+        text_embeds = self.text_bank(classes, proposals.cls_feats.device)
+        return self.semantic_head.scores(proposals.cls_feats, text_embeds, self.clip.logit_scale)
+
+    # ------------------------------------------------------------------ training
+
+    def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
+        """The terms of Eq. (8), each with its weight.
+
+        Args:
+            inputs: (B, 3, H, W), normalised.
+            data_samples: With ``gt_sem_seg`` labels that index the seen classes; the rest is ``ignore_index``.
+        """
+        proposals = self.extract_feat(inputs)
+        seen_classes = self.vocabulary.seen_classes
+        scores = self.classify(proposals, seen_classes)
+        targets = seg_data_to_instance_data(self.ignore_index, data_samples)
+        matches = [self.matcher(*image) for image in zip(scores, proposals.mask_logits, targets, strict=True)]
+
+        # Matched proposals of the whole batch, one after the other: image index, proposal index, mask, label.
+        images = torch.cat([torch.full_like(match.proposals, i) for i, match in enumerate(matches)])
+        matched = torch.cat([match.proposals for match in matches])
+        pairs = list(zip(targets, matches, strict=True))
+        masks = torch.cat([target.masks[match.targets] for target, match in pairs])
+        labels = torch.cat([target.labels[match.targets] for target, match in pairs])
+
+        all_labels = torch.full(scores.shape[:2], len(seen_classes), device=scores.device)
+        all_labels[images, matched] = labels
+        num_masks = torch.tensor(float(len(masks)), device=scores.device)
+        all_reduce(num_masks, 'mean')
+        loss_bce, loss_dice = mask_loss(
+            proposals.mask_logits[images, matched], masks, max(num_masks.item(), 1.0), self.num_points
+        )
+        losses = {
+            'loss_ce': self.class_weight * classification_loss(scores, all_labels, self.background_weight),
+            'loss_bce': self.mask_weight * loss_bce,
+            'loss_dice': self.mask_weight * loss_dice,
+        }
+        if self.feature_expansion is not None:
+            text_embeds = self.text_bank(seen_classes, scores.device)
+            losses['loss_vir'] = self.feature_expansion(
+                proposals.cls_feats[images, matched], labels, text_embeds, self.clip.logit_scale
+            )
+        if self.background_diversity is not None:
+            losses['loss_reg'] = self.background_diversity(self.semantic_head.backgrounds)
+        if self.class_indicator is not None:
+            losses['loss_bc'] = self.class_indicator.loss(
+                proposals.feats, [match.mask_cost for match in matches], [match.proposals for match in matches]
+            )
+        return losses
+
+    # ------------------------------------------------------------------ test
+
+    def class_probs(self, proposals: Proposals) -> Tensor:
+        """Probabilities of the test classes after bias correction, (B, N, C); rows sum to at most 1."""
+        scores = self.classify(proposals, self.test_classes)
+        if self.bias_correction is not None:
+            known = set(self.vocabulary.seen_classes)
+            seen = torch.tensor([name in known for name in self.test_classes], device=scores.device)
+            scores = self.bias_correction(scores, self.class_indicator(proposals.feats).sigmoid(), seen)
+        if self.background_at_test == 'ignore':
+            return scores[..., :-1].softmax(dim=-1)
+        return scores.softmax(dim=-1)[..., :-1]
+
+    @torch.no_grad()
+    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
+        """Segment images into the test classes.
+
+        Args:
+            inputs: (B, 3, H, W), normalised.
+            data_samples: Meta information: results have ``ori_shape``, without padding and flips. Without samples
+                they have the size of ``inputs``.
+
+        Returns:
+            Data samples with ``pred_sem_seg`` (1, H, W) int64 and, if ``return_scores``, ``seg_logits`` (C, H, W),
+            which hold mask-weighted class probabilities.
+        """
+        proposals = self.extract_feat(inputs)
+        probs = self.class_probs(proposals)
+        samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
+        for sample, mask_logits, image_probs in zip(samples, proposals.mask_logits, probs, strict=True):
+            window = self._window(sample.metainfo, inputs.shape[2:])
+            mask_logits = _unflip(mask_logits.float(), sample.metainfo)
+            if self.return_scores:
+                seg_logits = predict_scores(mask_logits, image_probs.float(), window)
+                sample.seg_logits = PixelData(data=seg_logits)
+                labels = seg_logits.argmax(dim=0, keepdim=True)
+            else:
+                labels = predict_labels(mask_logits, image_probs.float(), window)
+            sample.pred_sem_seg = PixelData(data=labels)
+        return samples
+
+    def _window(self, metainfo: dict[str, Any], shape: Sequence[int]) -> Window:
+        """Which part of the padded input is the image, and how large it was at first."""
+        height, width = shape
+        left, right, top, bottom = metainfo.get('img_padding_size', metainfo.get('padding_size', (0, 0, 0, 0)))
+        visible = (height - top - bottom, width - left - right)
+        if metainfo.get('flip'):  # the flipped grid has its padding at the other side
+            if metainfo['flip_direction'] == 'horizontal':
+                left = width + (-width % self.stride) - left - visible[1]
+            else:
+                top = height + (-height % self.stride) - top - visible[0]
+        full = (height + -height % self.stride, width + -width % self.stride)
+        return Window(
+            top=top / full[0],
+            left=left / full[1],
+            height=visible[0] / full[0],
+            width=visible[1] / full[1],
+            size=tuple(metainfo.get('ori_shape', visible)),
+        )
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Class scores at the size of the input, (B, C, H, W)."""
+        proposals = self.extract_feat(inputs)
+        window = self._window({}, inputs.shape[2:])
+        pairs = zip(proposals.mask_logits, self.class_probs(proposals), strict=True)
+        return torch.stack([predict_scores(mask_logits, probs, window) for mask_logits, probs in pairs])
+
+    def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> tuple[Tensor, Tensor]:
+        """Mask logits (B, N, h, w) and class probabilities (B, N, C), without post-processing."""
+        proposals = self.extract_feat(inputs)
+        return proposals.mask_logits, self.class_probs(proposals)
+
+
+def _unflip(mask_logits: Tensor, metainfo: dict[str, Any]) -> Tensor:
+    """Turn masks (N, h, w) of a flipped image back."""
+    if not metainfo.get('flip'):
+        return mask_logits
+    return mask_logits.flip(2 if metainfo['flip_direction'] == 'horizontal' else 1)

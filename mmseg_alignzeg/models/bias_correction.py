@@ -1,0 +1,139 @@
+"""Predictive bias correction: φ_bc, how it is trained, and what it does at test time (section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+
+def select_negatives(mask_cost: Tensor, matched: Tensor, top_k: int) -> Tensor:
+    """Background proposals far from every seen class of the image (figure 4).
+
+    Args:
+        mask_cost: (N, G) mask loss of each proposal against each ground-truth mask.
+        matched: (m,) int64, proposals that matching gave to a seen class.
+        top_k: K; a proposal is kept if it is among the K largest losses of all G classes.
+
+    Returns:
+        (N,) bool. All False for G = 0: without a label there is no evidence of background.
+    """
+    negative = torch.zeros(mask_cost.shape, dtype=torch.bool, device=mask_cost.device)
+    if mask_cost.shape[1] == 0:
+        return negative.any(dim=1)
+    largest = mask_cost.topk(min(top_k, len(mask_cost)), dim=0).indices  # (K, G)
+    selected = negative.scatter(0, largest, True).all(dim=1)
+    selected[matched] = False
+    return selected
+
+
+def bias_correction_loss(logits: Tensor, targets: Tensor, balanced: bool = False) -> Tensor:
+    """Eq. (6): mean binary cross-entropy of the class indicator over the selected proposals.
+
+    Args:
+        logits: (n,) indicator logits; the paper's I is their sigmoid.
+        targets: (n,) float, 0 for seen-class proposals ("positive"), 1 for background proposals ("negative").
+        balanced: Average the two kinds apart, then take their mean (not in the paper, where the kind with more
+            proposals, nearly always the background, sets the level of I).
+
+    Returns:
+        Scalar; zero, with a gradient, if nothing was selected.
+    """
+    losses = F.binary_cross_entropy_with_logits(logits, targets, reduction='none')
+    if not balanced:
+        return losses.sum() / max(len(losses), 1)
+    kinds = [losses[targets == kind] for kind in (0, 1)]
+    return sum(kind.sum() / max(len(kind), 1) for kind in kinds) / 2
+
+
+@MODELS.register_module()
+class ClassIndicator(BaseModule):
+    """φ_bc, Eq. (5): two fully connected layers that tell how little a proposal looks like a seen class.
+
+    Args:
+        embed_dim: Dimension of F.
+        hidden_dim: Width between the layers (not given in the paper).
+        top_k: K of the negative selection.
+        balanced: See :func:`bias_correction_loss`.
+        loss_weight: Weight of L_bc in Eq. (8).
+        init_cfg: mmengine's initialisation config.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int = 512,
+        hidden_dim: int = 256,
+        top_k: int = 50,
+        balanced: bool = False,
+        loss_weight: float = 1.0,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.top_k = top_k
+        self.balanced = balanced
+        self.loss_weight = loss_weight
+        self.layers = nn.Sequential(nn.Linear(embed_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, 1))
+
+    def forward(self, feats: Tensor) -> Tensor:
+        """Indicator logits (…,) of proposal features F (…, D).
+
+        F is detached, as figure 2 marks it, and normalised: only its direction says what a proposal shows.
+        """
+        return self.layers(F.normalize(feats.detach(), dim=-1)).squeeze(-1)
+
+    def loss(self, feats: Tensor, mask_costs: Sequence[Tensor], matched: Sequence[Tensor]) -> Tensor:
+        """L_bc over a batch.
+
+        Args:
+            feats: F, (B, N, D).
+            mask_costs: Per image, the (N, G) mask loss of each proposal against each ground-truth mask.
+            matched: Per image, (m,) indices of the proposals matched to a seen class.
+        """
+        logits = self(feats)  # (B, N)
+        selected, targets = [], []
+        for image_logits, cost, positive in zip(logits, mask_costs, matched, strict=True):
+            negative = select_negatives(cost, positive, self.top_k).nonzero().squeeze(1)
+            selected.append(image_logits[torch.cat([positive, negative])])
+            targets.append(torch.cat([torch.zeros(len(positive)), torch.ones(len(negative))]))
+        loss = bias_correction_loss(torch.cat(selected), torch.cat(targets).to(logits), self.balanced)
+        return self.loss_weight * loss
+
+
+@MODELS.register_module()
+class PredictiveBiasCorrection:
+    """Eq. (7): proposals that φ_bc takes for unseen lose their seen-class scores. Test time only, no parameters.
+
+    Args:
+        gamma: γ in [0, 1]; a proposal is corrected if its indicator is larger.
+
+    Raises:
+        ValueError: If γ is outside [0, 1].
+    """
+
+    def __init__(self, gamma: float = 0.3) -> None:
+        if not 0 <= gamma <= 1:
+            raise ValueError(f'gamma={gamma} is outside [0, 1]: it is compared with a probability.')
+        self.gamma = gamma
+
+    def __call__(self, scores: Tensor, indicator: Tensor, seen: Tensor) -> Tensor:
+        """Correct the scores of a batch.
+
+        Args:
+            scores: P, (B, N, C + 1) logits, background last.
+            indicator: I, (B, N) probabilities.
+            seen: (C,) bool, which test classes are in S.
+
+        Returns:
+            P_bc, (B, N, C + 1); v_min is the minimum of P within its image.
+        """
+        lowest = scores.amin(dim=(1, 2), keepdim=True)
+        columns = F.pad(seen, (0, 1), value=False)  # the background is not in S
+        suppressed = (indicator > self.gamma)[..., None] & columns
+        return torch.where(suppressed, lowest, scores)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(gamma={self.gamma})'

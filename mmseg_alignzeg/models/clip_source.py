@@ -1,0 +1,125 @@
+"""Where CLIP weights come from: an open_clip tag, a local file, the embedded tiny CLIP, or random numbers."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.factory import load_state_dict
+from open_clip.model import _build_vision_tower
+from torch import Tensor, nn
+
+ASSETS = Path(__file__).parents[1] / 'assets'
+
+open_clip.add_model_config(ASSETS / 'tiny_clip' / 'tiny_clip.json')
+
+
+@dataclass(frozen=True)
+class CLIPSource:
+    """One CLIP model, named but not yet loaded: each tower is built only when somebody needs it.
+
+    Args:
+        model_name: An open_clip architecture such as ``ViT-B-16`` (``ViT-B-16-quickgelu`` for OpenAI's weights).
+        pretrained: A local weight file (``.safetensors``, or a ``.pt``/``.bin`` state dict), an open_clip tag
+            such as ``openai`` (fetched by open_clip unless it is in its cache already), ``embedded`` for the
+            tiny CLIP inside this package, or ``None`` for random weights (tests and benchmarks).
+
+    Raises:
+        ValueError: If open_clip knows neither the architecture nor the tag.
+        FileNotFoundError: If the file does not exist, or the tag cannot be fetched.
+    """
+
+    model_name: str
+    pretrained: str | None
+
+    def __post_init__(self) -> None:
+        if open_clip.get_model_config(self.model_name) is None:
+            raise ValueError(f'open_clip has no architecture {self.model_name!r}; see open_clip.list_models().')
+
+    @cached_property
+    def weights(self) -> Path | None:
+        """The weight file on disk, or None for random weights."""
+        if self.pretrained is None:
+            return None
+        if self.pretrained == 'embedded':
+            return ASSETS / self.model_name / f'{self.model_name}.safetensors'
+        if Path(self.pretrained).suffix:
+            path = Path(self.pretrained).expanduser()
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f'CLIP weights {self.pretrained!r} do not exist: put a {self.model_name} state dict of open_clip '
+                    'there (.safetensors or .pt), or set `pretrained` to another file or to a tag such as "openai".'
+                )
+            return path
+        tags = open_clip.list_pretrained_tags_by_model(self.model_name)
+        if self.pretrained not in tags:
+            raise ValueError(f'open_clip has no weights {self.pretrained!r} for {self.model_name}; its tags: {tags}.')
+        return self._fetch()
+
+    def _fetch(self) -> Path:
+        """The cached file of an open_clip tag, downloaded if need be."""
+        assert self.pretrained is not None
+        cfg = open_clip.get_pretrained_cfg(self.model_name, self.pretrained)
+        try:
+            return Path(open_clip.download_pretrained(cfg))
+        except (OSError, RuntimeError) as error:
+            origin = cfg.get('hf_hub') or cfg.get('url')
+            raise FileNotFoundError(
+                f'CLIP weights {self.model_name}/{self.pretrained} are not in the cache and could not be fetched '
+                f'({type(error).__name__}). On a machine with network access fetch {origin!r}, copy the file here '
+                'and set `pretrained` to its path.'
+            ) from error
+
+    @cached_property
+    def identity(self) -> str:
+        """Architecture and a digest of the weights: equal if and only if the model is the same."""
+        if self.weights is None:
+            return f'{self.model_name}:random'
+        with self.weights.open('rb') as file:
+            return f'{self.model_name}:{hashlib.file_digest(file, "sha256").hexdigest()[:16]}'
+
+    def load_vision(self) -> tuple[nn.Module, float]:
+        """Build the vision tower alone.
+
+        Returns:
+            open_clip's ``VisionTransformer`` in float32, and the logit scale τ that multiplies cosines.
+        """
+        cfg = open_clip.get_model_config(self.model_name)
+        args = (cfg['embed_dim'], cfg['vision_cfg'], cfg.get('quick_gelu', False))
+        if self.weights is None:
+            return _build_vision_tower(*args), 1 / 0.07  # CLIP's own initial scale
+        state = self._read_state_dict()
+        with torch.device('meta'):  # no random numbers for weights that are about to be replaced
+            visual = _build_vision_tower(*args)
+        prefix = 'visual.'
+        own = {key[len(prefix) :]: value.float() for key, value in state.items() if key.startswith(prefix)}
+        try:
+            visual.load_state_dict(own, assign=True)
+        except RuntimeError as error:
+            raise ValueError(
+                f'{self.weights} holds no weights of {self.model_name}: {str(error).splitlines()[1].strip()[:160]} '
+                'Set `model_name` to the architecture of that file, or `pretrained` to a file of this one.'
+            ) from error
+        return visual, float(state['logit_scale'].float().exp())
+
+    def load_full(self) -> nn.Module:
+        """Build the whole CLIP model (for its text tower), frozen, in float32 and evaluation mode."""
+        model = open_clip.create_model(self.model_name, pretrained=str(self.weights) if self.weights else None)
+        return model.eval().requires_grad_(False)
+
+    def _read_state_dict(self) -> dict[str, Tensor]:
+        try:
+            state = load_state_dict(str(self.weights), weights_only=True)
+        except Exception as error:  # every reader has its own exceptions; all mean the same to the user
+            raise ValueError(
+                f'{self.weights} is not a readable CLIP state dict ({type(error).__name__}): expected .safetensors, or '
+                'a .pt/.bin that torch.load(weights_only=True) accepts. OpenAI\'s TorchScript archives must be '
+                'converted by open_clip first.'
+            ) from error
+        if 'logit_scale' not in state:
+            raise ValueError(f'{self.weights} has no `logit_scale`: it is not a CLIP state dict of open_clip.')
+        return state

@@ -1,0 +1,59 @@
+"""The learnable image encoder that gives Z_enc."""
+
+from __future__ import annotations
+
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+
+@MODELS.register_module()
+class ImageEncoder(BaseModule):
+    """Plain ViT without a class token, timm's (section 4.2: 8 layers, dimension 240, patch 16, input 640²).
+
+    Args:
+        image_size: Training input, in pixels; other sizes resample the position embedding bicubically.
+        patch_size: Pixels a token covers along each side.
+        embed_dim: D.
+        depth: Number of layers.
+        num_heads: Attention heads (not given in the paper; SAN's adapter has 6).
+        init_cfg: mmengine's initialisation config.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 640,
+        patch_size: int = 16,
+        embed_dim: int = 240,
+        depth: int = 8,
+        num_heads: int = 6,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.patch_size = patch_size
+        self.embed_dim = embed_dim
+        self.vit = VisionTransformer(
+            img_size=image_size,
+            patch_size=patch_size,
+            embed_dim=embed_dim,
+            depth=depth,
+            num_heads=num_heads,
+            num_classes=0,
+            global_pool='',
+            class_token=False,
+            dynamic_img_size=True,
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode images.
+
+        Args:
+            images: (B, 3, H, W), normalised; H and W are multiples of the patch size.
+
+        Returns:
+            Z_enc: (B, D, H / patch, W / patch).
+        """
+        grid = (images.shape[2] // self.patch_size, images.shape[3] // self.patch_size)
+        tokens = self.vit.forward_features(images)  # (B, h·w, D)
+        return tokens.transpose(1, 2).unflatten(2, grid)

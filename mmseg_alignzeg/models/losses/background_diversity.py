@@ -1,0 +1,41 @@
+"""L_reg: background prototypes keep apart (Eq. 4, the background diversity strategy)."""
+
+from __future__ import annotations
+
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+
+def background_diversity(backgrounds: Tensor) -> Tensor:
+    """Eq. (4): 2 / (M·(M − 1)) · Σ_{i<j} g_i·g_jᵀ, the mean similarity of all pairs.
+
+    Args:
+        backgrounds: G, (M, D) prototypes with unit rows.
+
+    Returns:
+        Scalar in [−1, 1].
+
+    Raises:
+        ValueError: For fewer than two prototypes, which have no distance.
+    """
+    num = len(backgrounds)
+    if num < 2:
+        raise ValueError(f'Eq. (4) needs at least two background prototypes, got {num}: raise `num_backgrounds`.')
+    return (backgrounds @ backgrounds.t()).triu(diagonal=1).sum() * 2 / (num * (num - 1))
+
+
+@MODELS.register_module()
+class BackgroundDiversityLoss(nn.Module):
+    """λ4·L_reg.
+
+    Args:
+        loss_weight: λ4 of Eq. (8).
+    """
+
+    def __init__(self, loss_weight: float = 1e-4) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(self, backgrounds: Tensor) -> Tensor:
+        """Weighted loss of the (M, D) unit prototypes G."""
+        return self.loss_weight * background_diversity(backgrounds)

@@ -1,0 +1,22 @@
+"""L_ce: what every proposal shows, a seen class or the background."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def classification_loss(scores: Tensor, labels: Tensor, background_weight: float = 0.1) -> Tensor:
+    """Weighted mean cross-entropy over all proposals of a batch.
+
+    Args:
+        scores: P, (B, N, C + 1) logits, background last.
+        labels: (B, N) int64; C for proposals without a match.
+        background_weight: Weight of the background class (not given in the paper; 0.1 in MaskFormer and SAN).
+
+    Returns:
+        Scalar.
+    """
+    weights = scores.new_ones(scores.shape[-1])
+    weights[-1] = background_weight
+    return F.cross_entropy(scores.flatten(0, 1), labels.flatten(), weights)

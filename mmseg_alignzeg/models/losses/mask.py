@@ -1,0 +1,59 @@
+"""L_mask: binary cross-entropy and dice at sampled points (section 3.4, after Mask2Former)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmseg.models.utils import get_uncertain_point_coords_with_randomness
+from torch import Tensor
+
+from .sampling import sample
+
+
+def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """1 − (2·Σ p·t + 1) / (Σ p + Σ t + 1) per mask.
+
+    Args:
+        logits: (m, P) mask logits.
+        targets: (m, P) in [0, 1].
+
+    Returns:
+        (m,).
+    """
+    probs = logits.sigmoid()
+    overlap = 2 * (probs * targets).sum(dim=1)
+    return 1 - (overlap + 1) / (probs.sum(dim=1) + targets.sum(dim=1) + 1)
+
+
+def mask_loss(
+    mask_logits: Tensor,
+    targets: Tensor,
+    avg_factor: float,
+    num_points: int = 12544,
+    oversample_ratio: float = 3.0,
+    importance_ratio: float = 0.75,
+) -> tuple[Tensor, Tensor]:
+    """Compare matched masks at points, most of them where the prediction is uncertain.
+
+    Args:
+        mask_logits: (m, h, w) logits of matched proposals.
+        targets: (m, H, W) their ground-truth masks in {0, 1}.
+        avg_factor: Number of masks to average over.
+        num_points: Points per mask.
+        oversample_ratio: Candidates per point.
+        importance_ratio: Share of the points that are the most uncertain candidates; the rest is random.
+
+    Returns:
+        Binary cross-entropy and dice, two scalars; zeros with a gradient for m = 0.
+    """
+    if len(mask_logits) == 0:
+        return mask_logits.sum(), mask_logits.sum()
+    logits = mask_logits[:, None].float()  # (m, 1, h, w)
+    with torch.no_grad():
+        points = get_uncertain_point_coords_with_randomness(
+            logits, None, num_points, oversample_ratio, importance_ratio
+        )  # (m, P, 2)
+        wanted = sample(targets[:, None].float(), points).squeeze(1)  # (m, P)
+    predicted = sample(logits, points).squeeze(1)
+    bce = F.binary_cross_entropy_with_logits(predicted, wanted, reduction='none').mean(dim=1)
+    return bce.sum() / avg_factor, dice_loss(predicted, wanted).sum() / avg_factor

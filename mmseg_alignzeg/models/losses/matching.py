@@ -1,0 +1,82 @@
+"""Bipartite matching of proposals to ground-truth masks, Mask2Former's costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from mmengine.logging import MMLogger
+from mmengine.structures import InstanceData
+from mmseg.models.assigners import ClassificationCost, CrossEntropyLossCost, DiceCost
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from .sampling import sample
+
+
+@dataclass
+class Match:
+    """Which proposal of an image belongs to which ground-truth mask.
+
+    Attributes:
+        proposals: (m,) int64 indices of matched proposals.
+        targets: (m,) int64 indices of their ground-truth masks.
+        mask_cost: (N, G) float32, the mask part of the cost of every pair; no gradient.
+    """
+
+    proposals: Tensor
+    targets: Tensor
+    mask_cost: Tensor
+
+
+class HungarianMatcher:
+    """One-to-one assignment of least cost.
+
+    Args:
+        class_weight: Weight of the classification cost, minus the probability of the class.
+        bce_weight: Weight of the binary cross-entropy between masks.
+        dice_weight: Weight of the dice cost between masks.
+        num_points: Random points at which masks are compared.
+    """
+
+    def __init__(
+        self,
+        class_weight: float = 2.0,
+        bce_weight: float = 5.0,
+        dice_weight: float = 5.0,
+        num_points: int = 12544,
+    ) -> None:
+        self.class_cost = ClassificationCost(class_weight)
+        self.mask_costs = (
+            CrossEntropyLossCost(weight=bce_weight, use_sigmoid=True),
+            DiceCost(weight=dice_weight, pred_act=True, eps=1.0),
+        )
+        self.num_points = num_points
+        self._warned = False
+
+    @torch.no_grad()
+    def __call__(self, scores: Tensor, mask_logits: Tensor, target: InstanceData) -> Match:
+        """Match one image.
+
+        Args:
+            scores: (N, C + 1) class logits.
+            mask_logits: (N, h, w).
+            target: ``labels`` (G,) int64 and ``masks`` (G, H, W) in {0, 1}.
+
+        Returns:
+            min(N, G) matched pairs. Ground-truth masks beyond N go unmatched; this is said once.
+        """
+        points = torch.rand(1, self.num_points, 2, device=mask_logits.device)
+        predicted = InstanceData(scores=scores.float(), masks=sample(mask_logits[None].float(), points)[0])
+        wanted = InstanceData(labels=target.labels, masks=sample(target.masks[None].float(), points)[0])
+        mask_cost = sum(cost(predicted, wanted) for cost in self.mask_costs)  # (N, G)
+        num_proposals, num_targets = mask_cost.shape
+        if num_targets > num_proposals and not self._warned:
+            self._warned = True
+            MMLogger.get_current_instance().warning(
+                f'An image has {num_targets} ground-truth masks but the model only {num_proposals} proposals: '
+                'the rest goes unmatched. Raise `num_queries` if this is common. (Said once.)'
+            )
+        cost = mask_cost + self.class_cost(predicted, wanted)
+        proposals, targets = (torch.as_tensor(side) for side in linear_sum_assignment(cost.cpu()))
+        return Match(proposals.to(cost.device), targets.to(cost.device), mask_cost)

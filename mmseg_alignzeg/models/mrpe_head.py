@@ -1,0 +1,169 @@
+"""Proposal extraction: from visual features Z_f to mask logits M and the attention bias B (section 3.1)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from timm.layers import Mlp
+from torch import Tensor, nn
+
+
+class CrossAttention(nn.Module):
+    """Eq. (1): softmax(X·W_Q (Y·W_K)ᵀ / √D) Y·W_V.
+
+    Args:
+        dim: D.
+        num_heads: 1 is the equation as written; with more, D is the dimension of a head.
+    """
+
+    def __init__(self, dim: int, num_heads: int = 1) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.w_q = nn.Linear(dim, dim, bias=False)
+        self.w_k = nn.Linear(dim, dim, bias=False)
+        self.w_v = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Let ``x`` (B, n, D) read from ``context`` (B, m, D); returns (B, n, D)."""
+        q, k, v = (
+            projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, ·, D / heads)
+            for projected in (self.w_q(x), self.w_k(context), self.w_v(context))
+        )
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+class Refinement(nn.Module):
+    """One step of the mutual refinement: MLP(X + Eq. (1)).
+
+    Args:
+        dim: D.
+        num_heads: Heads of the cross-attention.
+        mlp_ratio: Hidden width of the MLP relative to D (not given in the paper).
+    """
+
+    def __init__(self, dim: int, num_heads: int = 1, mlp_ratio: float = 2.0) -> None:
+        super().__init__()
+        self.attention = CrossAttention(dim, num_heads)
+        self.norm = nn.LayerNorm(dim)  # not given in the paper; keeps the three steps at one scale
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Refine ``x`` (B, n, D) by ``context`` (B, m, D)."""
+        return self.mlp(self.norm(x + self.attention(x, context)))
+
+
+class ProposalHead(BaseModule):
+    """What every proposal head shares: the queries Q_m, and M and B from refined queries and features.
+
+    Args:
+        embed_dim: D.
+        num_queries: N, the number of mask proposals.
+        bias_heads: Attention biases per proposal: 1 as written in the supplement, or one per CLIP head as SAN does.
+        init_cfg: mmengine's initialisation config.
+    """
+
+    def __init__(
+        self, embed_dim: int = 240, num_queries: int = 100, bias_heads: int = 12, init_cfg: dict | None = None
+    ) -> None:
+        super().__init__(init_cfg)
+        self.num_queries = num_queries
+        self.bias_heads = bias_heads
+        self.queries = nn.Parameter(torch.randn(num_queries, embed_dim))
+        self.bias_hidden = nn.Sequential(nn.Linear(embed_dim, embed_dim), nn.GELU())
+        self.bias_out = nn.Linear(embed_dim, bias_heads * embed_dim)
+
+    def refine(self, queries: Tensor, feats: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn Q_m (B, N, D) and Z_f (B, h·w, D) into Q_m'' and Z_f' of the same shapes."""
+        raise NotImplementedError
+
+    def forward(self, feats: Tensor, clip_grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Extract proposals.
+
+        Args:
+            feats: Z_f, (B, D, h, w).
+            clip_grid: Rows and columns of CLIP's patches, the resolution of B.
+
+        Returns:
+            mask logits M = Q_m''·Z_f'ᵀ (B, N, h, w), and attention bias B = Q_m''·MLP(Z_f')ᵀ
+            (B, bias_heads, N, rows·columns), added to CLIP's attention logits before the division by √D.
+        """
+        grid = feats.shape[2:]
+        queries, tokens = self.refine(self.queries.expand(len(feats), -1, -1), feats.flatten(2).transpose(1, 2))
+        mask_logits = (queries @ tokens.transpose(1, 2)).unflatten(2, grid)  # (B, N, h, w)
+        # Resizing is linear, so it may go before the MLP's last layer, where there is less to compute.
+        hidden = self.bias_hidden(tokens).transpose(1, 2).unflatten(2, grid)
+        hidden = F.interpolate(hidden, size=clip_grid, mode='bilinear').flatten(2).transpose(1, 2)  # (B, l, D)
+        keys = self.bias_out(hidden).unflatten(2, (self.bias_heads, -1))  # (B, l, bias_heads, D)
+        return mask_logits, torch.einsum('bnd,blhd->bhnl', queries, keys)
+
+
+@MODELS.register_module()
+class MRPEHead(ProposalHead):
+    """Mutually-Refined Proposal Extraction: queries and visual features refine each other (section 3.1, figure 2).
+
+    Args:
+        embed_dim: D.
+        num_queries: N.
+        bias_heads: See :class:`ProposalHead`.
+        num_heads: Heads of Eq. (1); 1 is the equation as written.
+        mlp_ratio: Hidden width of the MLPs relative to D (not given in the paper).
+        init_cfg: mmengine's initialisation config.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int = 240,
+        num_queries: int = 100,
+        bias_heads: int = 12,
+        num_heads: int = 1,
+        mlp_ratio: float = 2.0,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(embed_dim, num_queries, bias_heads, init_cfg)
+        self.query_refinement = Refinement(embed_dim, num_heads, mlp_ratio)
+        self.image_refinement = Refinement(embed_dim, num_heads, mlp_ratio)
+        self.final_decoding = Refinement(embed_dim, num_heads, mlp_ratio)
+
+    def refine(self, queries: Tensor, feats: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`ProposalHead.refine`."""
+        queries = self.query_refinement(queries, feats)  # Q_m'
+        feats = self.image_refinement(feats, queries)  # Z_f'
+        return self.final_decoding(queries, feats), feats  # Q_m''
+
+
+@MODELS.register_module()
+class PlainDecoderHead(ProposalHead):
+    """The ablation's baseline: a transformer decoder as MaskFormer's; the visual features stay as they are.
+
+    Args:
+        embed_dim: D.
+        num_queries: N.
+        bias_heads: See :class:`ProposalHead`.
+        num_layers: Decoder layers (not given in the paper; MaskFormer has 6).
+        num_heads: Attention heads (not given in the paper; MaskFormer has 8).
+        mlp_ratio: Hidden width of the MLPs relative to D (not given in the paper).
+        init_cfg: mmengine's initialisation config.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int = 240,
+        num_queries: int = 100,
+        bias_heads: int = 12,
+        num_layers: int = 6,
+        num_heads: int = 8,
+        mlp_ratio: float = 4.0,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(embed_dim, num_queries, bias_heads, init_cfg)
+        layer = nn.TransformerDecoderLayer(
+            embed_dim, num_heads, int(embed_dim * mlp_ratio), dropout=0.0, batch_first=True, norm_first=True
+        )
+        self.decoder = nn.TransformerDecoder(layer, num_layers, norm=nn.LayerNorm(embed_dim))
+        self.mask_embed = Mlp(embed_dim, embed_dim)
+
+    def refine(self, queries: Tensor, feats: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`ProposalHead.refine`."""
+        return self.mask_embed(self.decoder(queries, feats)), feats

@@ -1,0 +1,120 @@
+"""Proposal classification: the last CLIP layers, φ_cls and the prototypes (section 3.2 and supplement 1)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from timm.layers import Mlp
+from torch import Tensor, nn
+
+from .clip_vision import CLIPStream, CLIPVision
+
+
+def attend_to_patches(block: nn.Module, queries: Tensor, tokens: Tensor, attn_bias: Tensor) -> Tensor:
+    """One CLIP layer for N copies of [CLS]: softmax((Q·Kᵀ + B) / √D)·V, then the MLP (supplement 1).
+
+    A copy attends to itself and to the patches, neither to other copies nor to the image's own [CLS], as in SAN.
+
+    Args:
+        block: A ``ResidualAttentionBlock`` of open_clip.
+        queries: (B, N, width), the copies of [CLS] that enter the layer.
+        tokens: (B, 1 + L, width), [CLS] and the patches that enter the layer.
+        attn_bias: B, (B, heads or 1, N, L), added before the division by √D.
+
+    Returns:
+        (B, N, width).
+    """
+    attn = block.attn
+    num_copies, head_dim = queries.shape[1], attn.head_dim
+    own = block.ln_1(queries)
+    sources = torch.cat([own, block.ln_1(tokens[:, 1:])], dim=1)  # (B, N + L, width)
+    w_q, w_kv = attn.in_proj_weight.split([attn.embed_dim, 2 * attn.embed_dim])
+    b_q, b_kv = attn.in_proj_bias.split([attn.embed_dim, 2 * attn.embed_dim])
+    q = F.linear(own, w_q, b_q).unflatten(-1, (-1, head_dim)).transpose(1, 2)  # (B, heads, N, D)
+    k, v = F.linear(sources, w_kv, b_kv).unflatten(-1, (2, -1, head_dim)).permute(2, 0, 3, 1, 4)
+    strangers = ~torch.eye(num_copies, dtype=torch.bool, device=q.device)
+    among_copies = torch.zeros(num_copies, num_copies, dtype=q.dtype, device=q.device)
+    among_copies = among_copies.masked_fill(strangers, float('-inf')).expand(*attn_bias.shape[:2], -1, -1)
+    mask = torch.cat([among_copies, (attn_bias / head_dim**0.5).to(q.dtype)], dim=-1)  # (B, heads, N, N + L)
+    read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+    queries = queries + block.ls_1(attn.out_proj(read))
+    return queries + block.ls_2(block.mlp(block.ln_2(queries)))
+
+
+def background_score(feats: Tensor, backgrounds: Tensor, scale: float) -> Tensor:
+    """The logit p_g = sum(softmax(p_mg) ⊙ p_mg) over M background prototypes (section 3.2).
+
+    Args:
+        feats: (…, D) unit proposal features.
+        backgrounds: G, (M, D) unit prototypes.
+        scale: τ, which turns cosines into the logits p_mg.
+
+    Returns:
+        (…, 1).
+    """
+    logits = scale * feats @ backgrounds.t()  # p_mg (…, M)
+    return (logits.softmax(dim=-1) * logits).sum(dim=-1, keepdim=True)
+
+
+@MODELS.register_module()
+class CLIPSemanticHead(BaseModule):
+    """CLIP's last layers as semantic decoder, φ_cls, and scores against text and background prototypes.
+
+    Args:
+        embed_dim: CLIP's joint dimension.
+        num_backgrounds: M; 1 is the single background token of methods without the diversity strategy.
+        mlp_ratio: Hidden width of φ_cls relative to ``embed_dim`` (not given in the paper).
+        init_cfg: mmengine's initialisation config.
+    """
+
+    def __init__(
+        self, embed_dim: int = 512, num_backgrounds: int = 10, mlp_ratio: float = 1.0, init_cfg: dict | None = None
+    ) -> None:
+        super().__init__(init_cfg)
+        self.phi_cls = Mlp(embed_dim, int(embed_dim * mlp_ratio))
+        # The residual MLP starts as the identity, so that training starts from CLIP's own features.
+        nn.init.zeros_(self.phi_cls.fc2.weight)
+        nn.init.zeros_(self.phi_cls.fc2.bias)
+        self.background_prototypes = nn.Parameter(torch.randn(num_backgrounds, embed_dim))
+
+    @property
+    def backgrounds(self) -> Tensor:
+        """G: (M, D) unit rows."""
+        return F.normalize(self.background_prototypes, dim=-1)
+
+    def forward(self, clip: CLIPVision, stream: CLIPStream, attn_bias: Tensor) -> Tensor:
+        """Read one feature per proposal from CLIP's patches.
+
+        Args:
+            clip: The frozen vision tower that produced ``stream``.
+            stream: Its patch stream.
+            attn_bias: B, (B, heads or 1, N, L).
+
+        Returns:
+            F: (B, N, D), CLIP's image features of the proposals, not normalised.
+        """
+        queries = stream.tail_inputs[0][:, :1].expand(-1, attn_bias.shape[2], -1)  # N copies of [CLS]
+        for block, tokens in zip(clip.tail, stream.tail_inputs, strict=True):
+            queries = attend_to_patches(block, queries, tokens, attn_bias)
+        return clip.project(queries)
+
+    def classify(self, feats: Tensor) -> Tensor:
+        """F_cls = φ_cls(F): (…, D) → (…, D) unit rows."""
+        feats = F.normalize(feats, dim=-1)
+        return F.normalize(feats + self.phi_cls(feats), dim=-1)
+
+    def scores(self, cls_feats: Tensor, text_embeds: Tensor, scale: float) -> Tensor:
+        """P = [τ·F_cls·Tᵀ, p_g].
+
+        Args:
+            cls_feats: F_cls, (…, D) unit rows.
+            text_embeds: T, (C, D) unit rows.
+            scale: τ, CLIP's logit scale.
+
+        Returns:
+            (…, C + 1) logits; the last column is the background.
+        """
+        background = background_score(cls_feats, self.backgrounds, scale)
+        return torch.cat([scale * cls_feats @ text_embeds.t(), background], dim=-1)

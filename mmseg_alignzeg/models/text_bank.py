@@ -1,0 +1,130 @@
+"""Class prototypes T: CLIP text embeddings of the class names, computed once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from rich.progress import track
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .clip_source import CLIPSource
+from .templates import get_templates
+
+
+def encode_tokens(clip: nn.Module, tokens: Tensor) -> Tensor:
+    """Encode token ids as ``clip.encode_text`` does, without the padding after the longest prompt.
+
+    CLIP's text tower is causal and reads its feature at the end-of-text token, so what stands after that token
+    changes nothing; class names fill about 15 of the 77 places.
+
+    Args:
+        clip: An ``open_clip.CLIP``.
+        tokens: (P, context) int64; the end-of-text token has the largest id of its row.
+
+    Returns:
+        (P, D) float32, not normalised.
+    """
+    end = tokens.argmax(dim=1)  # (P,)
+    length = int(end.max()) + 1
+    x = clip.token_embedding(tokens[:, :length]) + clip.positional_embedding[:length]  # (P, length, width)
+    x = clip.transformer(x, attn_mask=clip.attn_mask[:length, :length])
+    x = clip.ln_final(x)[torch.arange(len(x), device=x.device), end]  # (P, width)
+    return x @ clip.text_projection
+
+
+@torch.no_grad()
+def embed_classes(
+    clip: nn.Module,
+    tokenizer: open_clip.SimpleTokenizer,
+    classes: Sequence[str],
+    templates: Sequence[str],
+    batch_size: int = 256,
+) -> Tensor:
+    """Prompt ensemble: the mean over templates of unit embeddings, scaled to unit norm again.
+
+    Args:
+        clip: An ``open_clip.CLIP`` in evaluation mode.
+        tokenizer: Its tokenizer.
+        classes: C class names.
+        templates: Prompt templates with one ``{}`` each.
+        batch_size: Prompts that pass the text tower at a time.
+
+    Returns:
+        (C, D) float32 with unit rows, on ``clip``'s device.
+    """
+    prompts = [template.format(name) for name in classes for template in templates]
+    tokens = tokenizer(prompts).to(clip.token_embedding.weight.device)
+    batches = tokens.split(batch_size)
+    if len(batches) > 1:
+        batches = track(batches, description=f'Text embeddings of {len(classes)} classes', transient=True)
+    embeds = torch.cat([F.normalize(encode_tokens(clip, batch), dim=-1) for batch in batches])
+    return F.normalize(embeds.unflatten(0, (len(classes), len(templates))).mean(dim=1), dim=-1)
+
+
+class TextBank:
+    """Text embeddings by class names; memory first, then disk, then the text tower.
+
+    The file name covers the CLIP weights, the templates and the names, in that order, so a stale bank cannot be
+    read by mistake. Several processes may fill the same cache: each writes to a temporary name and renames.
+    Random CLIP weights are never kept on disk.
+
+    Args:
+        source: The CLIP model.
+        templates: Name of a template set, see :func:`get_templates`.
+        cache_dir: Defaults to ``$MMSEG_ALIGNZEG_CACHE`` or ``~/.cache/mmseg_alignzeg``.
+    """
+
+    def __init__(self, source: CLIPSource, templates: str, cache_dir: str | None = None) -> None:
+        self.source = source
+        self.templates = get_templates(templates)
+        default = os.environ.get('MMSEG_ALIGNZEG_CACHE', '~/.cache/mmseg_alignzeg')
+        self.cache_dir = Path(cache_dir or default).expanduser()
+        self._memory: dict[tuple[str, ...], Tensor] = {}
+
+    def path(self, classes: Sequence[str]) -> Path:
+        """The file that holds, or would hold, the embeddings of ``classes``."""
+        key = json.dumps([self.source.identity, self.templates, list(classes)])
+        return self.cache_dir / f'text_{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors'
+
+    def __call__(self, classes: Sequence[str], device: torch.device | str = 'cpu') -> Tensor:
+        """Return (C, D) float32 unit rows for C class names, on ``device``."""
+        names = tuple(classes)
+        if names not in self._memory:
+            self._memory[names] = self._load_or_compute(names, device)
+        self._memory[names] = self._memory[names].to(device)
+        return self._memory[names]
+
+    def _load_or_compute(self, classes: tuple[str, ...], device: torch.device | str) -> Tensor:
+        if self.source.weights is None:
+            return self._compute(classes, device)
+        path = self.path(classes)
+        if not path.is_file():
+            print_log(f'Computing text embeddings of {len(classes)} classes, once, into {path}', 'current')
+            self._store(path, self._compute(classes, device).cpu())
+        return load_file(path)['text_embeds']
+
+    def _compute(self, classes: tuple[str, ...], device: torch.device | str) -> Tensor:
+        with torch.random.fork_rng(devices=[]):  # a cold cache must not change the random numbers of a training run
+            clip = self.source.load_full().to(device)
+        return embed_classes(clip, open_clip.get_tokenizer(self.source.model_name), classes, self.templates)
+
+    @staticmethod
+    def _store(path: Path, embeds: Tensor) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix='.tmp')
+        os.close(descriptor)
+        try:
+            save_file({'text_embeds': embeds.contiguous()}, temporary)
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)

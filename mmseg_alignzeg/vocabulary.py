@@ -1,0 +1,61 @@
+"""The vocabulary of a zero-shot benchmark: an ordered list of names and which of them are unseen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Class names in label order, and the names that training never sees.
+
+    Args:
+        classes: All class names; position ``i`` is label ``i``.
+        unseen_classes: The subset of ``classes`` without training labels; may be empty.
+
+    Raises:
+        ValueError: On an empty list, an empty or duplicate name, or an unseen name outside ``classes``.
+    """
+
+    classes: tuple[str, ...]
+    unseen_classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # Configs hand over lists; tuples make the vocabulary hashable and safe to share.
+        object.__setattr__(self, 'classes', tuple(self.classes))
+        object.__setattr__(self, 'unseen_classes', tuple(self.unseen_classes))
+        if not self.classes:
+            raise ValueError('The vocabulary is empty: give at least one class name in `classes`.')
+        for kind, names in (('classes', self.classes), ('unseen_classes', self.unseen_classes)):
+            blank = [i for i, name in enumerate(names) if not isinstance(name, str) or not name.strip()]
+            if blank:
+                raise ValueError(f'`{kind}` has no name at position(s) {blank}: every class needs a non-empty string.')
+            repeated = [name for name, count in Counter(names).items() if count > 1]
+            if repeated:
+                raise ValueError(f'`{kind}` names {repeated} more than once: every class needs a name of its own.')
+        foreign = [name for name in self.unseen_classes if name not in self.classes]
+        if foreign:
+            raise ValueError(
+                f'`unseen_classes` names {foreign}, which are not among the {len(self.classes)} classes '
+                f'({_abridged(self.classes)}): use the exact names of `classes`.'
+            )
+
+    @classmethod
+    def from_metainfo(cls, metainfo: Mapping[str, Any]) -> Vocabulary:
+        """Read a vocabulary from a dataset's ``metainfo`` (keys ``classes`` and, if any, ``unseen_classes``)."""
+        if not metainfo.get('classes'):
+            raise ValueError(f'The dataset metainfo has no `classes`; its keys are {sorted(metainfo)}.')
+        return cls(metainfo['classes'], metainfo.get('unseen_classes') or ())
+
+    @property
+    def seen_classes(self) -> tuple[str, ...]:
+        """Names with training labels, in label order."""
+        return tuple(name for name in self.classes if name not in self.unseen_classes)
+
+
+def _abridged(names: Sequence[str], limit: int = 5) -> str:
+    """The first names of a list, for an error message."""
+    return ', '.join(names[:limit]) + (', …' if len(names) > limit else '')

@@ -1,0 +1,15 @@
+"""Fixtures that every test may use."""
+
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+
+import mmseg_alignzeg  # noqa: F401  (registers everything)
+
+
+@pytest.fixture(autouse=True)
+def _default_state(monkeypatch, tmp_path):
+    """Fixed seed, mmseg's scope, and a text-embedding cache of the test's own."""
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    monkeypatch.setenv('MMSEG_ALIGNZEG_CACHE', str(tmp_path / 'text_cache'))

@@ -1,0 +1,102 @@
+"""The names of model and data are compared before training and handed over before evaluation."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
+from mmseg.registry import HOOKS
+
+import mmseg_alignzeg  # noqa: F401
+from mmseg_alignzeg.vocabulary import Vocabulary
+
+
+class ToyModel(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.vocabulary = Vocabulary(['cat', 'dog', 'fox', 'owl'], ['dog', 'owl'])
+        self.test_classes = None
+
+    def set_test_classes(self, names):
+        self.test_classes = names
+
+
+def make_dataset(classes, **metainfo):
+    return BaseDataset(lazy_init=True, metainfo=dict(classes=classes, **metainfo))
+
+
+def make_runner(dataset, **cfg):
+    """The few attributes of a runner that the hook reads."""
+    loader = SimpleNamespace(dataset=dataset)
+    lines = []
+    return SimpleNamespace(
+        model=ToyModel(),
+        cfg=Config(cfg),
+        train_dataloader=loader,
+        val_dataloader=loader,
+        test_dataloader=loader,
+        logger=SimpleNamespace(warning=lines.append),
+        lines=lines,
+    )
+
+
+@pytest.fixture
+def hook():
+    return HOOKS.build(dict(type='mmseg.VocabularyHook'))
+
+
+@pytest.mark.parametrize(
+    'wrap',
+    [lambda d: d, lambda d: ConcatDataset([d, d], lazy_init=True), lambda d: RepeatDataset(d, 2, lazy_init=True)],
+)
+def test_seen_classes_in_order_pass(hook, wrap):
+    hook.before_train(make_runner(wrap(make_dataset(['cat', 'fox']))))
+
+
+@pytest.mark.parametrize(
+    'classes, message',
+    [
+        (['fox', 'cat'], "label 0 is 'fox' in the data and 'cat' in the model"),
+        (['cat', 'bear'], "label 1 is 'bear' in the data and 'fox' in the model"),
+        (['cat'], 'one has 1 names, the other 2'),
+        (['cat', 'dog', 'fox', 'owl'], r"label 1 is 'dog' .* even labels the unseen \['dog', 'owl'\]"),
+    ],
+)
+def test_other_training_labels_are_refused(hook, classes, message):
+    with pytest.raises(ValueError, match=message) as error:
+        hook.before_train(make_runner(make_dataset(classes)))
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('stage', ['before_val', 'before_test'])
+def test_model_gets_the_classes_of_the_evaluated_data(hook, stage):
+    runner = make_runner(make_dataset(('owl', 'cat'), unseen_classes=['owl']))
+    getattr(hook, stage)(runner)
+    assert runner.model.test_classes == ['owl', 'cat']
+    assert runner.lines == []
+
+
+def test_another_split_is_said_once(hook):
+    runner = make_runner(make_dataset(['cat', 'bear', 'fox'], unseen_classes=['fox']))
+    hook.before_val(runner)
+    hook.before_val(runner)
+    assert len(runner.lines) == 1
+    assert '1 class(es) seen that were never trained (bear)' in runner.lines[0]
+    assert '1 unseen that were (fox)' in runner.lines[0]
+
+
+def test_data_without_names_is_refused(hook):
+    with pytest.raises(ValueError, match=r'BaseDataset has no class names in `metainfo`; its keys are \[\]'):
+        hook.before_test(make_runner(BaseDataset(lazy_init=True)))
+
+
+def test_asking_for_cuda_without_cuda_is_one_line(hook, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(RuntimeError, match="device='cuda:0'.*sees no CUDA device") as error:
+        hook.before_run(make_runner(None, device='cuda:0'))
+    assert '\n' not in str(error.value)
+    hook.before_run(make_runner(None))
+    hook.before_run(make_runner(None, device='cpu'))
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    hook.before_run(make_runner(None, device='cuda:0'))

@@ -1,0 +1,222 @@
+"""The segmentor as a whole, on the embedded CLIP's architecture with random weights."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+
+from mmseg_alignzeg.models import PredictiveBiasCorrection
+
+CLASSES = ['cat', 'dog', 'sky', 'grass']
+
+
+@pytest.fixture
+def cfg():
+    cfg = Config.fromfile('configs/alignzeg_patterns.py')
+    cfg.model.update(classes=CLASSES, unseen_classes=['dog'], templates='single', num_points=256)
+    cfg.model.clip.pretrained = None
+    cfg.model.decode_head.num_queries = 8
+    cfg.model.class_indicator.top_k = 4
+    return cfg
+
+
+def sample(labels, **metainfo):
+    return SegDataSample(gt_sem_seg=PixelData(data=labels[None]), metainfo=metainfo)
+
+
+def batch(num_classes=3, size=64):
+    labels = torch.randint(0, num_classes, (2, 2, 2)).repeat_interleave(size // 2, 1).repeat_interleave(size // 2, 2)
+    labels[:, :8] = 255
+    return torch.randn(2, 3, size, size), [sample(image) for image in labels]
+
+
+def test_loss_has_every_term_of_equation_8(cfg):
+    model = MODELS.build(cfg.model).train()
+    losses = model.loss(*batch())
+    assert set(losses) == {'loss_ce', 'loss_bce', 'loss_dice', 'loss_vir', 'loss_reg', 'loss_bc'}
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+@pytest.mark.parametrize(
+    ('part', 'gone'),
+    [('feature_expansion', 'loss_vir'), ('background_diversity', 'loss_reg'), ('class_indicator', 'loss_bc')],
+)
+def test_every_part_can_be_left_out(cfg, part, gone):
+    cfg.model[part] = None
+    cfg.model.bias_correction = None
+    model = MODELS.build(cfg.model).train()
+    losses = model.loss(*batch())
+    assert gone not in losses and len(losses) == 5
+
+
+def test_weights_of_equation_8_scale_their_terms(cfg):
+    model = MODELS.build(cfg.model).train()
+    inputs, samples = batch()
+    torch.manual_seed(1)
+    once = model.loss(inputs, samples)
+    model.class_weight *= 3
+    model.mask_weight *= 2
+    model.feature_expansion.loss_weight *= 5
+    model.class_indicator.loss_weight *= 7
+    torch.manual_seed(1)
+    scaled = model.loss(inputs, samples)
+    for name, factor in dict(loss_ce=3, loss_bce=2, loss_dice=2, loss_vir=5, loss_bc=7).items():
+        torch.testing.assert_close(scaled[name], factor * once[name])
+
+
+def test_frozen_parameters_have_no_gradient_and_are_not_in_the_optimizer(cfg):
+    model = MODELS.build(cfg.model).train()
+    sum(model.loss(*batch()).values()).backward()
+    trained = {name for name, param in model.named_parameters() if param.requires_grad}
+    assert {name for name, param in model.named_parameters() if param.grad is not None} == trained
+    assert not any(name.startswith('clip.') for name in trained)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    held = {id(param) for group in optimizer.param_groups for param in group['params']}
+    assert held == {id(param) for param in model.parameters() if param.requires_grad}
+
+
+def test_a_batch_without_labels_trains_a_step(cfg):
+    model = MODELS.build(cfg.model).train()
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    samples = [sample(torch.full((64, 64), 255)) for _ in range(2)]
+    losses = model.loss(torch.randn(2, 3, 64, 64), samples)
+    assert all(loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(param.grad is not None for param in model.parameters() if param.requires_grad)
+    optim_wrapper.step()
+    assert all(param.isfinite().all() for param in model.parameters())
+
+
+def test_more_masks_than_proposals_train_a_step(cfg):
+    cfg.model.decode_head.num_queries = 2
+    cfg.model.update(classes=[f'class {i}' for i in range(9)], unseen_classes=[])
+    labels = torch.arange(9).reshape(3, 3).repeat_interleave(16, 0).repeat_interleave(16, 1)
+    losses = MODELS.build(cfg.model).train().loss(torch.randn(1, 3, 48, 48), [sample(labels)])
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_checkpoint_leaves_clip_out_and_loads_back(cfg):
+    model = MODELS.build(cfg.model)
+    state = copy.deepcopy(model.state_dict())
+    assert state and not any(name.startswith('clip.') for name in state)
+    other = MODELS.build(cfg.model)
+    other.clip.load_state_dict({f'visual.{k}': v.clone() for k, v in model.clip.visual.named_parameters()})
+    assert other.load_state_dict(state, strict=True).missing_keys == []
+    images = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(other.eval()._forward(images)[0], model.eval()._forward(images)[0])
+
+
+def test_prediction_has_the_original_size_whatever_the_image_size(cfg):
+    model = MODELS.build(cfg.model).eval()
+    images = torch.randn(1, 3, 77, 101)
+    assert model.predict(images)[0].pred_sem_seg.data.shape == (1, 77, 101)
+    metainfo = dict(ori_shape=(50, 60), img_padding_size=(0, 5, 0, 7))
+    result = model.predict(images, [SegDataSample(metainfo=metainfo)])[0]
+    assert result.pred_sem_seg.data.shape == (1, 50, 60) and 'seg_logits' not in result
+
+
+def test_padding_does_not_show_in_the_result(cfg):
+    """What stands in the padding may change features, but the window must show the image alone."""
+    model = MODELS.build(cfg.model).eval()
+    model.return_scores = True
+    images = torch.randn(1, 3, 64, 64)
+    whole = model.predict(images)[0].seg_logits.data
+    part = model.predict(images, [SegDataSample(metainfo=dict(ori_shape=(48, 32), img_padding_size=(0, 32, 0, 16)))])
+    torch.testing.assert_close(part[0].seg_logits.data, whole[:, :48, :32])
+
+
+@pytest.mark.parametrize('direction', ['horizontal', 'vertical'])
+def test_flipped_images_give_results_that_are_turned_back(cfg, direction):
+    model = MODELS.build(cfg.model).eval()
+    model.return_scores = True
+    images = torch.randn(1, 3, 64, 64)
+    plain = model.predict(images)[0].seg_logits.data
+    metainfo = dict(ori_shape=(64, 64), flip=True, flip_direction=direction)
+    turned = model.predict(images, [SegDataSample(metainfo=metainfo)])[0].seg_logits.data
+    torch.testing.assert_close(turned, plain.flip(2 if direction == 'horizontal' else 1))
+
+
+def test_labels_agree_with_scores_and_with_encode_decode(cfg):
+    model = MODELS.build(cfg.model).eval()
+    images = torch.randn(1, 3, 64, 64)
+    labels = model.predict(images)[0].pred_sem_seg.data
+    scores = model.encode_decode(images, [{}])
+    assert scores.shape == (1, 4, 64, 64) and torch.equal(scores.argmax(dim=1), labels)
+
+
+def test_semantic_inference_by_brute_force(cfg):
+    model = MODELS.build(cfg.model).eval()
+    model.bias_correction = None
+    images = torch.randn(1, 3, 64, 64)
+    proposals = model.extract_feat(images)
+    scores = model.classify(proposals, CLASSES)[0]
+    probs = scores.exp() / scores.exp().sum(dim=1, keepdim=True)  # softmax over C + 1
+    masks = torch.nn.functional.interpolate(proposals.mask_logits, size=(64, 64), mode='bilinear')[0].sigmoid()
+    expected = sum(masks[n] * probs[n, :4, None, None] for n in range(8))
+    torch.testing.assert_close(model.encode_decode(images, [{}])[0], expected)
+    model.background_at_test = 'ignore'
+    expected = sum(masks[n] * scores[n, :4].softmax(0)[:, None, None] for n in range(8))
+    torch.testing.assert_close(model.encode_decode(images, [{}])[0], expected)
+
+
+def test_bias_correction_goes_on_and_off_without_retraining(cfg):
+    model = MODELS.build(cfg.model).eval()
+    proposals = model.extract_feat(torch.randn(1, 3, 64, 64))
+    model.bias_correction = PredictiveBiasCorrection(gamma=0.0)  # every proposal is taken for unseen
+    corrected = model.class_probs(proposals)
+    model.bias_correction = None
+    plain = model.class_probs(proposals)
+    assert (corrected[..., 1] > plain[..., 1]).all()
+    assert (corrected[..., [0, 2, 3]].sum(dim=-1) < plain[..., [0, 2, 3]].sum(dim=-1)).all()
+
+
+def test_other_names_at_test_are_seen_if_training_had_them(cfg):
+    model = MODELS.build(cfg.model).eval()
+    model.set_test_classes(['zebra', 'sky', 'dog'])
+    received = {}
+    model.bias_correction = lambda scores, indicator, seen: received.update(seen=seen) or scores
+    probs = model.class_probs(model.extract_feat(torch.randn(1, 3, 64, 64)))
+    assert probs.shape == (1, 8, 3) and received['seen'].tolist() == [False, True, False]
+
+
+def test_two_runs_with_one_seed_are_the_same(cfg):
+    def curve():
+        torch.manual_seed(3)
+        model = MODELS.build(cfg.model).train()
+        optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+        values = []
+        for _ in range(3):
+            loss = sum(model.loss(*batch()).values())
+            optim_wrapper.update_params(loss)
+            values.append(loss.item())
+        return values
+
+    first = curve()
+    assert first == curve() and len(set(first)) == 3
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(classes=[]), 'vocabulary is empty'),
+        (dict(classes=['cat', '', 'sky']), r'no name at position\(s\) \[1\]'),
+        (dict(classes=['cat', 'cat', 'dog']), r"names \['cat'\] more than once"),
+        (dict(unseen_classes=['zebra']), r"names \['zebra'\], which are not among the 4 classes"),
+        (dict(unseen_classes=CLASSES), 'All 4 classes are unseen'),
+        (dict(templates='vlid'), "Unknown template set 'vlid'"),
+        (dict(bias_correction=dict(type='PredictiveBiasCorrection', gamma=2)), r'gamma=2 is outside \[0, 1\]'),
+        (dict(class_indicator=None), '`bias_correction` needs the indicator'),
+        (dict(background_at_test='drop'), "background_at_test='drop' must be"),
+        (dict(decode_head=dict(type='MRPEHead', bias_heads=2)), 'bias_heads=2 fits neither 1 nor the 3 heads'),
+    ],
+)
+def test_bad_configs_get_one_clear_line(cfg, change, message):
+    model = {**cfg.model.to_dict(), **change}
+    with pytest.raises(ValueError, match=message) as error:
+        MODELS.build(model)
+    assert '\n' not in str(error.value)

@@ -1,0 +1,41 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmseg_alignzeg.models.inference import (
+    Window,
+    interpolation_matrix,
+    predict_labels,
+    predict_scores,
+    semantic_stripes,
+)
+
+
+@pytest.mark.parametrize(('out', 'grid'), [(37, 5), (4, 9), (6, 6), (10, 1), (1, 7)])
+def test_interpolation_matrix_is_torchs_interpolation(out, grid):
+    values = torch.randn(1, 1, grid)
+    matrix = interpolation_matrix(out, grid, 0.0, 1.0, values)
+    expected = F.interpolate(values, size=out, mode='linear', align_corners=False)
+    torch.testing.assert_close(values @ matrix.T, expected)
+
+
+def test_window_crops_before_it_resizes():
+    mask_logits, class_probs = torch.randn(3, 4, 4), torch.rand(3, 2)
+    window = Window(top=0.0, left=0.25, height=0.5, width=0.75, size=(8, 12))
+    scores = predict_scores(mask_logits, class_probs, window)
+    full = F.interpolate(mask_logits[None], size=(16, 16), mode='bilinear')[0, :, :8, 4:]
+    expected = torch.einsum('nc,nhw->chw', class_probs, full.sigmoid())
+    torch.testing.assert_close(scores, expected)
+
+
+def test_labels_are_the_argmax_of_the_full_scores():
+    mask_logits, class_probs = 3 * torch.randn(5, 6, 6), torch.rand(5, 7)
+    window = Window(0.0, 0.0, 1.0, 1.0, (33, 45))
+    labels = predict_labels(mask_logits, class_probs, window)
+    assert torch.equal(labels, predict_scores(mask_logits, class_probs, window).argmax(dim=0, keepdim=True))
+    assert labels.dtype == torch.int64
+
+
+def test_no_stripe_is_larger_than_asked():
+    stripes = list(semantic_stripes(torch.randn(5, 6, 6), torch.rand(5, 7), Window(0, 0, 1, 1, (33, 45)), 45 * 7 * 4))
+    assert [stripe.stop - stripe.start for stripe, _ in stripes] == [4] * 8 + [1]

@@ -1,0 +1,58 @@
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from mmseg_alignzeg.models.mrpe_head import CrossAttention, MRPEHead, PlainDecoderHead, Refinement
+
+
+def test_cross_attention_is_equation_1():
+    attention = CrossAttention(dim=6).double()
+    x, context = torch.randn(2, 3, 6).double(), torch.randn(2, 5, 6).double()
+    out = attention(x, context)
+    for b in range(2):
+        q, k, v = x[b] @ attention.w_q.weight.T, context[b] @ attention.w_k.weight.T, context[b] @ attention.w_v.weight.T
+        weights = (q @ k.T / 6**0.5).exp()
+        weights = weights / weights.sum(dim=1, keepdim=True)
+        torch.testing.assert_close(out[b], weights @ v)
+
+
+def test_cross_attention_with_heads_equals_torch():
+    ours, torchs = CrossAttention(8, num_heads=2), torch.nn.MultiheadAttention(8, 2, bias=False, batch_first=True)
+    torchs.in_proj_weight.data = torch.cat([ours.w_q.weight, ours.w_k.weight, ours.w_v.weight]).data
+    torchs.out_proj.weight.data = torch.eye(8)
+    x, context = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
+    torch.testing.assert_close(ours(x, context), torchs(x, context, context)[0])
+
+
+def test_refinement_adds_the_residual_before_the_mlp():
+    refinement = Refinement(8)
+    x, context = torch.randn(1, 3, 8), torch.randn(1, 5, 8)
+    mlp = refinement.mlp
+    hidden = refinement.norm(x + refinement.attention(x, context))
+    expected = mlp.fc2(torch.nn.functional.gelu(mlp.fc1(hidden)))
+    torch.testing.assert_close(refinement(x, context), expected)
+
+
+@pytest.mark.parametrize('head_type', [MRPEHead, PlainDecoderHead])
+@pytest.mark.parametrize('bias_heads', [1, 3])
+def test_masks_and_bias_are_products_with_the_refined_queries(head_type, bias_heads):
+    head = head_type(embed_dim=16, num_queries=5, bias_heads=bias_heads).eval()
+    feats = torch.randn(2, 16, 4, 6)
+    mask_logits, attn_bias = head(feats, (2, 3))
+    queries, tokens = head.refine(head.queries.expand(2, -1, -1), feats.flatten(2).transpose(1, 2))
+    torch.testing.assert_close(mask_logits, torch.einsum('bnd,bld->bnl', queries, tokens).unflatten(2, (4, 6)))
+    # The whole MLP at full resolution, resized last: what the head computes in a cheaper order.
+    keys = head.bias_out(head.bias_hidden(tokens)).unflatten(2, (bias_heads, 16))
+    full = torch.einsum('bnd,blhd->bhnl', queries, keys).unflatten(3, (4, 6)).flatten(0, 1)
+    expected = interpolate(full, size=(2, 3), mode='bilinear').unflatten(0, (2, bias_heads)).flatten(3)
+    torch.testing.assert_close(attn_bias, expected)
+
+
+def test_mrpe_refines_in_the_order_of_figure_2():
+    head = MRPEHead(embed_dim=16, num_queries=5, bias_heads=1)
+    queries, feats = torch.randn(1, 5, 16), torch.randn(1, 24, 16)
+    refined_queries = head.query_refinement(queries, feats)
+    refined_feats = head.image_refinement(feats, refined_queries)
+    final = head.final_decoding(refined_queries, refined_feats)
+    for ours, expected in zip(head.refine(queries, feats), (final, refined_feats), strict=True):
+        torch.testing.assert_close(ours, expected)

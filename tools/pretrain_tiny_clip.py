@@ -1,0 +1,293 @@
+"""Pre-train ``tiny_clip``, the CLIP of the embedded world, and export it as fp16 safetensors.
+
+The pictures are cluttered, as those of the web are: half are crops around one blob with parts of its neighbours, half
+are whole scenes. The caption names the blob that covers most of the picture, in one of CLIP's prompt templates.
+
+With ``--region-weight`` above zero, a part of the loss is region-text pairs, as in region-aware CLIPs: in the last
+layers a copy of [CLS] sees one blob's patches only, and is paired with a caption of that blob.
+
+All 20 class names are in the captions, as CLIP has met the names of its "unseen" classes. The scenes have seeds from
+1000 on, so none of them is in a train (seed 0), validation (1) or test (2) set of ``PatternsDataset``.
+
+Example:
+    python tools/pretrain_tiny_clip.py --out mmseg_alignzeg/assets/tiny_clip/tiny_clip.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from rich.console import Console
+from rich.progress import track
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from mmseg_alignzeg.datasets.patterns import CLASSES, IGNORE_LABEL, UNSEEN_CLASSES, draw_scene
+
+CONFIG = Path(__file__).resolve().parents[1] / 'mmseg_alignzeg/assets/tiny_clip/tiny_clip.json'
+FIRST_SEED = 1000
+VALIDATION_SEED = 1
+SIDE = 64  # of the pictures, in pixels
+SCENE_SIDE = 128
+MAX_BLOBS = 5
+TAP = 3  # layers before the masked read-out starts
+PROMPT = 'a photo of a {}.'
+TEMPLATES = (
+    PROMPT,
+    'a photo of {}.',
+    'a photo of the {}.',
+    'a bad photo of a {}.',
+    'a good photo of the {}.',
+    'a close-up photo of a {}.',
+    'a cropped photo of the {}.',
+    'a bright photo of a {}.',
+    'a dark photo of the {}.',
+    'a photo of many {}.',
+    'a blurry photo of a {}.',
+    'there is a {} in the scene.',
+    'a painting of a {}.',
+    '{}',
+)
+
+
+def dominant_label(labels: np.ndarray) -> int:
+    """The label, 0..19, that covers most of a uint8 label map, ground aside; -1 where there is ground only."""
+    counts = np.bincount(labels.ravel(), minlength=256)[:IGNORE_LABEL]
+    return int(counts.argmax()) if counts.any() else -1
+
+
+def cut_crop(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """A square crop (64, 64, 3) around a random blob of a scene, and the label that covers most of it."""
+    rows, cols = np.nonzero(labels == rng.choice(np.unique(labels[labels != IGNORE_LABEL])))
+    side = int(rng.integers(40, 101))
+    top = int(np.clip(rows.mean() - side / 2 + rng.uniform(-8, 8), 0, SCENE_SIDE - side))
+    left = int(np.clip(cols.mean() - side / 2 + rng.uniform(-8, 8), 0, SCENE_SIDE - side))
+    window = np.s_[top : top + side, left : left + side]
+    label = dominant_label(labels[window])
+    if label < 0:  # a hollow blob around ground: its scene is a picture of it, too
+        window, label = np.s_[:, :], dominant_label(labels)
+    return resize(image[window]), label
+
+
+def resize(image: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """A square uint8 picture at another size, without aliasing."""
+    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if len(image) > side else cv2.INTER_LINEAR)
+
+
+def patch_masks(labels: np.ndarray, grid: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which patches have their centre in which blob.
+
+    Args:
+        labels: Label map (S, S), uint8.
+        grid: Patches per side.
+
+    Returns:
+        Bool masks (5, grid²), all False where there are fewer blobs, and the blobs' labels (5,), -1 there.
+    """
+    step = len(labels) // grid
+    centres = labels[step // 2 :: step, step // 2 :: step]
+    masks, names = np.zeros((MAX_BLOBS, grid * grid), dtype=bool), np.full(MAX_BLOBS, -1)
+    for i, label in enumerate(np.unique(centres[centres != IGNORE_LABEL])):
+        masks[i], names[i] = (centres == label).ravel(), label
+    return masks, names
+
+
+class PairBatches(Dataset):
+    """Item ``i`` is a whole batch, the same in every process: crops and scenes with their labels, and blob masks.
+
+    Args:
+        seed: World seed of the scenes.
+        length: Number of batches.
+        batch_size: Pictures per batch, even: half scenes, half crops of those scenes.
+        side: Side of the scenes in pixels.
+    """
+
+    def __init__(self, seed: int, length: int, batch_size: int, side: int = SIDE) -> None:
+        self.seed, self.length, self.scenes, self.side = seed, length, batch_size // 2, side
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([self.seed, index])
+        drawn = [draw_scene(self.seed, index * self.scenes + i, SCENE_SIDE) for i in range(self.scenes)]
+        crops, crop_labels = zip(*(cut_crop(*scene, rng) for scene in drawn), strict=True)
+        masks, mask_labels = zip(*(patch_masks(labels, self.side // 8) for _, labels in drawn), strict=True)
+        return dict(
+            crops=to_pixels(crops),
+            crop_labels=torch.tensor(crop_labels),
+            scenes=to_pixels([resize(image, self.side) for image, _ in drawn]),
+            scene_labels=torch.tensor([dominant_label(labels) for _, labels in drawn]),
+            masks=torch.from_numpy(np.stack(masks)),
+            mask_labels=torch.from_numpy(np.stack(mask_labels)),
+        )
+
+
+def to_pixels(images: Sequence[np.ndarray]) -> Tensor:
+    """RGB uint8 images (S, S, 3) as a float tensor (B, 3, S, S) in CLIP's normalisation."""
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
+    return (pixels - mean) / std
+
+
+def encode_images(visual: nn.Module, pixels: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Image embeddings and, with masks, those of [CLS] copies that see one blob each in the layers after the tap.
+
+    Args:
+        visual: open_clip's VisionTransformer.
+        pixels: Float (B, 3, H, W); the position embedding is resampled where the size is not the model's own.
+        masks: Bool (B, N, L), the patches that copy n attends to besides itself.
+
+    Returns:
+        Embeddings (B, D) and (B, N, D) or None, not normalised.
+    """
+    grid = visual.conv1(pixels)  # (B, W, h, w)
+    position = visual.positional_embedding
+    own = visual.grid_size
+    spatial = position[1:].T.reshape(1, -1, *own)
+    if grid.shape[-2:] != own:
+        spatial = F.interpolate(spatial, grid.shape[-2:], mode='bicubic', align_corners=False)
+    patches = (grid + spatial).flatten(2).transpose(1, 2)  # (B, L, W)
+    cls = (visual.class_embedding + position[0]).expand(len(patches), 1, -1)
+    tokens = visual.ln_pre(torch.cat([cls, patches], dim=1))
+    blocks, attn_mask, copies = visual.transformer.resblocks, None, 0
+    for block in blocks[:TAP]:
+        tokens = block(tokens)
+    if masks is not None:
+        copies = masks.shape[1]
+        total = copies + tokens.shape[1]
+        allowed = torch.zeros(len(masks), total, total, dtype=torch.bool)
+        allowed[:, copies:, copies:] = True  # the image's own tokens do not see the copies
+        allowed[:, :copies, copies + 1 :] = masks
+        allowed[:, range(copies), range(copies)] = True
+        attn_mask = torch.zeros(allowed.shape).masked_fill_(~allowed, -math.inf)
+        attn_mask = attn_mask.repeat_interleave(blocks[0].attn.num_heads, dim=0)  # (B * heads, total, total)
+        tokens = torch.cat([tokens[:, :1].expand(-1, copies, -1), tokens], dim=1)
+    for block in blocks[TAP:]:
+        tokens = block(tokens, attn_mask=attn_mask)
+    embeds = visual.ln_post(tokens[:, : copies + 1]) @ visual.proj
+    return embeds[:, copies], embeds[:, :copies] if copies else None
+
+
+def contrastive_loss(image_embeds: Tensor, text_embeds: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
+    """CLIP's symmetric loss where several pictures may share a caption.
+
+    Args:
+        image_embeds: Float (B, D), not normalised.
+        text_embeds: Float (20, D), normalised, one caption per class name.
+        labels: Class of each picture, int64 (B,).
+        scale: Logit scale, a scalar.
+
+    Returns:
+        The mean of both directions, a scalar. A caption without a picture has no term of its own.
+    """
+    logits = scale * F.normalize(image_embeds, dim=-1) @ text_embeds.T  # (B, 20)
+    positive = F.one_hot(labels, len(text_embeds)).to(logits.dtype)
+    per_caption = (positive * logits.log_softmax(dim=0)).sum(0) / positive.sum(0).clamp(min=1)
+    return (F.cross_entropy(logits, labels) - per_caption.sum() / positive.any(0).sum()) / 2
+
+
+def train(steps: int, batch_size: int, seed: int, lr: float, region_weight: float, console: Console) -> nn.Module:
+    """Train from scratch for ``steps`` batches of ``batch_size`` pictures; returns the model in eval mode."""
+    torch.manual_seed(seed)
+    open_clip.add_model_config(CONFIG)
+    model, tokenizer = open_clip.create_model('tiny_clip'), open_clip.get_tokenizer('tiny_clip')
+    tokens = torch.stack([tokenizer([template.format(name) for name in CLASSES]) for template in TEMPLATES])
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [dict(params=decayed, weight_decay=0.05), dict(params=others, weight_decay=0.0)]
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
+    warmup = min(100, steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda i: min((i + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * i / steps))
+    )
+    batches = PairBatches(FIRST_SEED + seed, steps, batch_size)
+    loader = DataLoader(batches, batch_size=None, num_workers=1)
+    for batch in track(loader, description='pre-training', total=steps, console=console):
+        # One caption per name: two captions of one name in a batch would be each other's false negatives.
+        template = torch.randint(len(TEMPLATES), (len(CLASSES),))
+        texts = model.encode_text(tokens[template, torch.arange(len(CLASSES))], normalize=True)
+        scale = model.logit_scale.exp()
+        masks = batch['masks'] if region_weight else None
+        crops, _ = encode_images(model.visual, batch['crops'])
+        scenes, regions = encode_images(model.visual, batch['scenes'], masks)
+        labels = torch.cat([batch['crop_labels'], batch['scene_labels']])
+        loss = contrastive_loss(torch.cat([crops, scenes]), texts, labels, scale)
+        if regions is not None:
+            valid = batch['mask_labels'] >= 0
+            loss = loss + region_weight * contrastive_loss(regions[valid], texts, batch['mask_labels'][valid], scale)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, math.log(100))
+    # Rows of words that no caption holds are still noise; as zeros they cost next to nothing once compressed.
+    unused = torch.ones(model.vocab_size, dtype=torch.bool)
+    unused[tokens.unique()] = False
+    with torch.no_grad():
+        model.token_embedding.weight[unused] = 0
+    return model.eval()
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, scenes: int = 512) -> dict[str, float]:
+    """Zero-shot top-1 in percent over the 20 names, on scenes of the validation seed.
+
+    Returns:
+        ``crop``, and ``masked`` at 64² and 128² (whole scenes, [CLS] copies masked to one blob), seen and unseen each.
+    """
+    tokenizer = open_clip.get_tokenizer('tiny_clip')
+    texts = model.encode_text(tokenizer([PROMPT.format(name) for name in CLASSES]), normalize=True)
+    is_unseen = torch.tensor([name in UNSEEN_CLASSES for name in CLASSES])
+    hits: dict[str, list[Tensor]] = {}
+    for side in (SIDE, SCENE_SIDE):
+        for batch in DataLoader(PairBatches(VALIDATION_SEED, math.ceil(scenes / 32), 64, side), batch_size=None):
+            reads = {}
+            if side == SIDE:
+                reads['crop top-1'] = encode_images(model.visual, batch['crops'])[0], batch['crop_labels']
+            whole, regions = encode_images(model.visual, batch['scenes'], batch['masks'])
+            valid = batch['mask_labels'] >= 0
+            reads[f'scene top-1 {side}²'] = whole, batch['scene_labels']
+            reads[f'masked top-1 {side}²'] = regions[valid], batch['mask_labels'][valid]
+            for name, (embeds, labels) in reads.items():
+                hit = ((embeds @ texts.T).argmax(-1) == labels).float() * 100
+                for split, chosen in (('seen', ~is_unseen[labels]), ('unseen', is_unseen[labels])):
+                    hits.setdefault(f'{name} {split}', []).append(hit[chosen])
+    return {name: torch.cat(parts).mean().item() for name, parts in hits.items()}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train, export, read the exported file back and report what it can do."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--steps', type=int, default=1500)
+    parser.add_argument('--batch-size', type=int, default=64, help='pictures per step, even')
+    parser.add_argument('--out', type=Path, default=CONFIG.with_suffix('.safetensors'))
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--lr', type=float, default=1e-3)
+    parser.add_argument('--region-weight', type=float, default=0.0, help='weight of the region-text pairs')
+    parser.add_argument('--eval-scenes', type=int, default=512)
+    args = parser.parse_args(argv)
+    console = Console()
+    model = train(args.steps, args.batch_size, args.seed, args.lr, args.region_weight, console)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    save_file({key: value.half().contiguous() for key, value in model.state_dict().items()}, args.out)
+    exported = open_clip.create_model('tiny_clip', pretrained=str(args.out)).eval()
+    for name, value in evaluate(exported, args.eval_scenes).items():
+        console.print(f'{name}: {value:.1f}')
+    console.print(f'{args.out}: {args.out.stat().st_size / 1e6:.2f} MB')
+
+
+if __name__ == '__main__':
+    main()
