@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import patheffects
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -55,7 +56,7 @@ def contact_sheet(
     shown = sorted({int(label) for row in rows for labels in row[1:] for label in np.unique(labels)})
     handles = [
         Patch(
-            facecolor=np.asarray(palette[label]) / 255,
+            facecolor='#{:02x}{:02x}{:02x}'.format(*palette[label]),
             edgecolor='black' if label in unseen else 'none',
             linewidth=1.8,
             label=vocabulary.classes[label] + (' (unseen)' if label in unseen else ''),
@@ -77,8 +78,13 @@ def _paint(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
     return colours[labels]
 
 
-def _frame(axis, region: np.ndarray) -> None:
+def _frame(axis: Axes, region: np.ndarray) -> None:
     """Outline a region, black on white so that it shows on every colour."""
-    contour = axis.contour(np.pad(region, 1), levels=[0.5], colors='black', linewidths=1.6,
-                           extent=(-1.5, region.shape[1] + 0.5, -1.5, region.shape[0] + 0.5))
+    contour = axis.contour(
+        np.pad(region, 1),
+        levels=[0.5],
+        colors='black',
+        linewidths=1.6,
+        extent=(-1.5, region.shape[1] + 0.5, -1.5, region.shape[0] + 0.5),
+    )
     contour.set_path_effects([patheffects.withStroke(linewidth=3.4, foreground='white')])

@@ -1,10 +1,9 @@
 """Pre-train ``tiny_clip``, the CLIP of the embedded world, and export it as fp16 safetensors.
 
-The pictures are cluttered, as those of the web are: half are crops around one blob with parts of its neighbours, half
-are whole scenes. The caption names the blob that covers most of the picture, in one of CLIP's prompt templates.
-
-With ``--region-weight`` above zero, a part of the loss is region-text pairs, as in region-aware CLIPs: in the last
-layers a copy of [CLS] sees one blob's patches only, and is paired with a caption of that blob.
+Each picture is a whole, cluttered scene at half resolution, as AlignZeg shows it to CLIP. Its caption names the blob
+that covers most of it, in one of CLIP's prompt templates. Beside these image-text pairs there are region-text pairs,
+as in region-aware CLIPs: in the last layers a copy of [CLS] sees one blob's patches only, and is paired with a caption
+of that blob. A CLIP this small would need far more pictures to learn the same from whole images alone.
 
 All 20 class names are in the captions, as CLIP has met the names of its "unseen" classes. The scenes have seeds from
 1000 on, so none of them is in a train (seed 0), validation (1) or test (2) set of ``PatternsDataset``.
@@ -20,7 +19,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import open_clip
 import torch
@@ -33,55 +31,24 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from mmseg_alignzeg.datasets.patterns import CLASSES, IGNORE_LABEL, UNSEEN_CLASSES, draw_scene
+from mmseg_alignzeg.models.templates import get_templates
 
 CONFIG = Path(__file__).resolve().parents[1] / 'mmseg_alignzeg/assets/tiny_clip/tiny_clip.json'
 FIRST_SEED = 1000
 VALIDATION_SEED = 1
-SIDE = 64  # of the pictures, in pixels
-SCENE_SIDE = 128
+SIDE = 64  # of the pictures, in pixels: half of a scene's 128
+PATCH = 8
 MAX_BLOBS = 5
 TAP = 3  # layers before the masked read-out starts
 PROMPT = 'a photo of a {}.'
-TEMPLATES = (
-    PROMPT,
-    'a photo of {}.',
-    'a photo of the {}.',
-    'a bad photo of a {}.',
-    'a good photo of the {}.',
-    'a close-up photo of a {}.',
-    'a cropped photo of the {}.',
-    'a bright photo of a {}.',
-    'a dark photo of the {}.',
-    'a photo of many {}.',
-    'a blurry photo of a {}.',
-    'there is a {} in the scene.',
-    'a painting of a {}.',
-    '{}',
-)
+# A bare name, as many captions of the web are, and the templates with which the plugin asks.
+TEMPLATES = ('{}', *get_templates('single'), *get_templates('vild'), *get_templates('zegclip_coco'))
 
 
 def dominant_label(labels: np.ndarray) -> int:
     """The label, 0..19, that covers most of a uint8 label map, ground aside; -1 where there is ground only."""
     counts = np.bincount(labels.ravel(), minlength=256)[:IGNORE_LABEL]
     return int(counts.argmax()) if counts.any() else -1
-
-
-def cut_crop(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-    """A square crop (64, 64, 3) around a random blob of a scene, and the label that covers most of it."""
-    rows, cols = np.nonzero(labels == rng.choice(np.unique(labels[labels != IGNORE_LABEL])))
-    side = int(rng.integers(40, 101))
-    top = int(np.clip(rows.mean() - side / 2 + rng.uniform(-8, 8), 0, SCENE_SIDE - side))
-    left = int(np.clip(cols.mean() - side / 2 + rng.uniform(-8, 8), 0, SCENE_SIDE - side))
-    window = np.s_[top : top + side, left : left + side]
-    label = dominant_label(labels[window])
-    if label < 0:  # a hollow blob around ground: its scene is a picture of it, too
-        window, label = np.s_[:, :], dominant_label(labels)
-    return resize(image[window]), label
-
-
-def resize(image: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """A square uint8 picture at another size, without aliasing."""
-    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if len(image) > side else cv2.INTER_LINEAR)
 
 
 def patch_masks(labels: np.ndarray, grid: int) -> tuple[np.ndarray, np.ndarray]:
@@ -103,31 +70,28 @@ def patch_masks(labels: np.ndarray, grid: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class PairBatches(Dataset):
-    """Item ``i`` is a whole batch, the same in every process: crops and scenes with their labels, and blob masks.
+    """Item ``i`` is a whole batch, the same in every process: scenes, their dominant labels, and blob masks.
 
     Args:
         seed: World seed of the scenes.
         length: Number of batches.
-        batch_size: Pictures per batch, even: half scenes, half crops of those scenes.
+        batch_size: Scenes per batch.
         side: Side of the scenes in pixels.
     """
 
     def __init__(self, seed: int, length: int, batch_size: int, side: int = SIDE) -> None:
-        self.seed, self.length, self.scenes, self.side = seed, length, batch_size // 2, side
+        self.seed, self.length, self.batch_size, self.side = seed, length, batch_size, side
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng([self.seed, index])
-        drawn = [draw_scene(self.seed, index * self.scenes + i, SCENE_SIDE) for i in range(self.scenes)]
-        crops, crop_labels = zip(*(cut_crop(*scene, rng) for scene in drawn), strict=True)
-        masks, mask_labels = zip(*(patch_masks(labels, self.side // 8) for _, labels in drawn), strict=True)
+        first = index * self.batch_size
+        drawn = [draw_scene(self.seed, first + i, self.side) for i in range(self.batch_size)]
+        masks, mask_labels = zip(*(patch_masks(labels, self.side // PATCH) for _, labels in drawn), strict=True)
         return dict(
-            crops=to_pixels(crops),
-            crop_labels=torch.tensor(crop_labels),
-            scenes=to_pixels([resize(image, self.side) for image, _ in drawn]),
-            scene_labels=torch.tensor([dominant_label(labels) for _, labels in drawn]),
+            scenes=to_pixels([image for image, _ in drawn]),
+            labels=torch.tensor([dominant_label(labels) for _, labels in drawn]),
             masks=torch.from_numpy(np.stack(masks)),
             mask_labels=torch.from_numpy(np.stack(mask_labels)),
         )
@@ -197,6 +161,11 @@ def contrastive_loss(image_embeds: Tensor, text_embeds: Tensor, labels: Tensor, 
     return (F.cross_entropy(logits, labels) - per_caption.sum() / positive.any(0).sum()) / 2
 
 
+def draw_captions(tokens: Tensor) -> Tensor:
+    """One caption (20, context) per name, each in a random template of ``tokens`` (templates, 20, context)."""
+    return tokens[torch.randint(len(tokens), tokens.shape[1:2]), torch.arange(tokens.shape[1])]
+
+
 def train(steps: int, batch_size: int, seed: int, lr: float, region_weight: float, console: Console) -> nn.Module:
     """Train from scratch for ``steps`` batches of ``batch_size`` pictures; returns the model in eval mode."""
     torch.manual_seed(seed)
@@ -206,7 +175,7 @@ def train(steps: int, batch_size: int, seed: int, lr: float, region_weight: floa
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [dict(params=decayed, weight_decay=0.05), dict(params=others, weight_decay=0.0)]
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)
     warmup = min(100, steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda i: min((i + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * i / steps))
@@ -215,17 +184,12 @@ def train(steps: int, batch_size: int, seed: int, lr: float, region_weight: floa
     loader = DataLoader(batches, batch_size=None, num_workers=1)
     for batch in track(loader, description='pre-training', total=steps, console=console):
         # One caption per name: two captions of one name in a batch would be each other's false negatives.
-        template = torch.randint(len(TEMPLATES), (len(CLASSES),))
-        texts = model.encode_text(tokens[template, torch.arange(len(CLASSES))], normalize=True)
+        texts = model.encode_text(draw_captions(tokens), normalize=True)
         scale = model.logit_scale.exp()
-        masks = batch['masks'] if region_weight else None
-        crops, _ = encode_images(model.visual, batch['crops'])
-        scenes, regions = encode_images(model.visual, batch['scenes'], masks)
-        labels = torch.cat([batch['crop_labels'], batch['scene_labels']])
-        loss = contrastive_loss(torch.cat([crops, scenes]), texts, labels, scale)
-        if regions is not None:
-            valid = batch['mask_labels'] >= 0
-            loss = loss + region_weight * contrastive_loss(regions[valid], texts, batch['mask_labels'][valid], scale)
+        embeds, regions = encode_images(model.visual, batch['scenes'], batch['masks'])
+        valid = batch['mask_labels'] >= 0
+        loss = contrastive_loss(embeds, texts, batch['labels'], scale)
+        loss = loss + region_weight * contrastive_loss(regions[valid], texts, batch['mask_labels'][valid], scale)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -246,21 +210,20 @@ def evaluate(model: nn.Module, scenes: int = 512) -> dict[str, float]:
     """Zero-shot top-1 in percent over the 20 names, on scenes of the validation seed.
 
     Returns:
-        ``crop``, and ``masked`` at 64² and 128² (whole scenes, [CLS] copies masked to one blob), seen and unseen each.
+        ``scene`` (its largest blob) and ``masked`` ([CLS] copies that see one blob) at 64² and 128², seen and unseen.
     """
     tokenizer = open_clip.get_tokenizer('tiny_clip')
     texts = model.encode_text(tokenizer([PROMPT.format(name) for name in CLASSES]), normalize=True)
     is_unseen = torch.tensor([name in UNSEEN_CLASSES for name in CLASSES])
     hits: dict[str, list[Tensor]] = {}
-    for side in (SIDE, SCENE_SIDE):
-        for batch in DataLoader(PairBatches(VALIDATION_SEED, math.ceil(scenes / 32), 64, side), batch_size=None):
-            reads = {}
-            if side == SIDE:
-                reads['crop top-1'] = encode_images(model.visual, batch['crops'])[0], batch['crop_labels']
+    for side in (SIDE, 2 * SIDE):
+        for batch in DataLoader(PairBatches(VALIDATION_SEED, math.ceil(scenes / 32), 32, side), batch_size=None):
             whole, regions = encode_images(model.visual, batch['scenes'], batch['masks'])
             valid = batch['mask_labels'] >= 0
-            reads[f'scene top-1 {side}²'] = whole, batch['scene_labels']
-            reads[f'masked top-1 {side}²'] = regions[valid], batch['mask_labels'][valid]
+            reads = {
+                f'scene top-1 {side}²': (whole, batch['labels']),
+                f'masked top-1 {side}²': (regions[valid], batch['mask_labels'][valid]),
+            }
             for name, (embeds, labels) in reads.items():
                 hit = ((embeds @ texts.T).argmax(-1) == labels).float() * 100
                 for split, chosen in (('seen', ~is_unseen[labels]), ('unseen', is_unseen[labels])):
@@ -271,14 +234,16 @@ def evaluate(model: nn.Module, scenes: int = 512) -> dict[str, float]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, export, read the exported file back and report what it can do."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--steps', type=int, default=1500)
-    parser.add_argument('--batch-size', type=int, default=64, help='pictures per step, even')
+    parser.add_argument('--steps', type=int, default=1200)
+    parser.add_argument('--batch-size', type=int, default=32, help='scenes per step')
     parser.add_argument('--out', type=Path, default=CONFIG.with_suffix('.safetensors'))
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--lr', type=float, default=1e-3)
-    parser.add_argument('--region-weight', type=float, default=0.0, help='weight of the region-text pairs')
+    parser.add_argument('--region-weight', type=float, default=1.0, help='weight of the region-text pairs')
     parser.add_argument('--eval-scenes', type=int, default=512)
+    parser.add_argument('--threads', type=int, default=2, help='of torch')
     args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
     console = Console()
     model = train(args.steps, args.batch_size, args.seed, args.lr, args.region_weight, console)
     args.out.parent.mkdir(parents=True, exist_ok=True)

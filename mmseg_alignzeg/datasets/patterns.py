@@ -82,9 +82,12 @@ def _smooth_noise(rng: np.random.Generator, axis: np.ndarray, cells: int) -> np.
     return left + weight * (rows[:, lower + 1] - left)
 
 
-def _direction(rng: np.random.Generator) -> tuple[float, float]:
-    """A unit vector (x, y) with x >= 0, by the half-angle formula: no sine, whose last bit depends on the machine."""
-    t = rng.uniform(-1, 1)
+def _direction(rng: np.random.Generator, spread: float) -> tuple[float, float]:
+    """A unit vector (x, y) at most 2 atan(spread) off the x axis.
+
+    By the half-angle formula: no sine, whose last bit depends on the machine.
+    """
+    t = rng.uniform(-spread, spread)
     return (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
 
 
@@ -96,7 +99,7 @@ def _place_blobs(rng: np.random.Generator, axis: np.ndarray) -> np.ndarray:
     placed = 0
     for label in rng.permutation(len(CLASSES)):
         centre_x, centre_y = rng.uniform(0.12 * CANVAS, 0.88 * CANVAS, size=2)
-        cos, sin = _direction(rng)
+        cos, sin = _direction(rng, spread=1.0)
         stretch = rng.uniform(1.0, 1.7)
         dx, dy = axis[None, :] - centre_x, axis[:, None] - centre_y
         along, across = dx * cos + dy * sin, (dy * cos - dx * sin) * stretch
@@ -137,11 +140,12 @@ def _paint(rng: np.random.Generator, label: int, x: np.ndarray, y: np.ndarray) -
     """RGB (P, 3), 0..255 and unclipped, of one blob's P pixels at ``x``, ``y``: class colour on a neutral tone."""
     mean, name = tuple(COLOURS.values())[label // len(PATTERNS)], PATTERNS[label % len(PATTERNS)]
     colour = (np.array(mean) + rng.uniform(-24, 24, size=3)) * rng.uniform(0.8, 1.15)
-    # Light or dark, never in between: every pattern keeps some contrast.
-    tone = (rng.uniform(15, 60) if rng.random() < 0.5 else rng.uniform(190, 240)) + rng.uniform(-10, 10, size=3)
-    cos, sin = _direction(rng)
-    frequency = 1 / rng.uniform(10, 15)  # at least 5 px a period at half resolution
-    phase_u, phase_v = rng.uniform(size=2)
+    tone = rng.uniform(190, 240) + rng.uniform(-10, 10, size=3)
+    # Patterns keep near one angle, scale and phase: free of all three, they take a CLIP this small (one patch is
+    # 16 units wide) longer to tell apart than a laptop has patience for.
+    cos, sin = _direction(rng, spread=0.06)
+    frequency = 1 / rng.uniform(15, 17)
+    phase_u, phase_v = rng.uniform(-0.15, 0.15, size=2)
     share = _pattern(name, (x * cos + y * sin) * frequency + phase_u, (y * cos - x * sin) * frequency + phase_v)
     return tone + share[:, None] * (colour - tone)
 

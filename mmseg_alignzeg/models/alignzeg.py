@@ -229,7 +229,7 @@ class AlignZeg(BaseSegmentor):
     def class_probs(self, proposals: Proposals) -> Tensor:
         """Probabilities of the test classes after bias correction, (B, N, C); rows sum to at most 1."""
         scores = self.classify(proposals, self.test_classes)
-        if self.bias_correction is not None:
+        if self.bias_correction is not None and self.class_indicator is not None:
             known = set(self.vocabulary.seen_classes)
             seen = torch.tensor([name in known for name in self.test_classes], device=scores.device)
             scores = self.bias_correction(scores, self.class_indicator(proposals.feats).sigmoid(), seen)

@@ -46,8 +46,8 @@ def bias_correction_loss(logits: Tensor, targets: Tensor, balanced: bool = False
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction='none')
     if not balanced:
         return losses.sum() / max(len(losses), 1)
-    kinds = [losses[targets == kind] for kind in (0, 1)]
-    return sum(kind.sum() / max(len(kind), 1) for kind in kinds) / 2
+    positive, negative = losses[targets == 0], losses[targets == 1]
+    return (positive.sum() / max(len(positive), 1) + negative.sum() / max(len(negative), 1)) / 2
 
 
 @MODELS.register_module()

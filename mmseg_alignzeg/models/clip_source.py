@@ -117,7 +117,7 @@ class CLIPSource:
         except Exception as error:  # every reader has its own exceptions; all mean the same to the user
             raise ValueError(
                 f'{self.weights} is not a readable CLIP state dict ({type(error).__name__}): expected .safetensors, or '
-                'a .pt/.bin that torch.load(weights_only=True) accepts. OpenAI\'s TorchScript archives must be '
+                "a .pt/.bin that torch.load(weights_only=True) accepts. OpenAI's TorchScript archives must be "
                 'converted by open_clip first.'
             ) from error
         if 'logit_scale' not in state:

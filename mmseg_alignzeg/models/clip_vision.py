@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -99,9 +98,9 @@ class CLIPVision(BaseModule):
         return self
 
     @property
-    def tail(self) -> Sequence[nn.Module]:
+    def tail(self) -> list[nn.Module]:
         """The last CLIP layers, the semantic decoder."""
-        return self.visual.transformer.resblocks[self.num_stream_layers :]
+        return list(self.visual.transformer.resblocks)[self.num_stream_layers :]
 
     def project(self, tokens: Tensor) -> Tensor:
         """CLIP's final norm and projection: (…, width) → (…, embed_dim)."""

@@ -188,7 +188,7 @@ class Level(IntEnum):
     HIGH = 3
 
 
-class Colour(str, Enum):
+class Colour(str, Enum):  # noqa: UP042 - str() of the older form is not its value
     RED = 'red'
 
 

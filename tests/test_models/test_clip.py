@@ -78,7 +78,9 @@ def test_position_embedding_follows_the_image_size(clip_file):
 def test_skip_bridge_leaves_the_middle_layers_out(clip_file):
     _, path = clip_file
     whole = CLIPVision(CLIPSource('tiny_clip', str(path)), tap_layer=2, tail_layers=3, scale_factor=1)
-    literal = CLIPVision(CLIPSource('tiny_clip', str(path)), tap_layer=2, tail_layers=3, skip_bridge=True, scale_factor=1)
+    literal = CLIPVision(
+        CLIPSource('tiny_clip', str(path)), tap_layer=2, tail_layers=3, skip_bridge=True, scale_factor=1
+    )
     images = torch.randn(1, 3, 64, 64)
     assert len(literal.visual.transformer.resblocks) == 5
     torch.testing.assert_close(literal(images).tap, whole(images).tap)

@@ -10,7 +10,11 @@ def test_cross_attention_is_equation_1():
     x, context = torch.randn(2, 3, 6).double(), torch.randn(2, 5, 6).double()
     out = attention(x, context)
     for b in range(2):
-        q, k, v = x[b] @ attention.w_q.weight.T, context[b] @ attention.w_k.weight.T, context[b] @ attention.w_v.weight.T
+        q, k, v = (
+            x[b] @ attention.w_q.weight.T,
+            context[b] @ attention.w_k.weight.T,
+            context[b] @ attention.w_v.weight.T,
+        )
         weights = (q @ k.T / 6**0.5).exp()
         weights = weights / weights.sum(dim=1, keepdim=True)
         torch.testing.assert_close(out[b], weights @ v)

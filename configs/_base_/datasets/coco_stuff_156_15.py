@@ -1,4 +1,5 @@
 # COCO-Stuff 164K, 156 seen and 15 unseen classes. 118,287 training images, 5,000 for test.
+# fmt: off
 classes = [
     'person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck', 'boat', 'traffic light',
     'fire hydrant', 'stop sign', 'parking meter', 'bench', 'bird', 'cat', 'dog', 'horse', 'sheep', 'cow',
@@ -23,6 +24,7 @@ unseen_classes = [
     'cow', 'giraffe', 'suitcase', 'frisbee', 'skateboard', 'carrot', 'scissors', 'cardboard', 'clouds', 'grass',
     'playingfield', 'river', 'road', 'tree', 'wall-concrete',
 ]
+# fmt: on
 seen_classes = [name for name in classes if name not in unseen_classes]
 
 crop_size = (640, 640)

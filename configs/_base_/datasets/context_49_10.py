@@ -1,4 +1,5 @@
 # PASCAL Context, 49 seen and 10 unseen classes. 4,996 training images, 5,104 for test.
+# fmt: off
 classes = [
     'aeroplane', 'bag', 'bed', 'bedclothes', 'bench', 'bicycle', 'bird', 'boat', 'book', 'bottle', 'building',
     'bus', 'cabinet', 'car', 'cat', 'ceiling', 'chair', 'cloth', 'computer', 'cow', 'cup', 'curtain', 'dog', 'door',
@@ -10,6 +11,7 @@ classes = [
 unseen_classes = [
     'cow', 'motorbike', 'sofa', 'cat', 'boat', 'fence', 'bird', 'tvmonitor', 'keyboard', 'aeroplane',
 ]
+# fmt: on
 seen_classes = [name for name in classes if name not in unseen_classes]
 
 crop_size = (640, 640)

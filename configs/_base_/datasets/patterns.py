@@ -1,15 +1,17 @@
 # The embedded world: 20 classes of colour × pattern, 15 seen and 5 unseen; drawn from a seed, nothing on disk.
+# fmt: off
 classes = [
-    'red stripes', 'red checks', 'red dots', 'red zigzags', 'red grid', 'green stripes', 'green checks', 'green dots',
-    'green zigzags', 'green grid', 'blue stripes', 'blue checks', 'blue dots', 'blue zigzags', 'blue grid',
+    'red stripes', 'red checks', 'red dots', 'red zigzags', 'red grid',
+    'green stripes', 'green checks', 'green dots', 'green zigzags', 'green grid',
+    'blue stripes', 'blue checks', 'blue dots', 'blue zigzags', 'blue grid',
     'yellow stripes', 'yellow checks', 'yellow dots', 'yellow zigzags', 'yellow grid',
 ]
+# fmt: on
 unseen_classes = ['red dots', 'red grid', 'green stripes', 'blue checks', 'yellow zigzags']
 seen_classes = [name for name in classes if name not in unseen_classes]
 
 train_pipeline = [
     dict(type='LoadPatternsScene'),
-    dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [

@@ -1,4 +1,5 @@
 # PASCAL VOC 2012, 15 seen and 5 unseen classes. 10,582 training images (VOC train + SBD), 1,449 for test.
+# fmt: off
 classes = [
     'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog',
     'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor',
@@ -6,6 +7,7 @@ classes = [
 unseen_classes = [
     'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor',
 ]
+# fmt: on
 seen_classes = [name for name in classes if name not in unseen_classes]
 
 crop_size = (640, 640)

@@ -1,0 +1,117 @@
+"""Every shipped config builds, trains a step and predicts; every split is what the paper says."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.structures import PixelData
+from mmseg.datasets import COCOStuffDataset, PascalContextDataset59, PascalVOCDataset
+from mmseg.registry import DATASETS, MODELS
+from mmseg.structures import SegDataSample
+
+CONFIGS = sorted(str(path) for path in Path('configs').glob('alignzeg_*.py'))
+FULL_SIZE = [path for path in CONFIGS if 'patterns' not in path]
+
+
+def random_clip(path):
+    cfg = Config.fromfile(path)
+    cfg.model.clip.pretrained = None
+    cfg.model.templates = 'single'  # the text tower of ViT-B/16 takes a while on a CPU
+    return cfg
+
+
+def test_the_contract_names_four_configs():
+    assert [Path(path).stem for path in CONFIGS] == [
+        'alignzeg_coco',
+        'alignzeg_context',
+        'alignzeg_patterns',
+        'alignzeg_voc',
+    ]
+
+
+@pytest.mark.parametrize('path', FULL_SIZE)
+def test_full_size_configs_train_a_step_and_predict(path):
+    cfg = random_clip(path)
+    model = MODELS.build(cfg.model).train()
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    names = [name for name, _ in model.named_parameters()]
+    for key in cfg.optim_wrapper.paramwise_cfg.custom_keys:
+        assert any(key in name for name in names), f'custom key {key!r} matches no parameter'
+
+    num_seen = len(model.vocabulary.seen_classes)
+    labels = torch.randint(0, num_seen, (1, 4, 4)).repeat_interleave(160, 1).repeat_interleave(160, 2)
+    labels[:, :160, :160] = 255
+    inputs = torch.randint(0, 256, (3, 640, 640), dtype=torch.uint8)
+    before = {name: param.clone() for name, param in model.named_parameters() if param.requires_grad}
+    sample = SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=dict(img_shape=(640, 640)))
+    losses = model.train_step({'inputs': [inputs], 'data_samples': [sample]}, optim_wrapper)
+    assert all(loss.isfinite() for loss in losses.values())
+    # φ_cls's first layer has no gradient yet, because its last layer starts at zero.
+    still = {name for name, param in model.named_parameters() if name in before and torch.equal(param, before[name])}
+    assert still <= {'semantic_head.phi_cls.fc1.weight', 'semantic_head.phi_cls.fc1.bias'}
+
+    sample = SegDataSample(metainfo=dict(ori_shape=(427, 640), img_shape=(640, 640)))
+    result = model.eval().test_step({'inputs': [inputs], 'data_samples': [sample]})[0].pred_sem_seg.data
+    assert result.shape == (1, 427, 640) and 0 <= result.min() and result.max() < len(cfg.classes)
+
+
+@pytest.mark.parametrize(
+    ('name', 'prompts', 'backgrounds', 'iters'),
+    [('coco', 20, 20, 80000), ('voc', None, 10, 20000), ('context', None, 10, 40000)],
+)
+def test_numbers_of_section_4_2(name, prompts, backgrounds, iters):
+    cfg = Config.fromfile(f'configs/alignzeg_{name}.py')
+    model = cfg.model
+    assert model.clip.get('num_prompts') == prompts and model.semantic_head.num_backgrounds == backgrounds
+    assert cfg.train_cfg.max_iters == cfg.param_scheduler[0].end == iters
+    assert (model.image_encoder.depth, model.image_encoder.embed_dim, model.image_encoder.patch_size) == (8, 240, 16)
+    assert (model.clip.tap_layer, model.clip.tail_layers, model.clip.scale_factor) == (6, 3, 0.5)
+    assert (model.decode_head.num_queries, model.class_indicator.top_k) == (100, 50)
+    assert (model.class_weight, model.mask_weight) == (2, 5)
+    assert (model.feature_expansion.loss_weight, model.feature_expansion.alpha) == (1e-2, 3)
+    assert (model.background_diversity.loss_weight, model.bias_correction.gamma) == (1e-4, 0.3)
+
+
+@pytest.mark.parametrize(
+    ('split', 'dataset', 'counts', 'indices'),
+    [
+        ('voc_15_5', PascalVOCDataset, (15, 5), None),
+        (
+            'coco_stuff_156_15',
+            COCOStuffDataset,
+            (156, 15),
+            [19, 23, 28, 29, 36, 51, 76, 88, 94, 112, 133, 136, 137, 157, 160],
+        ),
+        ('context_49_10', PascalContextDataset59, (49, 10), [0, 6, 7, 14, 19, 24, 31, 33, 48, 54]),
+        ('patterns', None, (15, 5), None),
+    ],
+)
+def test_splits_are_complete_and_in_the_order_of_mmseg(split, dataset, counts, indices):
+    cfg = Config.fromfile(f'configs/_base_/datasets/{split}.py')
+    dataset = dataset or DATASETS.get('PatternsDataset')
+    assert (len(cfg.seen_classes), len(cfg.unseen_classes)) == counts
+    assert set(cfg.seen_classes).isdisjoint(cfg.unseen_classes)
+    assert list(cfg.classes) == [name for name in dataset.METAINFO['classes'] if name != 'background']
+    if indices:
+        assert sorted(cfg.classes.index(name) for name in cfg.unseen_classes) == indices
+
+
+@pytest.mark.parametrize('path', CONFIGS)
+def test_no_unseen_label_survives_the_training_label_map(path):
+    """mmseg's own class subset maps every dropped class to 255; what is left counts the seen classes."""
+    cfg = Config.fromfile(path)
+    dataset = cfg.train_dataloader.dataset
+    for part in dataset.get('datasets', [dataset]):
+        dataset_type = DATASETS.get(part.type)
+        label_map = dataset_type.get_label_map(part.metainfo.classes)
+        names = dataset_type.METAINFO['classes']
+        kept = {names[old]: new for old, new in label_map.items() if new != 255}
+        assert kept == {name: i for i, name in enumerate(cfg.seen_classes)}
+        assert list(part.metainfo.classes) == list(model_labels(cfg))
+
+
+def model_labels(cfg):
+    """What the model takes label i for."""
+    return [name for name in cfg.model.classes if name not in cfg.model.unseen_classes]
