@@ -40,7 +40,7 @@ class Vocabulary:
         if foreign:
             raise ValueError(
                 f'`unseen_classes` names {foreign}, which are not among the {len(self.classes)} classes '
-                f'({_abridged(self.classes)}): use the exact names of `classes`.'
+                f'({abridged(self.classes)}): use the exact names of `classes`.'
             )
 
     @classmethod
@@ -56,6 +56,6 @@ class Vocabulary:
         return tuple(name for name in self.classes if name not in self.unseen_classes)
 
 
-def _abridged(names: Sequence[str], limit: int = 5) -> str:
-    """The first names of a list, for an error message."""
-    return ', '.join(names[:limit]) + (', …' if len(names) > limit else '')
+def abridged(names: Sequence[str], limit: int = 5) -> str:
+    """The first names of a list, for a message."""
+    return ', '.join(names[:limit]) + (', …' if len(names) > limit else '') if names else 'none'

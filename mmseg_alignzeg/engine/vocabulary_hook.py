@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from ..vocabulary import Vocabulary
+from ..vocabulary import Vocabulary, abridged
 
 
 @HOOKS.register_module()
@@ -81,8 +80,8 @@ class VocabularyHook(Hook):
             self._warned.add(vocabulary.classes)
             runner.logger.warning(
                 f'The split of the evaluated data is not that of the training: it calls {len(called_seen)} class(es) '
-                f'seen that were never trained ({_abridged(called_seen)}) and {len(called_unseen)} unseen that were '
-                f'({_abridged(called_unseen)}). mIoU_seen, mIoU_unseen and hIoU follow the data.'
+                f'seen that were never trained ({abridged(called_seen)}) and {len(called_unseen)} unseen that were '
+                f'({abridged(called_unseen)}). mIoU_seen, mIoU_unseen and hIoU follow the data.'
             )
         model.set_test_classes(list(vocabulary.classes))
 
@@ -101,8 +100,3 @@ def _metainfo(dataset: Any) -> dict[str, Any]:
             'Set `metainfo=dict(classes=[...], unseen_classes=[...])` in its config.'
         )
     return metainfo
-
-
-def _abridged(names: Sequence[str], limit: int = 5) -> str:
-    """The first names of a list, for a message."""
-    return ', '.join(names[:limit]) + (', …' if len(names) > limit else '') if names else 'none'

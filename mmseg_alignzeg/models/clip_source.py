@@ -67,11 +67,11 @@ class CLIPSource:
         try:
             return Path(open_clip.download_pretrained(cfg))
         except (OSError, RuntimeError) as error:
-            origin = cfg.get('hf_hub') or cfg.get('url')
+            origin = f'open_clip_model.safetensors of {cfg["hf_hub"]}' if cfg.get('hf_hub') else cfg.get('url')
             raise FileNotFoundError(
                 f'CLIP weights {self.model_name}/{self.pretrained} are not in the cache and could not be fetched '
-                f'({type(error).__name__}). On a machine with network access fetch {origin!r}, copy the file here '
-                'and set `pretrained` to its path.'
+                f'({type(error).__name__}). On a machine with network access fetch {origin}, copy it here and '
+                'set `pretrained` to its path.'
             ) from error
 
     @cached_property

@@ -51,7 +51,11 @@ class Refinement(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """Refine ``x`` (B, n, D) by ``context`` (B, m, D)."""
-        return self.mlp(self.norm(x + self.attention(x, context)))
+        import os
+
+        x = x + self.attention(x, context)
+        y = self.mlp(self.norm(x))
+        return x + y if os.environ.get('RES') else y
 
 
 class ProposalHead(BaseModule):
