@@ -10,12 +10,13 @@ model = dict(
     unseen_classes={{_base_.unseen_classes}},
     data_preprocessor=dict(size=(128, 128), test_cfg=dict(size_divisor=16)),
     clip=dict(model_name='tiny_clip', pretrained='embedded', tap_layer=3, tail_layers=3, scale_factor=0.5),
-    image_encoder=dict(image_size=128, patch_size=8, embed_dim=96, depth=4, num_heads=3),
-    decode_head=dict(bias_heads=3),
+    image_encoder=dict(image_size=128, patch_size=8, embed_dim=96, depth=2, num_heads=3),
+    decode_head=dict(num_heads=3, bias_heads=3),
+    class_indicator=dict(balanced=True),
     num_points=1024,
 )
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
-max_iters = 1500
+max_iters = 1000
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=100, by_epoch=False),

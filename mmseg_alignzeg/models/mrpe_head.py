@@ -35,7 +35,11 @@ class CrossAttention(nn.Module):
 
 
 class Refinement(nn.Module):
-    """One step of the mutual refinement: MLP(X + Eq. (1)).
+    """One step of the mutual refinement: X' = X + Eq. (1), then X' + MLP(X').
+
+    The paper writes "residual connections and an MLP layer" and MLP(X + Eq. (1)). Whether the MLP has a residual of its
+    own is not given; without one the visual features are replaced rather than refined, and masks of unseen classes
+    suffer badly (see the README).
 
     Args:
         dim: D.
@@ -46,16 +50,13 @@ class Refinement(nn.Module):
     def __init__(self, dim: int, num_heads: int = 1, mlp_ratio: float = 2.0) -> None:
         super().__init__()
         self.attention = CrossAttention(dim, num_heads)
-        self.norm = nn.LayerNorm(dim)  # not given in the paper; keeps the three steps at one scale
+        self.norm = nn.LayerNorm(dim)  # not given in the paper
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """Refine ``x`` (B, n, D) by ``context`` (B, m, D)."""
-        import os
-
         x = x + self.attention(x, context)
-        y = self.mlp(self.norm(x))
-        return x + y if os.environ.get('RES') else y
+        return x + self.mlp(self.norm(x))
 
 
 class ProposalHead(BaseModule):

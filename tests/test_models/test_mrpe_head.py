@@ -28,12 +28,12 @@ def test_cross_attention_with_heads_equals_torch():
     torch.testing.assert_close(ours(x, context), torchs(x, context, context)[0])
 
 
-def test_refinement_adds_the_residual_before_the_mlp():
+def test_refinement_adds_attention_and_mlp_to_what_it_refines():
     refinement = Refinement(8)
     x, context = torch.randn(1, 3, 8), torch.randn(1, 5, 8)
     mlp = refinement.mlp
-    hidden = refinement.norm(x + refinement.attention(x, context))
-    expected = mlp.fc2(torch.nn.functional.gelu(mlp.fc1(hidden)))
+    attended = x + refinement.attention(x, context)
+    expected = attended + mlp.fc2(torch.nn.functional.gelu(mlp.fc1(refinement.norm(attended))))
     torch.testing.assert_close(refinement(x, context), expected)
 
 
