@@ -185,11 +185,21 @@ class AlignZeg(BaseSegmentor):
         Args:
             inputs: (B, 3, H, W), normalised.
             data_samples: With ``gt_sem_seg`` labels that index the seen classes; the rest is ``ignore_index``.
+
+        Raises:
+            ValueError: If a label is neither.
         """
         proposals = self.extract_feat(inputs)
         seen_classes = self.vocabulary.seen_classes
         scores = self.classify(proposals, seen_classes)
         targets = seg_data_to_instance_data(self.ignore_index, data_samples)
+        for target in targets:
+            if len(target.labels) and target.labels.max() >= len(seen_classes):
+                raise ValueError(
+                    f'A training label is {int(target.labels.max())}, but there are only {len(seen_classes)} seen '
+                    f'classes and {self.ignore_index} for no label: check the label map, `metainfo.classes` and '
+                    '`reduce_zero_label` of the training data.'
+                )
         matches = [self.matcher(*image) for image in zip(scores, proposals.mask_logits, targets, strict=True)]
 
         # Matched proposals of the whole batch, one after the other: image index, proposal index, mask, label.

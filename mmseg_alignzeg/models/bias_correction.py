@@ -31,23 +31,18 @@ def select_negatives(mask_cost: Tensor, matched: Tensor, top_k: int) -> Tensor:
     return selected
 
 
-def bias_correction_loss(logits: Tensor, targets: Tensor, balanced: bool = False) -> Tensor:
+def bias_correction_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Eq. (6): mean binary cross-entropy of the class indicator over the selected proposals.
 
     Args:
         logits: (n,) indicator logits; the paper's I is their sigmoid.
         targets: (n,) float, 0 for seen-class proposals ("positive"), 1 for background proposals ("negative").
-        balanced: Average the two kinds apart, then take their mean (not in the paper, where the kind with more
-            proposals, nearly always the background, sets the level of I).
 
     Returns:
         Scalar; zero, with a gradient, if nothing was selected.
     """
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction='none')
-    if not balanced:
-        return losses.sum() / max(len(losses), 1)
-    positive, negative = losses[targets == 0], losses[targets == 1]
-    return (positive.sum() / max(len(positive), 1) + negative.sum() / max(len(negative), 1)) / 2
+    return losses.sum() / max(len(losses), 1)
 
 
 @MODELS.register_module()
@@ -58,7 +53,6 @@ class ClassIndicator(BaseModule):
         embed_dim: Dimension of F.
         hidden_dim: Width between the layers (not given in the paper).
         top_k: K of the negative selection.
-        balanced: See :func:`bias_correction_loss`.
         loss_weight: Weight of L_bc in Eq. (8).
         init_cfg: mmengine's initialisation config.
     """
@@ -68,13 +62,11 @@ class ClassIndicator(BaseModule):
         embed_dim: int = 512,
         hidden_dim: int = 256,
         top_k: int = 50,
-        balanced: bool = False,
         loss_weight: float = 1.0,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.top_k = top_k
-        self.balanced = balanced
         self.loss_weight = loss_weight
         self.layers = nn.Sequential(nn.Linear(embed_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, 1))
 
@@ -99,7 +91,7 @@ class ClassIndicator(BaseModule):
             negative = select_negatives(cost, positive, self.top_k).nonzero().squeeze(1)
             selected.append(image_logits[torch.cat([positive, negative])])
             targets.append(torch.cat([torch.zeros(len(positive)), torch.ones(len(negative))]))
-        loss = bias_correction_loss(torch.cat(selected), torch.cat(targets).to(logits), self.balanced)
+        loss = bias_correction_loss(torch.cat(selected), torch.cat(targets).to(logits))
         return self.loss_weight * loss
 
 

@@ -92,6 +92,12 @@ def test_a_batch_without_labels_trains_a_step(cfg):
     assert all(param.isfinite().all() for param in model.parameters())
 
 
+def test_labels_beyond_the_seen_classes_are_refused(cfg):
+    model = MODELS.build(cfg.model).train()
+    with pytest.raises(ValueError, match='training label is 3, but there are only 3 seen classes'):
+        model.loss(torch.randn(1, 3, 64, 64), [sample(torch.full((64, 64), 3))])
+
+
 def test_more_masks_than_proposals_train_a_step(cfg):
     cfg.model.decode_head.num_queries = 2
     cfg.model.update(classes=[f'class {i}' for i in range(9)], unseen_classes=[])

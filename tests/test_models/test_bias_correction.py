@@ -37,14 +37,11 @@ def test_loss_is_equation_6():
     indicator, targets = torch.tensor([0.2, 0.9, 0.6]), torch.tensor([0.0, 1.0, 1.0])
     expected = -(math.log(0.8) + math.log(0.9) + math.log(0.6)) / 3
     assert bias_correction_loss(indicator.logit(), targets).item() == pytest.approx(expected, rel=1e-5)
-    balanced = -(math.log(0.8) + (math.log(0.9) + math.log(0.6)) / 2) / 2
-    assert bias_correction_loss(indicator.logit(), targets, balanced=True).item() == pytest.approx(balanced, rel=1e-5)
 
 
-@pytest.mark.parametrize('balanced', [False, True])
-def test_loss_of_nothing_is_zero_with_a_gradient(balanced):
+def test_loss_of_nothing_is_zero_with_a_gradient():
     logits = torch.zeros(0, requires_grad=True)
-    loss = bias_correction_loss(logits, torch.zeros(0), balanced)
+    loss = bias_correction_loss(logits, torch.zeros(0))
     loss.backward()
     assert loss.item() == 0
 
