@@ -28,8 +28,8 @@ class Window:
     size: tuple[int, int]
 
 
-def interpolation_matrix(out: int, grid: int, start: float, extent: float, like: Tensor) -> Tensor:
-    """Linear interpolation along one axis as a matrix, cropping and resizing in one step.
+def interpolation(out: int, grid: int, start: float, extent: float, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Linear interpolation along one axis that crops and resizes in one step.
 
     Equals ``F.interpolate(mode='bilinear', align_corners=False)`` along that axis for ``start=0, extent=1``.
 
@@ -41,20 +41,17 @@ def interpolation_matrix(out: int, grid: int, start: float, extent: float, like:
         like: Gives dtype and device.
 
     Returns:
-        (out, grid); rows sum to 1.
+        Per output sample its lower and upper input sample, (out,) int64, and the share of the upper one, (out,).
     """
     centres = start + (torch.arange(out, device=like.device, dtype=torch.float64) + 0.5) * extent / out
     position = (centres * grid - 0.5).clamp(0, grid - 1)
-    lower = position.floor().long().clamp(max=max(grid - 2, 0))
-    share = position - lower
-    matrix = torch.zeros(out, grid, dtype=torch.float64, device=like.device)
-    matrix.scatter_add_(1, lower[:, None], 1 - share[:, None])
-    matrix.scatter_add_(1, (lower + 1).clamp(max=grid - 1)[:, None], share[:, None])
-    return matrix.to(like.dtype)
+    lower = position.floor().long()
+    return lower, (lower + 1).clamp(max=grid - 1), (position - lower).to(like.dtype)
 
 
+@torch.no_grad()
 def semantic_stripes(
-    mask_logits: Tensor, class_probs: Tensor, window: Window, max_elements: int = 2**22
+    mask_logits: Tensor, class_probs: Tensor, window: Window, max_elements: int = 2**19
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield Σ_n p_n·σ(M_n) of one image stripe by stripe.
 
@@ -65,18 +62,27 @@ def semantic_stripes(
         max_elements: Upper bound of the elements of a stripe's largest tensor (one row at least).
 
     Yields:
-        Output rows, and their (rows, columns, C) scores; C is contiguous so that an argmax reads memory in order.
+        Output rows, and their (rows, columns, C) scores, valid until the next stripe is asked for: the memory is
+        used again. C is contiguous so that an argmax reads in order.
     """
-    grid_h, grid_w = mask_logits.shape[1:]
     height, width = window.size
-    along_y = interpolation_matrix(height, grid_h, window.top, window.height, mask_logits)
-    along_x = interpolation_matrix(width, grid_w, window.left, window.width, mask_logits)
-    wide = along_x @ mask_logits.permute(1, 2, 0)  # (h, columns, N)
-    rows = max(1, max_elements // (width * max(class_probs.shape)))
+    num_proposals, num_classes = class_probs.shape
+    above, below, share_y = interpolation(height, mask_logits.shape[1], window.top, window.height, mask_logits)
+    left, right, share_x = interpolation(width, mask_logits.shape[2], window.left, window.width, mask_logits)
+    cells = mask_logits.permute(1, 2, 0)  # (h, w, N)
+    wide = torch.lerp(cells[:, left], cells[:, right], share_x[:, None])  # (h, columns, N)
+    rows = min(height, max(1, max_elements // (width * max(class_probs.shape))))
+    masks = mask_logits.new_empty(rows, width, num_proposals)
+    scores = mask_logits.new_empty(rows * width, num_classes)
+    above_rows, below_rows = above.tolist(), below.tolist()
     for begin in range(0, height, rows):
         stripe = slice(begin, min(begin + rows, height))
-        masks = (along_y[stripe] @ wide.flatten(1)).unflatten(1, wide.shape[1:]).sigmoid_()  # (rows, columns, N)
-        yield stripe, masks @ class_probs
+        count = stripe.stop - begin
+        for i, y in enumerate(range(begin, stripe.stop)):  # row by row: gathering them would copy the masks twice
+            torch.lerp(wide[above_rows[y]], wide[below_rows[y]], share_y[y], out=masks[i])
+        flat_masks = masks[:count].sigmoid_().flatten(0, 1)  # (rows · columns, N)
+        flat_scores = torch.mm(flat_masks, class_probs, out=scores[: count * width])
+        yield stripe, flat_scores.unflatten(0, (count, width))
 
 
 def predict_labels(mask_logits: Tensor, class_probs: Tensor, window: Window) -> Tensor:
