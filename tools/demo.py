@@ -55,7 +55,7 @@ def draw(config: Path, checkpoint: Path, path: Path, count: int = 6) -> None:
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     vocabulary = Vocabulary.from_metainfo(dataset.metainfo)
     model = MODELS.build(cfg.model)
-    load_checkpoint(model, str(checkpoint), map_location='cpu')
+    load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True)
     model.eval()
     correction = model.bias_correction
     unseen = [vocabulary.classes.index(name) for name in vocabulary.unseen_classes]
@@ -106,7 +106,7 @@ def main() -> None:
     console.rule('[bold]4/4 Pictures')
     begin = time.perf_counter()
     sheet = args.work_dir / 'contact_sheet.png'
-    draw(args.config, checkpoint, sheet)
+    draw(args.work_dir / args.config.name, checkpoint, sheet)  # the config with its overrides, as training wrote it
     seconds['pictures'] = time.perf_counter() - begin
     seconds = {step: round(value, 1) for step, value in seconds.items()}
 

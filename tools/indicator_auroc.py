@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mmseg_alignzeg.models import AlignZeg  # isort: skip  (before mmseg: its MMCV may lack compiled operators)
+
 import argparse
 from pathlib import Path
 
@@ -16,7 +18,6 @@ from rich.console import Console
 from rich.progress import track
 from scipy.stats import mannwhitneyu
 
-from mmseg_alignzeg.models import AlignZeg
 from mmseg_alignzeg.vocabulary import Vocabulary
 
 
@@ -41,6 +42,12 @@ def matched_indicators(model: AlignZeg, loader: torch.utils.data.DataLoader) -> 
         indicator = model.class_indicator(proposals.feats).sigmoid()
         scores = model.classify(proposals, vocabulary.classes)
         targets = seg_data_to_instance_data(model.ignore_index, data['data_samples'])
+        for target in targets:
+            if target.masks.shape[1:] != data['inputs'].shape[2:]:
+                raise ValueError(
+                    f'Labels have {tuple(target.masks.shape[1:])} pixels and inputs {tuple(data["inputs"].shape[2:])}: '
+                    'masks are matched on the input, so the test pipeline must not resize or pad.'
+                )
         for image, target in enumerate(targets):
             match = model.matcher(scores[image], proposals.mask_logits[image], target)
             for value, label in zip(indicator[image, match.proposals], target.labels[match.targets], strict=True):

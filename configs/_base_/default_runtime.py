@@ -8,6 +8,7 @@ vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 log_processor = dict(by_epoch=False)
 log_level = 'INFO'
+# device = 'cuda'  # refuses to run where there is no GPU; by default the CPU takes its place
 load_from = None
 resume = False
 randomness = dict(seed=0)

@@ -11,11 +11,9 @@ from torch import nn
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """mmengine's constructor, which also hands frozen parameters to the optimizer, without them."""
+    """mmengine's constructor, which passes frozen modules by instead of warning about each of their parameters."""
 
     def add_params(self, params: list[dict[str, Any]], module: nn.Module, *args: Any, **kwargs: Any) -> None:
-        """Add the parameter groups of ``module``, leaving out those without a gradient."""
-        if not any(param.requires_grad for param in module.parameters()):
-            return  # mmengine would warn about each of them
-        super().add_params(params, module, *args, **kwargs)
-        params[:] = [group for group in params if group['params'][0].requires_grad]
+        """Add the parameter groups of ``module`` unless all of it is frozen."""
+        if any(param.requires_grad for param in module.parameters()):
+            super().add_params(params, module, *args, **kwargs)

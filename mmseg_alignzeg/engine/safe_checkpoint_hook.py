@@ -111,6 +111,7 @@ class SafeCheckpointHook(Hook):
         identity = _identity(runner)
         if identity is not None:
             checkpoint['meta']['alignzeg'] = identity
+            checkpoint['meta']['dataset_meta'] = _vocabulary_meta(runner, identity)
         for key in checkpoint.keys() - {'state_dict'}:
             checkpoint[key] = to_plain(checkpoint[key], key)
 
@@ -147,6 +148,20 @@ def _identity(runner: Runner) -> dict[str, Any] | None:
     """What the model says its weights belong to; None for a model that does not say it."""
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     return model.checkpoint_identity() if hasattr(model, 'checkpoint_identity') else None
+
+
+def _vocabulary_meta(runner: Runner, identity: dict[str, Any]) -> dict[str, Any]:
+    """Names (and colours) of what the model predicts, which is more than the training data has labels for.
+
+    MMEngine stores the names of the training data, and tools such as ``mmseg.apis.init_model`` take them for the names
+    of predicted labels.
+    """
+    loops = [loop for loop in (runner.val_loop, runner.train_loop) if loop is not None]
+    for loop in loops:
+        metainfo = loop.dataloader.dataset.metainfo
+        if list(metainfo.get('classes', ())) == list(identity['classes']):
+            return dict(metainfo)
+    return {'classes': identity['classes'], 'unseen_classes': identity['unseen_classes']}
 
 
 def _list_difference(there: list[Any] | tuple[Any, ...], here: list[Any] | tuple[Any, ...]) -> str:

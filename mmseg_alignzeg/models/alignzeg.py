@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,9 @@ class AlignZeg(BaseSegmentor):
         ignore_index: Label of pixels without a class.
         data_preprocessor: mmseg's data preprocessor config.
         init_cfg: mmengine's initialisation config.
+        pretrained: Not used, like the next two; ``mmseg.apis.init_model`` sets them to None in every model.
+        train_cfg: See ``pretrained``.
+        test_cfg: See ``pretrained``.
 
     Raises:
         ValueError: If the vocabulary is invalid, training has no class left, or parts do not fit each other.
@@ -97,6 +101,9 @@ class AlignZeg(BaseSegmentor):
         ignore_index: int = 255,
         data_preprocessor: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | None = None,
+        pretrained: None = None,
+        train_cfg: None = None,
+        test_cfg: None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.vocabulary = Vocabulary(tuple(classes), tuple(unseen_classes))
@@ -116,6 +123,14 @@ class AlignZeg(BaseSegmentor):
         self.image_encoder = MODELS.build(image_encoder)
         self.fusion = nn.Linear(self.clip.width, self.image_encoder.embed_dim)
         self.decode_head = MODELS.build({**decode_head, 'embed_dim': self.image_encoder.embed_dim})
+        clip_patch = self.clip.patch_size / self.clip.scale_factor
+        if clip_patch != int(clip_patch):
+            raise ValueError(
+                f'A CLIP patch of {self.clip.patch_size} pixels at scale_factor={self.clip.scale_factor} covers '
+                f'{clip_patch:.2f} pixels of the image; choose a scale that makes it a whole number, e.g. 0.5.'
+            )
+        #: Inputs are padded to a multiple of this many pixels.
+        self.stride = math.lcm(self.image_encoder.patch_size, int(clip_patch))
         if self.decode_head.bias_heads not in (1, self.clip.num_heads):
             raise ValueError(
                 f'bias_heads={self.decode_head.bias_heads} fits neither 1 nor the {self.clip.num_heads} heads of CLIP.'
@@ -165,12 +180,6 @@ class AlignZeg(BaseSegmentor):
         mask_logits, attn_bias = self.decode_head(z_f, stream.grid)
         feats = self.semantic_head(self.clip, stream, attn_bias)
         return Proposals(mask_logits, feats, self.semantic_head.classify(feats))
-
-    @property
-    def stride(self) -> int:
-        """Inputs are padded to a multiple of this many pixels."""
-        clip_patch = round(self.clip.patch_size / self.clip.scale_factor)
-        return int(torch.lcm(torch.tensor(self.image_encoder.patch_size), torch.tensor(clip_patch)))
 
     def classify(self, proposals: Proposals, classes: Sequence[str]) -> Tensor:
         """P, (B, N, C + 1) logits of proposals against C class names and the background."""
@@ -294,11 +303,12 @@ class AlignZeg(BaseSegmentor):
             size=tuple(metainfo.get('ori_shape', visible)),
         )
 
+    @torch.no_grad()
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Class scores at the size of the input, (B, C, H, W)."""
         proposals = self.extract_feat(inputs)
         window = self._window({}, inputs.shape[2:])
-        pairs = zip(proposals.mask_logits, self.class_probs(proposals), strict=True)
+        pairs = zip(proposals.mask_logits.float(), self.class_probs(proposals).float(), strict=True)
         return torch.stack([predict_scores(mask_logits, probs, window) for mask_logits, probs in pairs])
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> tuple[Tensor, Tensor]:
@@ -311,4 +321,6 @@ def _unflip(mask_logits: Tensor, metainfo: dict[str, Any]) -> Tensor:
     """Turn masks (N, h, w) of a flipped image back."""
     if not metainfo.get('flip'):
         return mask_logits
+    if metainfo['flip_direction'] not in ('horizontal', 'vertical'):
+        raise ValueError(f"flip_direction={metainfo['flip_direction']!r} must be 'horizontal' or 'vertical'.")
     return mask_logits.flip(2 if metainfo['flip_direction'] == 'horizontal' else 1)

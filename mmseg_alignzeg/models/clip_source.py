@@ -46,7 +46,10 @@ class CLIPSource:
         if self.pretrained is None:
             return None
         if self.pretrained == 'embedded':
-            return ASSETS / self.model_name / f'{self.model_name}.safetensors'
+            path = ASSETS / self.model_name / f'{self.model_name}.safetensors'
+            if not path.is_file():
+                raise ValueError(f"pretrained='embedded' is for tiny_clip alone, not for {self.model_name!r}.")
+            return path
         if Path(self.pretrained).suffix:
             path = Path(self.pretrained).expanduser()
             if not path.is_file():
@@ -76,7 +79,7 @@ class CLIPSource:
 
     @cached_property
     def identity(self) -> str:
-        """Architecture and a digest of the weights: equal if and only if the model is the same."""
+        """Architecture and a digest of the weight file; ``NAME:random`` without one, whatever the numbers."""
         if self.weights is None:
             return f'{self.model_name}:random'
         with self.weights.open('rb') as file:

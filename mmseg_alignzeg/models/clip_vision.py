@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
+from open_clip.transformer import VisionTransformer
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
@@ -62,6 +63,8 @@ class CLIPVision(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         visual, self.logit_scale = source.load_vision()
+        if not isinstance(visual, VisionTransformer):
+            raise ValueError(f'{source.model_name} has no plain ViT as vision tower: choose a ViT, e.g. ViT-B-16.')
         blocks = list(visual.transformer.resblocks)
         if not 0 < tap_layer <= len(blocks) - tail_layers or tail_layers < 1:
             raise ValueError(

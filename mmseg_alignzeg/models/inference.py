@@ -103,7 +103,7 @@ def predict_labels(mask_logits: Tensor, class_probs: Tensor, window: Window) -> 
 
 
 def predict_scores(mask_logits: Tensor, class_probs: Tensor, window: Window) -> Tensor:
-    """Full-size class scores of one image, (C, *window.size): for test-time augmentation and inspection only."""
+    """Full-size class scores of one image, (C, *window.size): for inspection only."""
     scores = mask_logits.new_empty((class_probs.shape[1], *window.size))
     for stripe, part in semantic_stripes(mask_logits, class_probs, window):
         scores[:, stripe] = part.permute(2, 0, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from rich.progress import track
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -108,15 +110,30 @@ class TextBank:
         if self.source.weights is None:
             return self._compute(classes, device)
         path = self.path(classes)
-        if not path.is_file():
-            print_log(f'Computing text embeddings of {len(classes)} classes, once, into {path}', 'current')
-            self._store(path, self._compute(classes, device).cpu())
-        return load_file(path)['text_embeds']
+        if path.is_file():
+            try:
+                return load_file(path)['text_embeds']
+            except (OSError, SafetensorError) as error:
+                print_log(f'{path} cannot be read ({error}): computing it again.', 'current', logging.WARNING)
+        print_log(f'Computing text embeddings of {len(classes)} classes, once, into {path}', 'current')
+        embeds = self._compute(classes, device)
+        try:
+            self._store(path, embeds.cpu())
+        except OSError as error:
+            print_log(
+                f'Text embeddings could not be kept in {self.cache_dir} ({error}): every run computes them again. '
+                'Set MMSEG_ALIGNZEG_CACHE to a folder that can be written.',
+                'current',
+                logging.WARNING,
+            )
+        return embeds
 
     def _compute(self, classes: tuple[str, ...], device: torch.device | str) -> Tensor:
         with torch.random.fork_rng(devices=[]):  # a cold cache must not change the random numbers of a training run
             clip = self.source.load_full().to(device)
-        return embed_classes(clip, open_clip.get_tokenizer(self.source.model_name), classes, self.templates)
+        tokenizer = open_clip.get_tokenizer(self.source.model_name)
+        with torch.autocast(torch.device(device).type, enabled=False):  # what is kept serves every precision
+            return embed_classes(clip, tokenizer, classes, self.templates)
 
     @staticmethod
     def _store(path: Path, embeds: Tensor) -> None:

@@ -226,3 +226,42 @@ def test_bad_configs_get_one_clear_line(cfg, change, message):
     with pytest.raises(ValueError, match=message) as error:
         MODELS.build(model)
     assert '\n' not in str(error.value)
+
+
+def test_a_cold_text_cache_does_not_change_a_seeded_run(cfg):
+    cfg.model.update(classes=['red dots', 'blue grid'], unseen_classes=[])
+    cfg.model.clip.pretrained = 'embedded'
+
+    def draw():
+        torch.manual_seed(0)
+        model = MODELS.build(cfg.model).train()
+        model.loss(*batch(num_classes=2))
+        return torch.rand(3)
+
+    cold = draw()
+    assert torch.equal(cold, draw())
+
+
+def test_autocast_trains_and_predicts_and_leaves_matching_and_prototypes_in_full_precision(cfg):
+    model = MODELS.build(cfg.model).train()
+    inputs, samples = batch()
+    inside = []
+    model.matcher.class_cost = lambda predicted, wanted: (
+        inside.append(torch.is_autocast_enabled('cpu')) or -predicted.scores.softmax(-1)[:, wanted.labels]
+    )
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        losses = model.loss(inputs, samples)
+        sum(losses.values()).backward()
+        result = model.eval().predict(inputs)
+        assert model.encode_decode(inputs, [{}, {}]).shape == (2, 4, 64, 64)
+    assert all(loss.isfinite() for loss in losses.values()) and inside == [False, False]
+    assert result[0].pred_sem_seg.data.shape == (1, 64, 64)
+    bank = model.text_bank(model.vocabulary.seen_classes)
+    model.text_bank._memory.clear()
+    assert bank.dtype == torch.float32 and (bank.norm(dim=1) - 1).abs().max() < 1e-5
+
+
+def test_a_scale_that_cuts_clip_patches_is_refused(cfg):
+    cfg.model.clip.scale_factor = 0.75
+    with pytest.raises(ValueError, match='scale_factor=0.75 covers 10.67 pixels'):
+        MODELS.build(cfg.model)

@@ -1,6 +1,9 @@
 """CLIPVision, the semantic decoder and the text bank against open_clip itself."""
 
 import json
+import os
+import subprocess
+import sys
 
 import open_clip
 import pytest
@@ -192,3 +195,42 @@ def test_tag_without_network_says_what_to_fetch(monkeypatch):
     monkeypatch.setattr(open_clip, 'download_pretrained', offline)
     with pytest.raises(FileNotFoundError, match='ViT-B-16/openai are not in the cache .* fetch .* set `pretrained`'):
         CLIPSource('ViT-B-16', 'openai').load_vision()
+
+
+def test_several_processes_fill_one_cache(clip_file, tmp_path):
+    """Four processes meet an empty cache at once; all read the same numbers and one whole file is left."""
+    _, path = clip_file
+    code = (
+        'from mmseg_alignzeg.models import CLIPSource, TextBank; import hashlib\n'
+        f'bank = TextBank(CLIPSource("tiny_clip", {str(path)!r}), "single", {str(tmp_path / "bank")!r})\n'
+        'print(hashlib.sha256(bank(["cat", "dog"]).numpy().tobytes()).hexdigest())'
+    )
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
+    workers = [
+        subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(4)
+    ]
+    digests = {worker.communicate()[0].splitlines()[-1] for worker in workers}
+    assert len(digests) == 1 and [worker.returncode for worker in workers] == [0] * 4
+    assert len(list((tmp_path / 'bank').iterdir())) == 1
+
+
+def test_damaged_or_forbidden_cache_is_no_obstacle(clip_file, tmp_path):
+    _, path = clip_file
+    source = CLIPSource('tiny_clip', str(path))
+    bank = TextBank(source, 'single', cache_dir=str(tmp_path / 'bank'))
+    first = bank(['cat'])
+    bank.path(['cat']).write_bytes(b'torn')
+    assert torch.equal(TextBank(source, 'single', cache_dir=str(tmp_path / 'bank'))(['cat']), first)
+    (tmp_path / 'file').write_text('a file where the folder should be')
+    assert torch.equal(TextBank(source, 'single', cache_dir=str(tmp_path / 'file'))(['cat']), first)
+
+
+def test_embedded_weights_are_for_tiny_clip_alone():
+    with pytest.raises(ValueError, match="pretrained='embedded' is for tiny_clip alone, not for 'ViT-B-16'"):
+        CLIPSource('ViT-B-16', 'embedded').load_vision()
+
+
+def test_clip_without_a_vit():
+    with pytest.raises(ValueError, match='RN50 has no plain ViT'):
+        CLIPVision(CLIPSource('RN50', None))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from mmseg_alignzeg.models.mrpe_head import CrossAttention, MRPEHead, PlainDecoderHead, Refinement
+from mmseg_alignzeg.models.mrpe_head import CrossAttention, MRPEHead, PlainDecoderHead
 
 
 def test_cross_attention_is_equation_1():
@@ -28,13 +28,30 @@ def test_cross_attention_with_heads_equals_torch():
     torch.testing.assert_close(ours(x, context), torchs(x, context, context)[0])
 
 
-def test_refinement_adds_attention_and_mlp_to_what_it_refines():
-    refinement = Refinement(8)
-    x, context = torch.randn(1, 3, 8), torch.randn(1, 5, 8)
-    mlp = refinement.mlp
-    attended = x + refinement.attention(x, context)
-    expected = attended + mlp.fc2(torch.nn.functional.gelu(mlp.fc1(refinement.norm(attended))))
-    torch.testing.assert_close(refinement(x, context), expected)
+def plain_refinement(step, x, context):
+    """Section 3.1 with plain matrices: X' = X + Eq. (1); MLP(LN(X')), plus X' if the MLP has a residual."""
+    weights = {name: value.detach() for name, value in step.named_parameters()}
+    q, k, v = (y @ weights[f'attention.w_{n}.weight'].T for y, n in ((x, 'q'), (context, 'k'), (context, 'v')))
+    x = x + (q @ k.T / x.shape[1] ** 0.5).softmax(dim=1) @ v
+    normed = (x - x.mean(dim=1, keepdim=True)) / (x.var(dim=1, keepdim=True, correction=0) + 1e-5).sqrt()
+    normed = normed * weights['norm.weight'] + weights['norm.bias']
+    hidden = normed @ weights['mlp.fc1.weight'].T + weights['mlp.fc1.bias']
+    hidden = 0.5 * hidden * (1 + torch.erf(hidden / 2**0.5))
+    refined = hidden @ weights['mlp.fc2.weight'].T + weights['mlp.fc2.bias']
+    return x + refined if step.mlp_residual else refined
+
+
+@pytest.mark.parametrize('mlp_residual', [True, False])
+def test_mrpe_by_plain_matrices(mlp_residual):
+    head = MRPEHead(embed_dim=16, num_queries=5, bias_heads=1, mlp_residual=mlp_residual)
+    for param in head.parameters():  # default norms and biases would hide a mistake
+        param.data += 0.1 * torch.randn_like(param)
+    queries, feats = torch.randn(1, 5, 16), torch.randn(1, 24, 16)
+    first = plain_refinement(head.query_refinement, queries[0], feats[0])  # Q_m'
+    refined_feats = plain_refinement(head.image_refinement, feats[0], first)  # Z_f'
+    final = plain_refinement(head.final_decoding, first, refined_feats)  # Q_m''
+    for ours, expected in zip(head.refine(queries, feats), (final, refined_feats), strict=True):
+        torch.testing.assert_close(ours[0], expected)
 
 
 @pytest.mark.parametrize('head_type', [MRPEHead, PlainDecoderHead])
@@ -50,13 +67,3 @@ def test_masks_and_bias_are_products_with_the_refined_queries(head_type, bias_he
     full = torch.einsum('bnd,blhd->bhnl', queries, keys).unflatten(3, (4, 6)).flatten(0, 1)
     expected = interpolate(full, size=(2, 3), mode='bilinear').unflatten(0, (2, bias_heads)).flatten(3)
     torch.testing.assert_close(attn_bias, expected)
-
-
-def test_mrpe_refines_in_the_order_of_figure_2():
-    head = MRPEHead(embed_dim=16, num_queries=5, bias_heads=1)
-    queries, feats = torch.randn(1, 5, 16), torch.randn(1, 24, 16)
-    refined_queries = head.query_refinement(queries, feats)
-    refined_feats = head.image_refinement(feats, refined_queries)
-    final = head.final_decoding(refined_queries, refined_feats)
-    for ours, expected in zip(head.refine(queries, feats), (final, refined_feats), strict=True):
-        torch.testing.assert_close(ours, expected)

@@ -66,8 +66,13 @@ class HungarianMatcher:
         Returns:
             min(N, G) matched pairs. Ground-truth masks beyond N go unmatched; this is said once.
         """
+        # In half precision the sums over thousands of points would overflow.
+        with torch.autocast(mask_logits.device.type, enabled=False):
+            return self._match(scores.float(), mask_logits.float(), target)
+
+    def _match(self, scores: Tensor, mask_logits: Tensor, target: InstanceData) -> Match:
         points = torch.rand(1, self.num_points, 2, device=mask_logits.device)
-        predicted = InstanceData(scores=scores.float(), masks=sample(mask_logits[None].float(), points)[0])
+        predicted = InstanceData(scores=scores, masks=sample(mask_logits[None], points)[0])
         wanted = InstanceData(labels=target.labels, masks=sample(target.masks[None].float(), points)[0])
         mask_cost = sum(cost(predicted, wanted) for cost in self.mask_costs)  # (N, G)
         num_proposals, num_targets = mask_cost.shape
