@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import PixelData
 from mmseg.datasets import COCOStuffDataset, PascalContextDataset59, PascalVOCDataset
-from mmseg.registry import DATASETS, MODELS
+from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 from mmseg.structures import SegDataSample
+from PIL import Image
 
 CONFIGS = sorted(str(path) for path in Path('configs').glob('alignzeg_*.py'))
 FULL_SIZE = [path for path in CONFIGS if 'patterns' not in path]
@@ -115,3 +117,30 @@ def test_no_unseen_label_survives_the_training_label_map(path):
 def model_labels(cfg):
     """What the model takes label i for."""
     return [name for name in cfg.model.classes if name not in cfg.model.unseen_classes]
+
+
+@pytest.mark.parametrize(
+    ('name', 'raw_names'),
+    [
+        ('voc', PascalVOCDataset.METAINFO['classes']),
+        ('coco', COCOStuffDataset.METAINFO['classes']),
+        ('context', ('background', *PascalContextDataset59.METAINFO['classes'])),
+    ],
+)
+def test_no_unseen_label_survives_the_real_pipeline(name, raw_names, tmp_path):
+    """A label map with every value of the files passes mmseg's own LoadAnnotations."""
+    cfg = Config.fromfile(f'configs/alignzeg_{name}.py')
+    part = cfg.train_dataloader.dataset
+    part = part.datasets[0] if 'datasets' in part else part
+    dataset_type = DATASETS.get(part.type)
+    Image.fromarray(np.arange(len(raw_names), dtype=np.uint8)[None]).save(tmp_path / 'labels.png')
+    loaded = TRANSFORMS.build(dict(type='LoadAnnotations'))(
+        dict(
+            seg_map_path=str(tmp_path / 'labels.png'),
+            label_map=dataset_type.get_label_map(part.metainfo.classes),
+            reduce_zero_label=name == 'context',  # the default of PascalContextDataset59
+            seg_fields=[],
+        )
+    )
+    for raw_name, label in zip(raw_names, loaded['gt_seg_map'][0].tolist(), strict=True):
+        assert label == (cfg.seen_classes.index(raw_name) if raw_name in cfg.seen_classes else 255), raw_name
