@@ -133,7 +133,7 @@ def test_no_unseen_label_survives_the_real_pipeline(name, raw_names, tmp_path):
     part = cfg.train_dataloader.dataset
     part = part.datasets[0] if 'datasets' in part else part
     dataset_type = DATASETS.get(part.type)
-    Image.fromarray(np.arange(len(raw_names), dtype=np.uint8)[None]).save(tmp_path / 'labels.png')
+    Image.fromarray(np.tile(np.arange(len(raw_names), dtype=np.uint8), (2, 1))).save(tmp_path / 'labels.png')
     loaded = TRANSFORMS.build(dict(type='LoadAnnotations'))(
         dict(
             seg_map_path=str(tmp_path / 'labels.png'),
