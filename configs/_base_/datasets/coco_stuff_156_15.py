@@ -1,4 +1,5 @@
 # COCO-Stuff 164K, 156 seen and 15 unseen classes. 118,287 training images, 5,000 for test.
+_base_ = ['./pipeline_640.py']
 # fmt: off
 classes = [
     'person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck', 'boat', 'traffic light',
@@ -27,50 +28,22 @@ unseen_classes = [
 # fmt: on
 seen_classes = [name for name in classes if name not in unseen_classes]
 
-crop_size = (640, 640)
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='RandomChoiceResize', scales=list(range(320, 961, 64)), resize_type='ResizeShortestEdge', max_size=2560),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=1.0),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackSegInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='ResizeShortestEdge', scale=(640, 640), max_size=2560),
-    dict(type='LoadAnnotations'),  # after the resize: labels keep their own size
-    dict(type='PackSegInputs'),
-]
-
-# 8 GPUs with 2 images each make the paper's batch of 16.
 train_dataloader = dict(
-    batch_size=2,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
         type='COCOStuffDataset',
         data_root='data/coco_stuff164k',
         data_prefix=dict(img_path='images/train2017', seg_map_path='annotations/train2017'),
         metainfo=dict(classes=seen_classes, unseen_classes=[]),
-        pipeline=train_pipeline,
+        pipeline={{_base_.train_pipeline}},
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='COCOStuffDataset',
         data_root='data/coco_stuff164k',
         data_prefix=dict(img_path='images/val2017', seg_map_path='annotations/val2017'),
         metainfo=dict(classes=classes, unseen_classes=unseen_classes),
-        pipeline=test_pipeline,
+        pipeline={{_base_.test_pipeline}},
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type='ZeroShotIoUMetric')
-test_evaluator = val_evaluator
