@@ -59,6 +59,14 @@ def test_full_size_configs_train_a_step_and_predict(path):
     assert result.shape == (1, 427, 640) and 0 <= result.min() and result.max() < len(cfg.classes)
 
 
+def test_baseline_is_a_plain_decoder_with_two_losses():
+    model = MODELS.build(Config.fromfile('configs/ablations/patterns/baseline.py').model).train()
+    assert type(model.decode_head).__name__ == 'PlainDecoderHead' and model.bias_correction is None
+    assert model.semantic_head.background_prototypes.shape[0] == 1
+    sample = SegDataSample(gt_sem_seg=PixelData(data=torch.zeros(1, 128, 128, dtype=torch.long)))
+    assert set(model.loss(torch.randn(1, 3, 128, 128), [sample])) == {'loss_ce', 'loss_bce', 'loss_dice'}
+
+
 @pytest.mark.parametrize(
     ('name', 'prompts', 'backgrounds', 'iters'),
     [('coco', 20, 20, 80000), ('voc', None, 10, 20000), ('context', None, 10, 40000)],
