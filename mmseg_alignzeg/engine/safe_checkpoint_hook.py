@@ -13,7 +13,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 
 _HISTORY_KEYS = {'log_history', 'count_history', 'max_length'}
@@ -134,6 +134,9 @@ class SafeCheckpointHook(Hook):
             return
         differences = identity_differences(saved, to_plain(expected))
         if not differences:
+            if isinstance(runner._train_loop, BaseLoop):
+                # On resuming, MMEngine would compare the names of all classes with those of the training data and warn.
+                checkpoint['meta']['dataset_meta'] = runner.train_dataloader.dataset.metainfo
             return
         message = f'The checkpoint was trained for something else than this model: {"; ".join(differences)}.'
         if self.check_identity:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 from mmseg.registry import METRICS
+from PIL import Image
 from prettytable import PrettyTable
 from torch import Tensor
 
@@ -111,6 +114,8 @@ class ZeroShotIoUMetric(BaseMetric):
         collect_device: ``'cpu'`` or ``'gpu'``, how results of several processes meet.
         prefix: Put before every key as ``prefix/``; none by default.
         collect_dir: Folder shared by all processes for ``collect_device='cpu'``; a temporary one by default.
+        output_dir: Where to write predicted label maps as PNG, if anywhere; `mim test --out` sets it.
+        keep_results: False writes nothing in spite of ``output_dir``, as in mmseg's ``IoUMetric``.
     """
 
     default_prefix = ''  # not None, which MMEngine would warn about
@@ -121,9 +126,12 @@ class ZeroShotIoUMetric(BaseMetric):
         collect_device: str = 'cpu',
         prefix: str | None = None,
         collect_dir: str | None = None,
+        output_dir: str | None = None,
+        keep_results: bool = True,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         self.ignore_index = ignore_index
+        self.output_dir = Path(output_dir) if output_dir and keep_results else None
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -151,8 +159,17 @@ class ZeroShotIoUMetric(BaseMetric):
                 confusion = confusion_matrix(pred, gt, num_classes, self.ignore_index).flatten().cpu()
             except ValueError as error:
                 raise ValueError(f'{fields.get("img_path", "Sample without `img_path`")}: {error}') from None
+            if self.output_dir is not None:
+                self._write(pred, Path(str(fields.get('img_path', f'{len(self.results):06d}'))).stem)
             entries = confusion.nonzero().squeeze(1)
             self.results.append((entries, confusion[entries]))
+
+    def _write(self, pred: Tensor, name: str) -> None:
+        """Write predicted labels as an 8-bit PNG, or a 16-bit one where there are more than 256 classes."""
+        assert self.output_dir is not None
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        depth = np.uint8 if len(self.vocabulary.classes) <= 256 else np.uint16
+        Image.fromarray(pred.cpu().numpy().astype(depth)).save(self.output_dir / f'{name}.png')
 
     def compute_metrics(self, results: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """Sum the matrices of all images and derive the measures; logs a table with one line per class."""

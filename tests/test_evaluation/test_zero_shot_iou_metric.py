@@ -3,6 +3,7 @@
 import math
 import socket
 
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
@@ -11,6 +12,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.structures import PixelData
 from mmseg.registry import METRICS
 from mmseg.structures import SegDataSample
+from PIL import Image
 
 import mmseg_alignzeg  # noqa: F401
 from mmseg_alignzeg.evaluation import ZeroShotIoUMetric, class_areas, zero_shot_iou
@@ -239,3 +241,13 @@ def test_two_processes_give_the_numbers_of_one(tmp_path):
     expected = reference(random_maps(5), 7, unseen=[1, 4, 6])
     for rank in range(2):
         assert torch.load(tmp_path / f'rank{rank}.pth', weights_only=True) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize('num_classes', [3, 300])
+def test_predicted_labels_are_written_on_request(tmp_path, num_classes):
+    metric = ZeroShotIoUMetric(output_dir=str(tmp_path / 'out'), ignore_index=65535)
+    metric.dataset_meta = dict(classes=[f'class {i}' for i in range(num_classes)])
+    pred = torch.tensor([[0, num_classes - 1], [1, 2]])
+    sample = dict(img_path='some/where/a.jpg', pred_sem_seg=dict(data=pred[None]), gt_sem_seg=dict(data=pred[None]))
+    metric.process({}, [sample])
+    assert np.array(Image.open(tmp_path / 'out' / 'a.png')).tolist() == pred.tolist()

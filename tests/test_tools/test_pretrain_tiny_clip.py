@@ -90,7 +90,7 @@ def test_patch_masks_hold_the_patches_whose_centre_is_in_the_blob(script):
 
 def test_the_shipped_weights_know_seen_and_unseen_names(script, shipped):
     assert (ASSETS / 'tiny_clip.safetensors').stat().st_size < 7.5e6
-    scores = script.evaluate(shipped, scenes=64)
+    scores = script.evaluate(shipped, scenes=256)
     for split in ('seen', 'unseen'):
-        assert scores[f'scene top-1 64² {split}'] >= 85
-        assert scores[f'masked top-1 64² {split}'] >= 85
+        assert scores[f'scene top-1 64² {split}'] >= 70
+        assert scores[f'masked top-1 64² {split}'] >= 90
