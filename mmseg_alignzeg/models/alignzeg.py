@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..vocabulary import Vocabulary
 from .clip_source import CLIPSource
 from .clip_vision import CLIPVision
-from .inference import Window, predict_labels, predict_scores
+from .inference import Window, predict_labels, predict_scores, unflip
 from .losses import HungarianMatcher, classification_loss, mask_loss
 from .text_bank import TextBank
 
@@ -273,8 +273,8 @@ class AlignZeg(BaseSegmentor):
         probs = self.class_probs(proposals)
         samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
         for sample, mask_logits, image_probs in zip(samples, proposals.mask_logits, probs, strict=True):
-            window = self._window(sample.metainfo, inputs.shape[2:])
-            mask_logits = _unflip(mask_logits.float(), sample.metainfo)
+            window = Window.of_image(sample.metainfo, inputs.shape[2:], self.stride)
+            mask_logits = unflip(mask_logits.float(), sample.metainfo)
             if self.return_scores:
                 seg_logits = predict_scores(mask_logits, image_probs.float(), window)
                 sample.seg_logits = PixelData(data=seg_logits)
@@ -284,30 +284,11 @@ class AlignZeg(BaseSegmentor):
             sample.pred_sem_seg = PixelData(data=labels)
         return samples
 
-    def _window(self, metainfo: dict[str, Any], shape: Sequence[int]) -> Window:
-        """Which part of the padded input is the image, and how large it was at first."""
-        height, width = shape
-        left, right, top, bottom = metainfo.get('img_padding_size', metainfo.get('padding_size', (0, 0, 0, 0)))
-        visible = (height - top - bottom, width - left - right)
-        if metainfo.get('flip'):  # the flipped grid has its padding at the other side
-            if metainfo['flip_direction'] == 'horizontal':
-                left = width + (-width % self.stride) - left - visible[1]
-            else:
-                top = height + (-height % self.stride) - top - visible[0]
-        full = (height + -height % self.stride, width + -width % self.stride)
-        return Window(
-            top=top / full[0],
-            left=left / full[1],
-            height=visible[0] / full[0],
-            width=visible[1] / full[1],
-            size=tuple(metainfo.get('ori_shape', visible)),
-        )
-
     @torch.no_grad()
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Class scores at the size of the input, (B, C, H, W)."""
         proposals = self.extract_feat(inputs)
-        window = self._window({}, inputs.shape[2:])
+        window = Window.of_image({}, inputs.shape[2:], self.stride)
         pairs = zip(proposals.mask_logits.float(), self.class_probs(proposals).float(), strict=True)
         return torch.stack([predict_scores(mask_logits, probs, window) for mask_logits, probs in pairs])
 
@@ -315,12 +296,3 @@ class AlignZeg(BaseSegmentor):
         """Mask logits (B, N, h, w) and class probabilities (B, N, C), without post-processing."""
         proposals = self.extract_feat(inputs)
         return proposals.mask_logits, self.class_probs(proposals)
-
-
-def _unflip(mask_logits: Tensor, metainfo: dict[str, Any]) -> Tensor:
-    """Turn masks (N, h, w) of a flipped image back."""
-    if not metainfo.get('flip'):
-        return mask_logits
-    if metainfo['flip_direction'] not in ('horizontal', 'vertical'):
-        raise ValueError(f"flip_direction={metainfo['flip_direction']!r} must be 'horizontal' or 'vertical'.")
-    return mask_logits.flip(2 if metainfo['flip_direction'] == 'horizontal' else 1)
