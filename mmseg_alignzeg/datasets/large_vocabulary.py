@@ -1,0 +1,112 @@
+"""Benchmarks of several hundred classes that mmseg lacks: A-847 and PC-459."""
+
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+from mmengine import fileio
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
+
+from ..vocabulary import Vocabulary, abridged
+from .loading import WIDE_IGNORE_LABEL
+
+
+def original_labels(benchmark: str) -> dict[int, str]:
+    """Number in the original release and name of each class, in the order of the labels 0, 1, 2, …
+
+    Args:
+        benchmark: ``'ade847'``, whose numbers are ``R // 10 * 256 + G`` of ADE20K's ``*_seg.png``, or
+            ``'context459'``, whose numbers are those of ``LabelMap`` in PASCAL Context's ``.mat`` files. Both count
+            from 1; 0 has no label.
+    """
+    text = resources.files('mmseg_alignzeg').joinpath('assets', 'names', f'{benchmark}.txt').read_text('utf-8')
+    lines = (line.split('\t') for line in text.splitlines())
+    return {int(number): name for number, name in lines}
+
+
+class LargeVocabularyDataset(BaseSegDataset):
+    """A dataset whose label maps are 16-bit files, in which 65535 means "no label" and 255 is a class.
+
+    Its pipeline needs ``LoadWideAnnotations``, and the metric ``ignore_index=65535``.
+
+    Args:
+        img_suffix: How the names of images end.
+        seg_map_suffix: How the names of label maps end.
+        ignore_index: The label that means "no label".
+        **kwargs: As ``BaseSegDataset``: ``data_root``, ``data_prefix``, ``ann_file``, ``metainfo``, ``pipeline``, …
+
+    Raises:
+        ValueError: If ``metainfo.classes`` repeats a name or holds one that the dataset does not have.
+    """
+
+    def __init__(
+        self,
+        img_suffix: str = '.jpg',
+        seg_map_suffix: str = '.tif',
+        ignore_index: int = WIDE_IGNORE_LABEL,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, ignore_index=ignore_index, **kwargs)
+
+    @classmethod
+    def get_label_map(cls, new_classes: Sequence[str] | None = None) -> dict[int, int] | None:
+        """New label of each one in the files, 65535 for what is not used; None where nothing changes (mmseg's hook)."""
+        classes = cls.METAINFO['classes']
+        names = Vocabulary(tuple(new_classes or classes)).classes
+        foreign = [name for name in names if name not in classes]
+        if foreign:
+            raise ValueError(
+                f'`metainfo.classes` names {foreign}, which are not among the {len(classes)} classes of '
+                f'{cls.__name__} ({abridged(classes)}): use the exact names, with all synonyms.'
+            )
+        new_label = {name: label for label, name in enumerate(names)}
+        label_map = {label: new_label.get(name, WIDE_IGNORE_LABEL) for label, name in enumerate(classes)}
+        return None if names == classes else label_map
+
+
+@DATASETS.register_module()
+class ADE20KFullDataset(LargeVocabularyDataset):
+    """A-847: the 847 classes of the full ADE20K that its training and validation images share.
+
+    Names are WordNet's lists of synonyms, ``'road, route'``. Files as Mask2Former prepares them, below
+    ``ADE20K_2021_17_01``: ``images_detectron2/validation/*.jpg`` and ``annotations_detectron2/validation/*.tif``.
+    """
+
+    METAINFO = dict(classes=tuple(original_labels('ade847').values()), unseen_classes=[])
+
+
+@DATASETS.register_module()
+class PascalContext459Dataset(LargeVocabularyDataset):
+    """PC-459: all classes of PASCAL Context, among them ``'unknown'``.
+
+    Files as OVSeg and CAT-Seg prepare them, below ``VOCdevkit/VOC2010``: ``JPEGImages/*.jpg`` and
+    ``annotations_detectron2/pc459_val/*.tif``. Without an ``ann_file``, the label maps say which images belong to it,
+    since ``JPEGImages`` holds those of all splits.
+
+    Raises:
+        ValueError: If no image has a label map.
+    """
+
+    METAINFO = dict(classes=tuple(original_labels('context459').values()), unseen_classes=[])
+
+    def load_data_list(self) -> list[dict]:
+        """Paths of the images that have a label map, or of those in ``ann_file`` (mmseg's hook)."""
+        data_list = super().load_data_list()
+        folder = self.data_prefix.get('seg_map_path')
+        if self.ann_file or folder is None:
+            return data_list
+        names = fileio.list_dir_or_file(
+            folder, list_dir=False, suffix=self.seg_map_suffix, recursive=True, backend_args=self.backend_args
+        )
+        labelled = {osp.join(folder, name) for name in names}
+        data_list = [info for info in data_list if info['seg_map_path'] in labelled]
+        if not data_list:
+            raise ValueError(
+                f'No image `*{self.img_suffix}` in {self.data_prefix.get("img_path")} has a label map '
+                f'`*{self.seg_map_suffix}` in {folder}: check `data_root` and `data_prefix`.'
+            )
+        return data_list

@@ -1,0 +1,103 @@
+"""Transforms around label maps: more than 255 classes, and images without any label."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmengine import fileio
+from mmseg.registry import TRANSFORMS
+from PIL import Image
+
+WIDE_IGNORE_LABEL = 65535  # "no label" in 16-bit label maps, where 255 is a class
+
+
+@TRANSFORMS.register_module()
+class LoadWideAnnotations(BaseTransform):
+    """Load a label map of more than 255 classes: a 16-bit PNG or TIFF, or any narrower one.
+
+    mmseg's ``LoadAnnotations`` casts to uint8, which turns label 256 into 0. This one keeps uint16 and adds
+    ``gt_seg_map``, uint16 (H, W), where 65535 means "no label"; an 8-bit 255 stays label 255. ``reduce_zero_label`` and
+    ``label_map`` of the dataset apply in mmseg's order: 0 becomes 65535 and the rest one less, then labels are renamed.
+
+    A ``results`` without ``seg_map_path`` passes as it is, because mmseg's inference removes only ``LoadAnnotations``
+    from the test pipeline.
+
+    Args:
+        backend_args: Of MMEngine's file backend; the local disk by default.
+
+    Raises:
+        ValueError: On a file that is no image, has several channels, holds other numbers than 0 … 65535, or differs in
+            size from the loaded image; names the file.
+    """
+
+    def __init__(self, backend_args: dict | None = None) -> None:
+        self.backend_args = backend_args
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Add ``gt_seg_map`` and name it in ``seg_fields``, which resizing, cropping and flipping go through."""
+        path = results.get('seg_map_path')
+        if path is None:
+            return results
+        labels = _decode(fileio.get(path, backend_args=self.backend_args), path)
+        size = results.get('ori_shape', labels.shape)[:2]
+        if labels.shape != tuple(size):
+            raise ValueError(
+                f'{path}: the label map has {labels.shape[0]} x {labels.shape[1]} pixels (height x width) and its '
+                f'image {results.get("img_path")} {size[0]} x {size[1]}: they must be of one size.'
+            )
+        table = _lookup_table(results.get('label_map'), results.get('reduce_zero_label', False))
+        results['gt_seg_map'] = table[labels]
+        results.setdefault('seg_fields', []).append('gt_seg_map')
+        return results
+
+
+@TRANSFORMS.register_module()
+class DropUnlabelled(BaseTransform):
+    """Drop an image none of whose pixels has a label, so that the dataset draws another one in its place.
+
+    For training pipelines, after the loader of the labels or after a crop: the seen classes alone leave images without
+    any label. In testing every image counts, and MMEngine refuses a dropped one.
+
+    Args:
+        ignore_index: The label that means "no label".
+    """
+
+    def __init__(self, ignore_index: int = 255) -> None:
+        self.ignore_index = ignore_index
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
+        """``results`` as they are, or None where ``gt_seg_map`` is ``ignore_index`` everywhere."""
+        return None if (results['gt_seg_map'] == self.ignore_index).all() else results
+
+
+def _decode(content: bytes, path: str) -> np.ndarray:
+    """The label map (H, W), uint16, of an encoded image."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            labels = np.asarray(image)
+    except (OSError, SyntaxError) as error:  # SyntaxError is Pillow's for a broken PNG
+        raise ValueError(f'{path}: no readable image: write label maps as 16-bit PNG or TIFF.') from error
+    if labels.ndim != 2:
+        raise ValueError(
+            f'{path}: an image of mode {image.mode} with {labels.shape[2]} channels; a label map has a single one, '
+            'which holds the numbers of the labels, not their colours.'
+        )
+    if labels.dtype.kind == 'f' or not 0 <= labels.min() <= labels.max() <= WIDE_IGNORE_LABEL:
+        raise ValueError(
+            f'{path}: holds {labels.dtype} from {labels.min()} to {labels.max()}; labels are integers in 0 … 65535.'
+        )
+    return labels.astype(np.uint16)
+
+
+def _lookup_table(label_map: Mapping[int, int] | None, reduce_zero_label: bool) -> np.ndarray:
+    """The label of each value in the file, uint16 (65536,)."""
+    table = np.arange(WIDE_IGNORE_LABEL + 1, dtype=np.uint16)
+    for old, new in (label_map or {}).items():
+        table[old] = new
+    if reduce_zero_label:
+        table = table[np.r_[WIDE_IGNORE_LABEL, : WIDE_IGNORE_LABEL - 1, WIDE_IGNORE_LABEL]]
+    return table
