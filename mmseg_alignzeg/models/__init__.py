@@ -2,11 +2,14 @@
 
 from .alignzeg import AlignZeg, Proposals
 from .bias_correction import ClassIndicator, PredictiveBiasCorrection
+from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .clip_vision import CLIPStream, CLIPVision
 from .image_encoder import ImageEncoder
 from .losses import BackgroundDiversityLoss, FeatureExpansionLoss
 from .mrpe_head import MRPEHead, PlainDecoderHead
+from .oracle import OracleAlignZeg
+from .pixel_decoder_head import PixelDecoderHead
 from .semantic_head import CLIPSemanticHead
 from .templates import get_templates
 from .text_bank import TextBank
@@ -19,10 +22,13 @@ __all__ = [
     'CLIPStream',
     'CLIPVision',
     'ClassIndicator',
+    'ClassNames',
     'FeatureExpansionLoss',
     'ImageEncoder',
     'MRPEHead',
     'PlainDecoderHead',
+    'OracleAlignZeg',
+    'PixelDecoderHead',
     'PredictiveBiasCorrection',
     'Proposals',
     'TextBank',

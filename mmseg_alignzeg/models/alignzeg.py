@@ -18,6 +18,7 @@ from mmseg.utils import seg_data_to_instance_data
 from torch import Tensor, nn
 
 from ..vocabulary import Vocabulary
+from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .clip_vision import CLIPVision
 from .inference import Window, predict_labels, predict_scores, unflip
@@ -55,6 +56,7 @@ class AlignZeg(BaseSegmentor):
         decode_head: Config of the proposal head, :class:`MRPEHead` or the baseline :class:`PlainDecoderHead`.
         semantic_head: Config of :class:`CLIPSemanticHead`.
         templates: Name of the prompt template set.
+        names: Arguments of :class:`ClassNames`: what classes are called in prompts; their raw names by default.
         class_indicator: Config of φ_bc, or None to train without it (then ``bias_correction`` must be None too).
         bias_correction: Config of :class:`PredictiveBiasCorrection` at test, or None. Needs no retraining.
         feature_expansion: Config of :class:`FeatureExpansionLoss`, or None.
@@ -87,6 +89,7 @@ class AlignZeg(BaseSegmentor):
         decode_head: dict[str, Any],
         semantic_head: dict[str, Any],
         templates: str = 'vild',
+        names: dict[str, str] | None = None,
         class_indicator: dict[str, Any] | None = None,
         bias_correction: dict[str, Any] | None = None,
         feature_expansion: dict[str, Any] | None = None,
@@ -116,7 +119,7 @@ class AlignZeg(BaseSegmentor):
 
         vision = dict(clip)
         source = CLIPSource(vision.pop('model_name'), vision.pop('pretrained'))
-        self.text_bank = TextBank(source, templates, cache_dir)
+        self.text_bank = TextBank(source, templates, cache_dir, ClassNames(**(names or {})))
         self.templates = templates
         self.clip = CLIPVision(source, **vision)
         embed_dim = self.clip.embed_dim
@@ -231,7 +234,7 @@ class AlignZeg(BaseSegmentor):
             'loss_dice': self.mask_weight * loss_dice,
         }
         if self.feature_expansion is not None:
-            text_embeds = self.text_bank(seen_classes, scores.device)
+            text_embeds = self.text_bank(seen_classes, scores.device)[:, 0]
             losses['loss_vir'] = self.feature_expansion(
                 proposals.cls_feats[images, matched], labels, text_embeds, self.clip.logit_scale
             )
@@ -270,17 +273,29 @@ class AlignZeg(BaseSegmentor):
             which hold mask-weighted class probabilities.
         """
         proposals = self.extract_feat(inputs)
-        probs = self.class_probs(proposals)
         samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
-        for sample, mask_logits, image_probs in zip(samples, proposals.mask_logits, probs, strict=True):
-            window = Window.of_image(sample.metainfo, inputs.shape[2:], self.stride)
-            mask_logits = unflip(mask_logits.float(), sample.metainfo)
+        return self.segment(proposals.mask_logits, self.class_probs(proposals), samples, inputs.shape[2:])
+
+    def segment(
+        self, mask_logits: Tensor, class_probs: Tensor, samples: list[SegDataSample], shape: Sequence[int]
+    ) -> list[SegDataSample]:
+        """Add what :meth:`predict` returns to ``samples``.
+
+        Args:
+            mask_logits: M, (B, N, h, w).
+            class_probs: (B, N, C).
+            samples: B data samples with their meta information.
+            shape: Rows and columns of the input.
+        """
+        for sample, masks, probs in zip(samples, mask_logits.float(), class_probs.float(), strict=True):
+            window = Window.of_image(sample.metainfo, shape, self.stride)
+            masks = unflip(masks, sample.metainfo)
             if self.return_scores:
-                seg_logits = predict_scores(mask_logits, image_probs.float(), window)
+                seg_logits = predict_scores(masks, probs, window)
                 sample.seg_logits = PixelData(data=seg_logits)
                 labels = seg_logits.argmax(dim=0, keepdim=True)
             else:
-                labels = predict_labels(mask_logits, image_probs.float(), window)
+                labels = predict_labels(masks, probs, window)
             sample.pred_sem_seg = PixelData(data=labels)
         return samples
 

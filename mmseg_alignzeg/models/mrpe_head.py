@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -79,11 +81,11 @@ class ProposalHead(BaseModule):
         self.bias_hidden = nn.Sequential(nn.Linear(embed_dim, embed_dim), nn.GELU())
         self.bias_out = nn.Linear(embed_dim, bias_heads * embed_dim)
 
-    def refine(self, queries: Tensor, feats: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn Q_m (B, N, D) and Z_f (B, h·w, D) into Q_m'' and Z_f' of the same shapes."""
+    def refine(self, queries: Tensor, feats: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Turn Q_m (B, N, D) and Z_f (B, h·w, D) into Q_m'' and Z_f' of the same shapes; ``grid`` is (h, w)."""
         raise NotImplementedError
 
-    def forward(self, feats: Tensor, clip_grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def forward(self, feats: Tensor, clip_grid: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Extract proposals.
 
         Args:
@@ -94,8 +96,9 @@ class ProposalHead(BaseModule):
             mask logits M = Q_m''·Z_f'ᵀ (B, N, h, w), and attention bias B = Q_m''·MLP(Z_f')ᵀ
             (B, bias_heads, N, rows·columns), added to CLIP's attention logits before the division by √D.
         """
-        grid = feats.shape[2:]
-        queries, tokens = self.refine(self.queries.expand(len(feats), -1, -1), feats.flatten(2).transpose(1, 2))
+        batch, _, *grid = feats.shape
+        tokens = feats.flatten(2).transpose(1, 2)  # (B, h·w, D)
+        queries, tokens = self.refine(self.queries.expand(batch, -1, -1), tokens, grid)
         mask_logits = (queries @ tokens.transpose(1, 2)).unflatten(2, grid)  # (B, N, h, w)
         # Resizing is linear, so it may go before the MLP's last layer, where there is less to compute.
         hidden = self.bias_hidden(tokens).transpose(1, 2).unflatten(2, grid)
@@ -133,7 +136,7 @@ class MRPEHead(ProposalHead):
         self.image_refinement = Refinement(embed_dim, num_heads, mlp_ratio, mlp_residual)
         self.final_decoding = Refinement(embed_dim, num_heads, mlp_ratio, mlp_residual)
 
-    def refine(self, queries: Tensor, feats: Tensor) -> tuple[Tensor, Tensor]:
+    def refine(self, queries: Tensor, feats: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
         """See :meth:`ProposalHead.refine`."""
         queries = self.query_refinement(queries, feats)  # Q_m'
         feats = self.image_refinement(feats, queries)  # Z_f'
@@ -171,6 +174,6 @@ class PlainDecoderHead(ProposalHead):
         self.decoder = nn.TransformerDecoder(layer, num_layers, norm=nn.LayerNorm(embed_dim))
         self.mask_embed = Mlp(embed_dim, embed_dim)
 
-    def refine(self, queries: Tensor, feats: Tensor) -> tuple[Tensor, Tensor]:
+    def refine(self, queries: Tensor, feats: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
         """See :meth:`ProposalHead.refine`."""
         return self.mask_embed(self.decoder(queries, feats)), feats

@@ -110,11 +110,14 @@ class CLIPSemanticHead(BaseModule):
 
         Args:
             cls_feats: F_cls, (…, D) unit rows.
-            text_embeds: T, (C, D) unit rows.
+            text_embeds: T, (C, S, D) unit vectors; of S prototypes of a class the best counts.
             scale: τ, CLIP's logit scale.
 
         Returns:
             (…, C + 1) logits; the last column is the background.
         """
         background = background_score(cls_feats, self.backgrounds, scale)
-        return torch.cat([scale * cls_feats @ text_embeds.t(), background], dim=-1)
+        logits = scale * cls_feats @ text_embeds.flatten(0, 1).t()  # (…, C · S)
+        if text_embeds.shape[1] > 1:
+            logits = logits.unflatten(-1, text_embeds.shape[:2]).amax(dim=-1)
+        return torch.cat([logits, background], dim=-1)

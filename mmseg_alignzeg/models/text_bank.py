@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .templates import get_templates
 
@@ -76,7 +77,7 @@ def embed_classes(
 class TextBank:
     """Text embeddings by class names; memory first, then disk, then the text tower.
 
-    The file name covers the CLIP weights, the templates and the names, in that order, so a stale bank cannot be
+    The file name covers the CLIP weights, the templates and the phrases, in that order, so a stale bank cannot be
     read by mistake. Several processes may fill the same cache: each writes to a temporary name and renames.
     Random CLIP weights are never kept on disk.
 
@@ -84,39 +85,61 @@ class TextBank:
         source: The CLIP model.
         templates: Name of a template set, see :func:`get_templates`.
         cache_dir: Defaults to ``$MMSEG_ALIGNZEG_CACHE`` or ``~/.cache/mmseg_alignzeg``.
+        names: What classes are called in prompts; their raw names by default.
     """
 
-    def __init__(self, source: CLIPSource, templates: str, cache_dir: str | None = None) -> None:
+    def __init__(
+        self, source: CLIPSource, templates: str, cache_dir: str | None = None, names: ClassNames | None = None
+    ) -> None:
         self.source = source
+        self.names = names or ClassNames()
         self.templates = get_templates(templates)
         default = os.environ.get('MMSEG_ALIGNZEG_CACHE', '~/.cache/mmseg_alignzeg')
         self.cache_dir = Path(cache_dir or default).expanduser()
         self._memory: dict[tuple[str, ...], Tensor] = {}
 
-    def path(self, classes: Sequence[str]) -> Path:
-        """The file that holds, or would hold, the embeddings of ``classes``."""
-        key = json.dumps([self.source.identity, self.templates, list(classes)])
+    def path(self, phrases: Sequence[str]) -> Path:
+        """The file that holds, or would hold, the embeddings of ``phrases``."""
+        key = json.dumps([self.source.identity, self.templates, list(phrases)])
         return self.cache_dir / f'text_{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors'
 
     def __call__(self, classes: Sequence[str], device: torch.device | str = 'cpu') -> Tensor:
-        """Return (C, D) float32 unit rows for C class names, on ``device``."""
-        names = tuple(classes)
-        if names not in self._memory:
-            self._memory[names] = self._load_or_compute(names, device)
-        self._memory[names] = self._memory[names].to(device)
-        return self._memory[names]
+        """T: prototypes of C class names, (C, S, D) float32 unit vectors on ``device``.
 
-    def _load_or_compute(self, classes: tuple[str, ...], device: torch.device | str) -> Tensor:
+        S is 1, or with ``combine='max'`` the largest number of phrases of a class; shorter lists repeat their first.
+        """
+        key = tuple(classes)
+        if key not in self._memory:
+            self._memory[key] = self._prototypes(key, device)
+        self._memory[key] = self._memory[key].to(device)
+        return self._memory[key]
+
+    def _prototypes(self, classes: tuple[str, ...], device: torch.device | str) -> Tensor:
+        groups = self.names.of(classes)
+        phrases = tuple(dict.fromkeys(phrase for group in groups for phrase in group))
+        embeds = self._load_or_compute(phrases, device).to(device)  # (phrases, D)
+        position = {phrase: i for i, phrase in enumerate(phrases)}
+        members = [embeds[[position[phrase] for phrase in group]] for group in groups]
+        if self.names.combine == 'max':
+            most = max(map(len, members))
+            return torch.stack([torch.cat([group, group[:1].expand(most - len(group), -1)]) for group in members])
+        # One phrase stays as it is, to the last bit.
+        means = [
+            group if len(group) == 1 else F.normalize(group.mean(dim=0, keepdim=True), dim=-1) for group in members
+        ]
+        return torch.stack(means)
+
+    def _load_or_compute(self, phrases: tuple[str, ...], device: torch.device | str) -> Tensor:
         if self.source.weights is None:
-            return self._compute(classes, device)
-        path = self.path(classes)
+            return self._compute(phrases, device)
+        path = self.path(phrases)
         if path.is_file():
             try:
                 return load_file(path)['text_embeds']
             except (OSError, SafetensorError) as error:
                 print_log(f'{path} cannot be read ({error}): computing it again.', 'current', logging.WARNING)
-        print_log(f'Computing text embeddings of {len(classes)} classes, once, into {path}', 'current')
-        embeds = self._compute(classes, device)
+        print_log(f'Computing text embeddings of {len(phrases)} names, once, into {path}', 'current')
+        embeds = self._compute(phrases, device)
         try:
             self._store(path, embeds.cpu())
         except OSError as error:
@@ -128,12 +151,12 @@ class TextBank:
             )
         return embeds
 
-    def _compute(self, classes: tuple[str, ...], device: torch.device | str) -> Tensor:
+    def _compute(self, phrases: tuple[str, ...], device: torch.device | str) -> Tensor:
         with torch.random.fork_rng(devices=[]):  # a cold cache must not change the random numbers of a training run
             clip = self.source.load_full().to(device)
         tokenizer = open_clip.get_tokenizer(self.source.model_name)
         with torch.autocast(torch.device(device).type, enabled=False):  # what is kept serves every precision
-            return embed_classes(clip, tokenizer, classes, self.templates)
+            return embed_classes(clip, tokenizer, phrases, self.templates)
 
     @staticmethod
     def _store(path: Path, embeds: Tensor) -> None:

@@ -258,7 +258,7 @@ def test_autocast_trains_and_predicts_and_leaves_matching_and_prototypes_in_full
     assert all(loss.isfinite() for loss in losses.values()) and inside == [False, False]
     assert result[0].pred_sem_seg.data.shape == (1, 64, 64)
     bank = model.text_bank(model.vocabulary.seen_classes)
-    assert bank.dtype == torch.float32 and (bank.norm(dim=1) - 1).abs().max() < 1e-5
+    assert bank.dtype == torch.float32 and (bank.norm(dim=2) - 1).abs().max() < 1e-5
     elsewhere = TextBank(model.text_bank.source, 'single', cache_dir=str(tmp_path / 'without_autocast'))
     torch.testing.assert_close(bank, elsewhere(model.vocabulary.seen_classes))
 

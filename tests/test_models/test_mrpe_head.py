@@ -1,8 +1,11 @@
+import sys
+
 import pytest
 import torch
 from torch.nn.functional import interpolate
 
 from mmseg_alignzeg.models.mrpe_head import CrossAttention, MRPEHead, PlainDecoderHead
+from mmseg_alignzeg.models.pixel_decoder_head import PixelDecoderHead
 
 
 def test_cross_attention_is_equation_1():
@@ -50,7 +53,7 @@ def test_mrpe_by_plain_matrices(mlp_residual):
     first = plain_refinement(head.query_refinement, queries[0], feats[0])  # Q_m'
     refined_feats = plain_refinement(head.image_refinement, feats[0], first)  # Z_f'
     final = plain_refinement(head.final_decoding, first, refined_feats)  # Q_m''
-    for ours, expected in zip(head.refine(queries, feats), (final, refined_feats), strict=True):
+    for ours, expected in zip(head.refine(queries, feats, (4, 6)), (final, refined_feats), strict=True):
         torch.testing.assert_close(ours[0], expected)
 
 
@@ -60,10 +63,33 @@ def test_masks_and_bias_are_products_with_the_refined_queries(head_type, bias_he
     head = head_type(embed_dim=16, num_queries=5, bias_heads=bias_heads).eval()
     feats = torch.randn(2, 16, 4, 6)
     mask_logits, attn_bias = head(feats, (2, 3))
-    queries, tokens = head.refine(head.queries.expand(2, -1, -1), feats.flatten(2).transpose(1, 2))
+    queries, tokens = head.refine(head.queries.expand(2, -1, -1), feats.flatten(2).transpose(1, 2), (4, 6))
     torch.testing.assert_close(mask_logits, torch.einsum('bnd,bld->bnl', queries, tokens).unflatten(2, (4, 6)))
     # The whole MLP at full resolution, resized last: what the head computes in a cheaper order.
     keys = head.bias_out(head.bias_hidden(tokens)).unflatten(2, (bias_heads, 16))
     full = torch.einsum('bnd,blhd->bhnl', queries, keys).unflatten(3, (4, 6)).flatten(0, 1)
     expected = interpolate(full, size=(2, 3), mode='bilinear').unflatten(0, (2, bias_heads)).flatten(3)
     torch.testing.assert_close(attn_bias, expected)
+
+
+def test_pixel_decoder_head_reads_queries_from_the_encoder_and_masks_from_the_pixel_decoder():
+    head = PixelDecoderHead(embed_dim=16, num_queries=5, bias_heads=1, num_groups=4).eval()
+    queries, feats = torch.randn(2, 5, 16), torch.randn(2, 16, 5, 7)
+    tokens = feats.flatten(2).transpose(1, 2)
+    refined, pixels = head.refine(queries, tokens, (5, 7))
+    torch.testing.assert_close(refined, head.mask_embed(head.decoder(queries, tokens)))
+    # mmdet's module on a pyramid made by hand: 5 × 7 cells, then means over 2 × 2 and 4 × 4 of them.
+    levels = [feats]
+    for step in (2, 4):
+        cells = [
+            [feats[:, :, y : y + step, x : x + step].mean((2, 3)) for x in range(0, 7, step)] for y in range(0, 5, step)
+        ]
+        levels.append(torch.stack([torch.stack(row, dim=2) for row in cells], dim=2))
+    torch.testing.assert_close(pixels, head.pixel_decoder(levels, [])[0].flatten(2).transpose(1, 2))
+    assert head(feats, (2, 3))[0].shape == (2, 5, 5, 7)
+
+
+def test_without_mmdet_there_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'mmdet.models.layers', None)
+    with pytest.raises(ImportError, match=r"needs mmdet .* run `pip install 'mmdet.*MRPEHead"):
+        PixelDecoderHead(embed_dim=16, num_groups=4)
