@@ -1,0 +1,1 @@
+"""Converters from the published datasets to the folders that the configs read."""

@@ -1,0 +1,100 @@
+"""Convert a published dataset to the folders that the configs read.
+
+A run that was stopped goes on with the same command: files that exist are skipped. Exit code 0: all files exist;
+1: some failed, and are named; 2: wrong arguments or missing originals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from mmseg_alignzeg.datasets.conversion import ade847, coco_stuff, context, voc
+from mmseg_alignzeg.datasets.conversion.run import run
+
+# name: plan, originals, ROOT, what is written, further options
+DATASETS = {
+    'voc': (
+        voc.plan,
+        'VOC 2012 (VOCtrainval_11-May-2012.tar) and SBD (benchmark.tgz)',
+        'VOCdevkit/VOC2012',
+        'SegmentationClassAug/*.png, 11,355 files; ImageSets/Segmentation/aug.txt, 9,118 names',
+        {'--sbd': dict(type=Path, help="SBD's folder `dataset` (default: VOCaug/dataset beside ROOT)")},
+    ),
+    'coco_stuff': (
+        coco_stuff.plan,
+        'COCO-Stuff 164K (stuffthingmaps_trainval2017.zip, in annotations/)',
+        'coco_stuff164k',
+        'annotations/{train2017,val2017}/*_labelTrainIds.png, 118,287 and 5,000 files',
+        {},
+    ),
+    'context59': (
+        context.plan_59,
+        'VOC 2010 (VOCtrainval_03-May-2010.tar) and PASCAL Context (trainval.tar.gz: trainval/*.mat, labels.txt)',
+        'VOCdevkit/VOC2010',
+        'SegmentationClassContext/*.png, 10,103 files; ImageSets/SegmentationContext/{train,val}.txt',
+        {
+            '--train-list': dict(type=Path, help='names for training (default: ImageSets/Main/train.txt, 4,998)'),
+            '--val-list': dict(type=Path, help='names for test (default: ImageSets/Main/val.txt, 5,105)'),
+        },
+    ),
+    'context459': (
+        context.plan_459,
+        'as context59',
+        'VOCdevkit/VOC2010',
+        'annotations_detectron2/pc459_val/*.tif, 5,105 files',
+        {'--val-list': dict(type=Path, help='names for test (default: ImageSets/Main/val.txt, 5,105)')},
+    ),
+    'ade847': (
+        ade847.plan,
+        'ADE20K, full (ADE20K_2021_17_01)',
+        'ADE20K_2021_17_01',
+        '{images,annotations}_detectron2/{training,validation}/*.{jpg,tif}, 25,574 and 2,000 files each',
+        {'--short-side': dict(type=int, default=512, help='size of larger images; 0 keeps it (default: 512)')},
+    ),
+}
+
+
+def positive(text: str) -> int:
+    """A number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'expected a number of at least 1, got {text!r}')
+    return int(text)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest='dataset', metavar='DATASET', required=True)
+    for name, (_, originals, root, written, options) in DATASETS.items():
+        text = f'Originals: {originals}.\nWritten below ROOT: {written}.'
+        command = commands.add_parser(
+            name, help=originals, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        command.add_argument('root', type=Path, metavar='ROOT', help=f'folder of the originals, such as data/{root}')
+        command.add_argument('--out', type=Path, help='write below this folder instead of ROOT')
+        command.add_argument(
+            '--workers', type=positive, default=os.cpu_count() or 1, help='processes (default: all cores)'
+        )
+        for option, settings in options.items():
+            command.add_argument(option, **settings)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the conversion and return the exit code."""
+    options = vars(parse(arguments))
+    make_plan, workers = DATASETS[options.pop('dataset')][0], options.pop('workers')
+    options['out'] = options['out'] or options['root']
+    try:
+        plan = make_plan(**options)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return run(plan, workers)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
