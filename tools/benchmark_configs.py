@@ -30,7 +30,6 @@ import torch
 import yaml
 from mmengine.config import Config, DictAction
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -184,7 +183,7 @@ class Bench:
             resume = ['--resume'] if (job.work_dir / 'last_checkpoint').is_file() else []
             if not self._mim('train', job, resume, device):
                 return None
-            self.progress.console.print(f'{job.work_dir}: trained in {time.perf_counter() - begin:.0f} s')
+            self._say(f'{job.work_dir}: trained in {time.perf_counter() - begin:.0f} s')
         return finished_checkpoint(job)
 
     def _test(self, trial: Trial, checkpoint: Path, device: list[str]) -> None:
@@ -197,9 +196,10 @@ class Bench:
         result = {'fingerprint': job.fingerprint(), 'checkpoint': str(checkpoint), 'scores': scores}
         write(job.work_dir / 'result.json', json.dumps(result, indent=2) + '\n')
         shown = '  '.join(f'{key} {value:.2f}' for key, value in scores.items())
-        self.progress.console.print(
-            f'{trial.row} seed {trial.seed}: {shown}  (test {time.perf_counter() - begin:.0f} s)'
-        )
+        self._say(f'{trial.row} seed {trial.seed}: {shown}  (test {time.perf_counter() - begin:.0f} s)')
+
+    def _say(self, line: str, style: str | None = None) -> None:
+        self.progress.console.print(line, style=style, highlight=False, soft_wrap=True)
 
     def _mim(self, command: str, job: Job, arguments: list[str], device: list[str]) -> bool:
         """Run one mim command with its output in a file; True if it succeeded."""
@@ -216,7 +216,7 @@ class Bench:
             environment['OMP_NUM_THREADS'] = str(max(1, (os.cpu_count() or 1) // self.count))
         log = job.work_dir / f'{command}.log'
         task = self.progress.add_task(f'{command} {job.work_dir}', total=None)
-        with log.open('w') as file:
+        with log.open('w', buffering=1) as file:
             process = subprocess.Popen(
                 arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )
@@ -229,10 +229,18 @@ class Bench:
                     self.progress.update(task, completed=int(step[1]), total=int(step[2]))
         self.progress.remove_task(task)
         if process.wait():
-            last = next((line for line in reversed(log.read_text().splitlines()) if line.strip()), 'no output')
-            self.failures.append(f'{command} of {job.work_dir} failed: {last} (all of it: {log})')
-            self.progress.console.print(self.failures[-1], style='red', highlight=False)
+            self.failures.append(f'{command} of {job.work_dir} failed: {last_error(log)} (all of it: {log})')
+            self._say(self.failures[-1], 'red')
         return process.returncode == 0
+
+
+def last_error(log: Path) -> str:
+    """The line of a log that says why a run failed: its last error, without mim's own about the process."""
+    lines = [line for line in log.read_text().splitlines() if line.strip()] or ['no output']
+    errors = [
+        line for line in lines if re.match(r'[\w.]*(Error|Exception)\b', line) and 'CalledProcessError' not in line
+    ]
+    return (errors or lines)[-1]
 
 
 def write(path: Path, text: str) -> None:
@@ -378,8 +386,8 @@ def main() -> int:
     folder = root / (args.folder.resolve().relative_to(ROOT / 'configs').with_suffix(''))
     if rows:
         write_tables(rows, folder)
-        console.print(Markdown(markdown(rows)))
-        console.print(f'{folder}/table.md, {folder}/table.csv')
+        console.print(markdown(rows), soft_wrap=True, highlight=False)
+        console.print(f'{folder}/table.md, {folder}/table.csv', soft_wrap=True)
     return 1 if bench.failures else 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -20,6 +21,9 @@ class VocabularyHook(Hook):
     A label is only a number; its name comes from the dataset in training and from the model in the loss. If their
     orders differ, training runs and learns wrong names. The model needs ``vocabulary`` (a ``Vocabulary``) and
     ``set_test_classes(names)``.
+
+    Evaluated data whose ``metainfo`` has no ``unseen_classes``, or None, is split by name: a class is seen if the
+    model was trained on its name.
     """
 
     def __init__(self) -> None:
@@ -64,16 +68,20 @@ class VocabularyHook(Hook):
 
     def before_val(self, runner: Runner) -> None:
         """Give the model the classes of the validation data."""
-        self._set_classes(runner, runner.val_dataloader.dataset)
+        self._set_classes(runner, runner.val_dataloader.dataset, runner.val_evaluator)
 
     def before_test(self, runner: Runner) -> None:
         """Give the model the classes of the test data."""
-        self._set_classes(runner, runner.test_dataloader.dataset)
+        self._set_classes(runner, runner.test_dataloader.dataset, runner.test_evaluator)
 
-    def _set_classes(self, runner: Runner, dataset: Any) -> None:
-        vocabulary = Vocabulary.from_metainfo(_metainfo(dataset))
+    def _set_classes(self, runner: Runner, dataset: Any, evaluator: Evaluator) -> None:
+        metainfo = _metainfo(dataset)
         model = _model(runner)
         trained = set(model.vocabulary.seen_classes)
+        if metainfo.get('unseen_classes') is None:  # other data: what the training did not name is unseen
+            metainfo = {**metainfo, 'unseen_classes': [name for name in metainfo['classes'] if name not in trained]}
+            evaluator.dataset_meta = metainfo
+        vocabulary = Vocabulary.from_metainfo(metainfo)
         called_seen = [name for name in vocabulary.seen_classes if name not in trained]
         called_unseen = [name for name in vocabulary.unseen_classes if name in trained]
         if (called_seen or called_unseen) and vocabulary.classes not in self._warned:

@@ -36,6 +36,8 @@ def make_runner(dataset, **cfg):
         train_dataloader=loader,
         val_dataloader=loader,
         test_dataloader=loader,
+        val_evaluator=SimpleNamespace(dataset_meta=getattr(dataset, 'metainfo', None)),
+        test_evaluator=SimpleNamespace(dataset_meta=getattr(dataset, 'metainfo', None)),
         logger=SimpleNamespace(warning=lines.append),
         lines=lines,
     )
@@ -84,6 +86,14 @@ def test_another_split_is_said_once(hook):
     assert len(runner.lines) == 1
     assert '1 class(es) seen that were never trained (bear)' in runner.lines[0]
     assert '1 unseen that were (fox)' in runner.lines[0]
+
+
+@pytest.mark.parametrize('metainfo', [{}, {'unseen_classes': None}])
+def test_data_without_a_split_is_split_by_what_was_trained(hook, metainfo):
+    runner = make_runner(make_dataset(['cat', 'bear', 'owl'], **metainfo))
+    hook.before_test(runner)
+    assert runner.test_evaluator.dataset_meta['unseen_classes'] == ['bear', 'owl'] and not runner.lines
+    assert runner.val_evaluator.dataset_meta.get('unseen_classes') is None
 
 
 def test_data_without_names_is_refused(hook):

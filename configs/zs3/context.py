@@ -1,0 +1,5 @@
+# Strict zero-shot on Context: only the unseen classes are there to choose from, and seen pixels are ignored.
+_base_ = ['../alignzeg_context.py']
+trained_by = 'configs/alignzeg_context.py'
+val_dataloader = dict(dataset=dict(metainfo=dict(classes={{_base_.unseen_classes}})))
+test_dataloader = dict(dataset=dict(metainfo=dict(classes={{_base_.unseen_classes}})))

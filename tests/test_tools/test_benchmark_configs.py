@@ -1,0 +1,150 @@
+"""The runner of config folders: what it plans, what its tables say, and a real run with a sweep."""
+
+import csv
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / 'tools/benchmark_configs.py'
+TABLE4 = ROOT / 'configs/ablations/patterns/table4'
+SWEEP = ROOT / 'configs/ablations/patterns/sweeps/background_at_test.py'
+SMALL = [
+    'train_cfg.max_iters=2',
+    'train_cfg.val_interval=9',
+    'test_dataloader.dataset.length=2',
+    'default_hooks.checkpoint.interval=2',
+]
+
+
+@pytest.fixture(scope='module')
+def bench():
+    spec = importlib.util.spec_from_file_location('benchmark_configs', SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_rows_that_share_a_training_train_once(bench, tmp_path):
+    trials = bench.plan(TABLE4, [0, 1], tmp_path, {})
+    assert [trial.row for trial in trials[::2]] == [
+        'baseline',
+        'baseline_pbc',
+        'baseline_pbc_mrpe',
+        'baseline_pbc_mrpe_fes',
+        'full',
+    ]
+    full = trials[-1]
+    assert full.train.config == Path('configs/alignzeg_patterns.py') and full.test.config.stem == 'full'
+    assert full.train.work_dir == tmp_path / 'alignzeg_patterns/seed1'
+    assert dict(full.train.options) == dict(full.test.options) == {'randomness.seed': 1}
+    gamma = bench.plan(TABLE4.parent / 'sweeps/gamma.py', [1], tmp_path, {})
+    assert {trial.train for trial in gamma} == {full.train}
+    assert [dict(trial.test.options)['model.bias_correction.gamma'] for trial in gamma][::9] == [0.1, 1.0]
+
+
+def test_a_sweep_of_training_trains_every_value(bench, tmp_path):
+    trials = bench.plan(TABLE4.parent / 'sweeps/lambda3.py', [0], tmp_path, {})
+    assert [trial.train.load().model.feature_expansion.loss_weight for trial in trials] == [0.1, 0.01, 0.001, 0.0001]
+    assert len({trial.train.work_dir for trial in trials}) == 4
+    assert trials[1].row == 'lambda3 loss_weight=0.01'
+
+
+def write_result(trial, **scores):
+    trial.test.work_dir.mkdir(parents=True)
+    (trial.test.work_dir / 'result.json').write_text(json.dumps({'scores': scores}))
+
+
+def test_tables_by_hand(bench, tmp_path):
+    trials = bench.plan(TABLE4, [0, 1, 2], tmp_path, {})
+    for trial, score in zip(trials[:3], (10.0, 11.0, 15.0), strict=True):
+        write_result(trial, pAcc=score, hIoU=2 * score)
+    write_result(trials[3], pAcc=50.0)
+    paper = {str(trials[0].config): {'where': 'Table 4', 'pAcc': 94.1, 'hIoU': 81.4}}
+    rows = bench.table_rows(trials, paper)
+    assert [row['seeds'] for row in rows] == [3, 1]
+    assert rows[0]['pAcc_mean'] == 12 and rows[0]['pAcc_std'] == pytest.approx(7**0.5)  # (4 + 1 + 9) / 2
+    assert rows[0]['hIoU_std'] == pytest.approx(2 * 7**0.5) and 'pAcc_std' not in rows[1]
+    assert bench.markdown(rows).splitlines() == [
+        '| config | seeds | pAcc | hIoU | paper: pAcc | paper: hIoU | paper: where |',
+        '| --- | --- | --- | --- | --- | --- | --- |',
+        '| `baseline` | 3 | 12.0 ± 2.6 | 24.0 ± 5.3 | 94.1 | 81.4 | Table 4 |',
+        '| `baseline_pbc` | 1 | 50.0 | - | - | - | - |',
+    ]
+    bench.write_tables(rows, tmp_path)
+    with (tmp_path / 'table.csv').open() as file:
+        lines = list(csv.DictReader(file))
+    assert float(lines[0]['hIoU_mean']) == 24 and lines[1]['hIoU_mean'] == '' and lines[0]['paper_hIoU'] == '81.4'
+    assert "the paper's own figures" in (tmp_path / 'table.md').read_text().replace('are the', 'the')
+
+
+def test_a_row_of_the_paper_is_a_config_that_exists(bench):
+    import yaml
+
+    paper = yaml.safe_load(bench.PAPER.read_text())
+    for path, row in paper.items():
+        assert (ROOT / path).is_file(), path
+        assert {'where'} < set(row) <= {'where', *bench.KEYS}
+        if 'hIoU' in row:
+            seen, unseen = row['mIoU_seen'], row['mIoU_unseen']
+            assert row['hIoU'] == pytest.approx(2 * seen * unseen / (seen + unseen), abs=0.15)  # rounded thrice
+
+
+def test_gpus_are_shared_out(bench, monkeypatch):
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    monkeypatch.setattr(bench.torch.cuda, 'device_count', lambda: 5)
+    assert bench.device_groups(None, 2) == [['0', '1'], ['2', '3']]
+    assert bench.device_groups(1, 1) == [['0']]
+    with pytest.raises(ValueError, match=r'3 job\(s\) with 2 GPU\(s\) each .* torch sees 5'):
+        bench.device_groups(3, 2)
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,7')
+    monkeypatch.setattr(bench.torch.cuda, 'device_count', lambda: 2)
+    assert bench.device_groups(None, 1) == [['4'], ['7']]
+    monkeypatch.setattr(bench.torch.cuda, 'device_count', lambda: 0)
+    assert bench.device_groups(2, 1) == [[], []]
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ("trained_by = 'configs/no.py'", '`trained_by` names configs/no.py'),
+        ("sweep = dict(key='a')", '`sweep` must be'),
+    ],
+)
+def test_configs_that_cannot_be_planned(bench, tmp_path, monkeypatch, text, message):
+    monkeypatch.setattr(bench, 'ROOT', tmp_path)
+    (tmp_path / 'configs').mkdir()
+    (tmp_path / 'configs/a.py').write_text(text)
+    with pytest.raises((FileNotFoundError, ValueError), match=message):
+        bench.plan(tmp_path / 'configs', [0], tmp_path, {})
+
+
+def run(work_dir, *options):
+    return subprocess.run(
+        [sys.executable, SCRIPT, SWEEP, '--work-dir', work_dir, '--cfg-options', *SMALL, *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_real_run_is_not_repeated_and_not_mixed(tmp_path):
+    first = run(tmp_path)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert (tmp_path / 'alignzeg_patterns/seed0/iter_2.pth').is_file()
+    table = (tmp_path / 'ablations/patterns/sweeps/background_at_test/table.md').read_text()
+    assert table.count('| `background_at_test background_at_test=') == 2 and 'hIoU' in table
+    results = list(tmp_path.rglob('result.json'))
+    times = {path: path.stat().st_mtime_ns for path in results}
+    assert len(results) == 2 and run(tmp_path).returncode == 0
+    assert times == {path: path.stat().st_mtime_ns for path in results}
+
+    other = run(tmp_path, 'model.num_points=7')
+    assert other.returncode == 2 and 'was made with another version of' in other.stdout
+    broken = run(tmp_path / 'broken', 'model.templates=nonsense')
+    assert broken.returncode == 1 and "Unknown template set 'nonsense'" in broken.stdout.replace('\n', ' ')
