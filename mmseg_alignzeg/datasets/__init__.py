@@ -1,5 +1,12 @@
 """Datasets of the plugin."""
 
+from .checked import (
+    CheckedADE20KDataset,
+    CheckedCOCOStuffDataset,
+    CheckedFiles,
+    CheckedPascalContextDataset59,
+    CheckedPascalVOCDataset,
+)
 from .folders import FoldersDataset
 from .large_vocabulary import ADE20KFullDataset, PascalContext459Dataset, original_labels
 from .loading import DropUnlabelled, LoadWideAnnotations
@@ -7,6 +14,11 @@ from .patterns import LoadPatternsScene, PatternsDataset, draw_scene
 
 __all__ = [
     'ADE20KFullDataset',
+    'CheckedADE20KDataset',
+    'CheckedCOCOStuffDataset',
+    'CheckedFiles',
+    'CheckedPascalContextDataset59',
+    'CheckedPascalVOCDataset',
     'DropUnlabelled',
     'FoldersDataset',
     'LoadPatternsScene',

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from ..vocabulary import Vocabulary
+from .checked import CheckedFiles
 
 
 @DATASETS.register_module()
-class FoldersDataset(BaseSegDataset):
+class FoldersDataset(CheckedFiles):
     """Images and label maps of equal names in two folders, with the names of the labels given by config.
 
     ``BaseSegDataset`` knows no names of its own, so that ``metainfo.classes`` only renames its labels 0, 1, 2, …:
@@ -23,11 +23,15 @@ class FoldersDataset(BaseSegDataset):
         label_classes: Names of the label values 0, 1, 2, … in the files.
         ignored_labels: Further label values in the files that mean "no label", besides 255.
         metainfo: ``classes``, a subset of ``label_classes`` (default: all), and ``unseen_classes`` (default: none).
-        **kwargs: As ``BaseSegDataset``: ``data_root``, ``data_prefix``, ``img_suffix``, ``seg_map_suffix``, …
+        **kwargs: As ``BaseSegDataset``: ``data_root``, ``data_prefix``, ``img_suffix``, ``seg_map_suffix``, …; and
+            ``check_files`` and ``prepare_command`` of :class:`CheckedFiles`, which looks at the files.
 
     Raises:
+        FileNotFoundError, ValueError: As :class:`CheckedFiles`.
         ValueError: If names are empty, repeated or unknown, or an ignored label has a name.
     """
+
+    guide = "README.md, 'A dataset of your own'"
 
     def __init__(
         self,

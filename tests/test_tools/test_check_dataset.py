@@ -1,0 +1,212 @@
+"""The check of a config's data: whole splits with shares counted by hand, and the command as a user types it."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmseg.registry import DATASETS
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+PIPELINE = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+NAMES = ['sky', 'road', 'car']
+
+
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location('check_dataset', ROOT / 'tools/check_dataset.py')
+    module = sys.modules['check_dataset'] = importlib.util.module_from_spec(spec)  # workers look for it by name
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules['check_dataset']
+
+
+def write(root, count=4, values=((0, 0, 1), (2, 255, 255))):
+    """Images 0.jpg … with equal label maps of six pixels."""
+    for folder in ('images', 'labels'):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        Image.new('RGB', (3, 2)).save(root / f'images/{i}.jpg')
+        Image.fromarray(np.array(values, dtype=np.uint8)).save(root / f'labels/{i}.png')
+    return root
+
+
+def folders(root, **kwargs):
+    prefix = dict(img_path='images', seg_map_path='labels')
+    cfg = dict(type='FoldersDataset', data_root=str(root), data_prefix=prefix, label_classes=NAMES, pipeline=PIPELINE)
+    return {**cfg, **kwargs}
+
+
+def check(tool, cfg, **kwargs):
+    return tool.check_split(tool.build('train', cfg), **kwargs)
+
+
+def test_shares_of_a_split(tool, tmp_path):
+    write(tmp_path, 3)
+    write(tmp_path / 'more', 1, values=((255, 1, 255), (255, 255, 255)))
+    cfg = dict(type='ConcatDataset', datasets=[folders(tmp_path), folders(tmp_path / 'more')])
+    report = check(tool, dict(type='RepeatDataset', dataset=cfg, times=5), expected=4, seen_classes=NAMES)
+    assert (report.images, report.checked, report.problems, report.notes) == (4, 4, [], [])
+    # Thrice sky 2, road 1, car 1, and once road 1: 13 labelled pixels of 24.
+    assert report.pixels == {'sky': 6, 'road': 4, 'car': 3} and report.ignored == 11
+    assert report.shares == pytest.approx({'sky': 600 / 13, 'road': 400 / 13, 'car': 300 / 13})
+
+
+def test_a_subset_names_absent_classes_and_blank_images(tool, tmp_path):
+    write(tmp_path, 3, values=((0, 0, 1),) * 2)
+    write(tmp_path, 1, values=((1, 1, 1),) * 2)
+    report = check(tool, folders(tmp_path, metainfo=dict(classes=['sky', 'car'])), seen_classes=['sky', 'car'])
+    assert report.problems == [] and report.absent == ['car'] and report.unlabelled == 1
+    assert report.shares == {'sky': 100, 'car': 0} and report.ignored == 10
+
+
+def test_missing_files_are_listed_and_the_rest_is_checked(tool, tmp_path):
+    write(tmp_path)
+    (tmp_path / 'labels/2.png').unlink()
+    (tmp_path / 'images/0.jpg').unlink()
+    report = check(tool, folders(tmp_path), expected=4)
+    count, missing = map(str, report.problems)
+    assert (
+        count == f'{tmp_path}/images: 3 images where the config expects 4: complete them, or correct `expected_images`'
+    )
+    assert missing == f'{tmp_path}/labels/2.png: this file is missing: complete the data set'
+    assert report.checked == 2 and 'labels: 1 label maps have no image, first: 0.png' in str(report.notes[0])
+
+
+def test_faults_of_a_list(tool, tmp_path):
+    write(tmp_path)
+    (tmp_path / 'list.txt').write_text('0\n1\n0\n7\n')
+    report = check(tool, folders(tmp_path, ann_file='list.txt'))
+    assert [problem.kind for problem in report.problems] == ['list', 'missing', 'missing']
+    assert "list.txt: 1 name(s) stand in it more than once, first: '0': remove" in str(report.problems[0])
+    assert report.notes[0].kind == 'repeated' and report.checked == 3
+
+
+def test_processes_agree_with_one(tool, tmp_path):
+    write(tmp_path, 40)
+    Image.new('L', (2, 2)).save(tmp_path / 'labels/20.png')
+    (tmp_path / 'images/35.jpg').write_bytes(b'')
+    one, two = (check(tool, folders(tmp_path), workers=workers) for workers in (1, 2))
+    assert one == two and [problem.kind for problem in one.problems] == ['size', 'unreadable']
+    assert check(tool, folders(tmp_path), limit=5).checked == 5
+
+
+def test_unseen_labels_in_training(tool, tmp_path):
+    report = check(tool, folders(write(tmp_path)), seen_classes=['sky', 'road'])
+    assert [problem.kind for problem in report.problems] == ['unseen', 'names']
+    assert "0.png: 4 pixels of 'car', no seen class, reach training" in str(report.problems[0])
+
+
+def test_voc_with_background_and_border(tool, tmp_path):
+    write(tmp_path, 2, values=((0, 15, 15), (20, 255, 255)))
+    (tmp_path / 'train.txt').write_text('0\n1\n')
+    voc = folders(tmp_path, type='CheckedPascalVOCDataset', ann_file='train.txt')
+    del voc['label_classes']
+    classes = list(Config.fromfile(ROOT / 'configs/_base_/datasets/voc_15_5.py').seen_classes)
+    report = check(tool, {**voc, 'metainfo': dict(classes=classes)}, expected=2, seen_classes=classes)
+    assert report.problems == [] and report.pixels == {'person': 4} and report.ignored == 8
+
+
+def test_data_without_labels(tool, tmp_path):
+    write(tmp_path)
+    report = check(tool, folders(tmp_path, pipeline=PIPELINE[:1], data_prefix=dict(img_path='images'), test_mode=True))
+    assert report.problems == [] and report.checked == 4 and report.shares == {}
+    assert 'the pipeline loads no labels' in str(report.notes[0])
+
+
+def test_problems_of_one_kind_share_a_line(tool):
+    problems = [tool.Problem('size', f'{i}.png', 'is small', 'enlarge') for i in range(1200)]
+    lines = tool.problem_lines([*problems, tool.Problem('list', 'list.txt', 'is empty', 'fill it')])
+    assert lines[0] == '0.png: is small: enlarge' and lines[-1] == 'list.txt: is empty: fill it'
+    assert lines[4] == '4.png: is small: enlarge (and 1,195 more like this)' and len(lines) == 6
+
+
+CONFIG = """
+classes = {names}
+data = dict(
+    type='FoldersDataset', data_root={root!r}, data_prefix=dict(img_path='images', seg_map_path='labels'),
+    label_classes=classes, pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')],
+)
+model = dict(classes=classes, unseen_classes=['car'])
+train_dataloader = dict(dataset=dict(data, ann_file='train.txt', metainfo=dict(classes=['sky', 'road'])))
+val_dataloader = dict(dataset=dict(data, ann_file='val.txt', metainfo=dict(unseen_classes=['car'])))
+test_dataloader = val_dataloader
+expected_images = dict(train=3, val=1, test=1)
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A config with three images to train on and one to validate and test on."""
+    write(tmp_path / 'data')
+    (tmp_path / 'data/train.txt').write_text('0\n1\n2\n')
+    (tmp_path / 'data/val.txt').write_text('3\n')
+    path = tmp_path / 'config.py'
+    path.write_text(CONFIG.format(names=NAMES, root=str(tmp_path / 'data')))
+    return path
+
+
+def test_a_clean_config(tool, config, tmp_path, capsys):
+    assert tool.main([str(config), '--workers', '1', '--json', str(tmp_path / 'out/report.json')]) == 0
+    out = capsys.readouterr().out
+    assert 'No problem found.' in out and out.count('val, test') == 2
+    found = json.loads((tmp_path / 'out/report.json').read_text())
+    assert set(found) == {'train', 'val', 'test'} and found['val'] == found['test']
+    assert found['train']['pixel_share'] == pytest.approx({'sky': 200 / 3, 'road': 100 / 3})
+    assert found['val']['pixel_share'] == {'sky': 50, 'road': 25, 'car': 25}
+    assert (found['train']['ignored'], found['train']['expected'], found['train']['absent']) == (9, 3, [])
+
+
+def test_a_config_with_problems(tool, config, tmp_path, capsys):
+    write(tmp_path / 'data', 4, values=((1, 2, 3), (3, 255, 255)))
+    (tmp_path / 'data/val.txt').write_text('3\n0\n')
+    assert tool.main([str(config), '--workers', '1']) == 1
+    out = capsys.readouterr().out.splitlines()
+    lines = [line for line in out if line.startswith(('train: problem', 'val, test: problem'))]
+    assert (
+        'off by one: set `reduce_zero_label=True`' in lines[0]
+        and '0.jpg: 1 training image(s), first this one, are also in val, test' in lines[1]
+    )
+    assert 'val.txt: 2 images where the config expects 1' in lines[2] and 'off by one' in lines[3]
+    assert len(lines) == 4 and out[-1] == '4 problem(s) found.'
+
+
+def test_what_cannot_run(tool, config, tmp_path, capsys):
+    def refusal(*arguments):
+        assert tool.main(list(map(str, arguments))) == 2
+        return capsys.readouterr().err
+
+    assert 'no.py cannot be read: ' in refusal('no.py')
+    text = config.read_text()
+    config.write_text(text + '\ntest_dataloader = None\n')
+    assert 'has no data for: test.' in refusal(config, '--split', 'test')
+    text = text.replace(str(tmp_path / 'data'), 'no/such')
+    plain = text.replace('label_classes=classes, ', '')
+    for written in (text, plain.replace('Folders', 'ADE20K'), plain.replace('Folders', 'PascalVOC')):
+        config.write_text(written)
+        line = refusal(config)
+        assert "The train data cannot be built: `data_root='no/such'` is no folder (looked for /" in line
+        assert line.count('\n') == 1
+
+
+def test_the_command_on_the_embedded_world(tmp_path):
+    command = ['tools/check_dataset.py', 'configs/alignzeg_patterns.py', '--limit', '20', '--workers', '2']
+    command += ['--json', str(tmp_path / 'report.json')]
+    environment = {**os.environ, 'PYTHONWARNINGS': 'ignore', 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert 'No problem found.' in done.stdout and 'yellow grid' in done.stdout
+    found = json.loads((tmp_path / 'report.json').read_text())
+    assert [found[split]['images'] for split in ('train', 'val', 'test')] == [20000, 200, 500]
+    scenes = DATASETS.build(Config.fromfile(ROOT / 'configs/alignzeg_patterns.py').val_dataloader.dataset)
+    chosen = [round(i * 199 / 19) for i in range(20)]
+    labels = np.stack([scenes[i]['data_samples'].gt_sem_seg.data.numpy() for i in chosen])
+    shares = np.bincount(labels[labels != 255], minlength=20) / (labels != 255).sum() * 100
+    assert list(found['val']['pixel_share'].values()) == pytest.approx(shares.tolist())
+    assert found['val']['ignored'] == (labels == 255).sum()
