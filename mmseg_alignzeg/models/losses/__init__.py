@@ -3,6 +3,7 @@
 from .background_diversity import BackgroundDiversityLoss, background_diversity
 from .classification import classification_loss
 from .feature_expansion import FeatureExpansionLoss, expand, virtual_logits
+from .jaccard_metric import JaccardMetricLoss, jaccard_mask_loss, jaccard_metric_loss
 from .mask import dice_loss, mask_loss
 from .matching import HungarianMatcher, Match
 
@@ -10,11 +11,14 @@ __all__ = [
     'BackgroundDiversityLoss',
     'FeatureExpansionLoss',
     'HungarianMatcher',
+    'JaccardMetricLoss',
     'Match',
     'background_diversity',
     'classification_loss',
     'dice_loss',
     'expand',
+    'jaccard_mask_loss',
+    'jaccard_metric_loss',
     'mask_loss',
     'virtual_logits',
 ]

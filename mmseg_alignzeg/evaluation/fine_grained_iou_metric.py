@@ -1,0 +1,197 @@
+"""mIoU per data set, image, class and segment, with worst cases, split into seen and unseen classes."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+from mmengine.structures import BaseDataElement
+from mmseg.registry import METRICS
+from prettytable import PrettyTable
+from torch import Tensor
+
+from ..vocabulary import Vocabulary, abridged
+from .fine_grained_iou import ImageScores, check_worst_q, fine_grained_iou, image_means, image_scores
+from .zero_shot_iou_metric import _label_map
+
+
+@METRICS.register_module()
+class FineGrainedIoUMetric(BaseMetric):
+    """The fine-grained IoU of "Revisiting Evaluation Metrics for Semantic Segmentation" (arXiv 2310.19252), in percent.
+
+    ========== =======================================================================================================
+    ``mIoU_D`` Pixels summed over the data set, IoU per class, mean over classes; ``mIoU`` of ``ZeroShotIoUMetric``.
+    ``mIoU_I`` Per image the mean over the classes in its ground truth, then the mean over images.
+    ``mIoU_C`` Per class the mean over the images whose ground truth holds it, then the mean over classes.
+    ``mIoU_K`` Per class the mean over its ground-truth segments in all images, then the mean over classes.
+    ========== =======================================================================================================
+
+    I, C and K also have worst cases: ``mIoU_I_q5`` looks at the lowest 5% of the images (C: of the images of each
+    class, K: of the segments of each class), at least at one; ``mIoU_I_qbar`` averages q = 10, 20 … 100.
+
+    Every key also comes as ``…_seen``, ``…_unseen`` and ``…_harmonic``, the harmonic mean of the two. For D, C and K
+    the last mean goes over the classes of the group. For I an image counts with the mean over those of its classes
+    that are in the group, and an image without any of them is skipped; so seen and unseen values are means over
+    different images, and ``mIoU_I`` need not lie between them.
+
+    A class that is predicted but absent from the image's ground truth enters none of I, C and K, and images without
+    a labelled pixel are skipped. A key without a value is left out. No label map is kept: one result is one image,
+    because MMEngine drops the images that a distributed sampler repeats by counting results.
+
+    The split is read from ``dataset_meta`` (``classes`` and ``unseen_classes``). With instance maps in the samples
+    (``gt_instance_map``) every instance of a thing class is a segment of ``mIoU_K``; without them every class of an
+    image is one, which makes ``mIoU_K`` equal to ``mIoU_C``.
+
+    Args:
+        ignore_index: True label that is not evaluated.
+        worst_q: Percentages q of the worst cases, each in (0, 100].
+        thing_classes: Names of the classes with instances; ``dataset_meta['thing_classes']`` by default.
+        num_worst: How many of the worst images are logged and listed.
+        collect_device: ``'cpu'`` or ``'gpu'``, how results of several processes meet.
+        prefix: Put before every key as ``prefix/``; none by default.
+        collect_dir: Folder that all processes see, for ``collect_device='cpu'``; a temporary one by default.
+        output_dir: Where to write ``image_scores.png``, a histogram of the images' scores, and ``worst_images.csv``,
+            if anywhere; `mim test --out` sets it.
+        keep_results: False writes nothing in spite of ``output_dir``, as in mmseg's ``IoUMetric``.
+
+    Raises:
+        ValueError: On a q outside (0, 100].
+    """
+
+    default_prefix = ''  # not None, which MMEngine would warn about
+
+    def __init__(
+        self,
+        ignore_index: int = 255,
+        worst_q: Sequence[float] = (1, 5),
+        thing_classes: Sequence[str] | None = None,
+        num_worst: int = 10,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+        output_dir: str | None = None,
+        keep_results: bool = True,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        check_worst_q(worst_q)
+        self.ignore_index = ignore_index
+        self.worst_q = tuple(worst_q)
+        self.thing_classes = thing_classes
+        self.num_worst = num_worst
+        self.output_dir = Path(output_dir) if output_dir and keep_results else None
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Classes and unseen classes of the evaluated dataset."""
+        if self.dataset_meta is None:
+            raise ValueError('`dataset_meta` is not set: give the metric a dict with `classes` and `unseen_classes`.')
+        return Vocabulary.from_metainfo(self.dataset_meta)
+
+    @property
+    def thing_mask(self) -> Tensor:
+        """bool (C,), True for classes that have instances."""
+        classes, names = self.vocabulary.classes, self.thing_classes
+        if names is None:
+            names = (self.dataset_meta or {}).get('thing_classes') or ()
+        foreign = [name for name in names if name not in classes]
+        if foreign:
+            raise ValueError(
+                f'`thing_classes` names {foreign}, which are not among the {len(classes)} classes '
+                f'({abridged(classes)}): use the exact names of `classes`.'
+            )
+        return _mask(classes, names)
+
+    def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any] | BaseDataElement]) -> None:
+        """Score the images of one batch.
+
+        Args:
+            data_batch: Not used.
+            data_samples: ``SegDataSample`` objects or dicts with ``pred_sem_seg`` and ``gt_sem_seg``, whose ``data``
+                are integer label maps (1, H, W) or (H, W), and perhaps ``gt_instance_map`` with instance numbers of
+                the same size, 0 for none.
+
+        Raises:
+            ValueError: On a sample without labels or that :func:`image_scores` refuses; names the image.
+        """
+        num_classes, thing_mask = len(self.vocabulary.classes), self.thing_mask
+        for sample in data_samples:
+            fields = sample.to_dict() if isinstance(sample, BaseDataElement) else sample
+            path = str(fields.get('img_path') or '')
+            try:
+                pred, gt = (_label_map(fields, key) for key in ('pred_sem_seg', 'gt_sem_seg'))
+                has_instances = fields.get('gt_instance_map') is not None
+                instances = _label_map(fields, 'gt_instance_map') if has_instances else None
+                scores = image_scores(pred, gt, num_classes, self.ignore_index, instances, thing_mask, path)
+            except ValueError as error:
+                raise ValueError(f'{path or "Sample without `img_path`"}: {error}') from None
+            if has_instances and not thing_mask.any():
+                warnings.warn(
+                    'The samples have instance maps but no thing class is named, so each class is one segment of '
+                    "`mIoU_K`: give `thing_classes` to the metric or to the dataset's `metainfo`.",
+                    stacklevel=2,
+                )
+            self.results.append(scores)
+
+    def compute_metrics(self, results: list[ImageScores]) -> dict[str, float]:
+        """Derive all measures; logs them as a table, then the worst images."""
+        vocabulary = self.vocabulary
+        unseen_mask = _mask(vocabulary.classes, vocabulary.unseen_classes)
+        measures = fine_grained_iou(results, unseen_mask, self.worst_q)
+        print_log(f'fine-grained results:\n{_measure_table(measures)}', logger='current')
+        scores = 100 * image_means(results, torch.ones_like(unseen_mask))
+        worst = _worst_images(scores, results, self.num_worst)
+        if worst:
+            lines = '\n'.join(f'{score:6.2f}  {name}' for score, name in worst)
+            print_log(f'images with the lowest mean IoU over their classes:\n{lines}', logger='current')
+        scores = scores[~scores.isnan()]
+        if self.output_dir is not None and len(scores):
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            _draw_histogram(scores, self.output_dir / 'image_scores.png')
+            with open(self.output_dir / 'worst_images.csv', 'w', encoding='utf-8', newline='') as file:
+                csv.writer(file).writerows([('mIoU_I', 'image'), *worst])
+        return measures
+
+
+def _mask(classes: Sequence[str], names: Sequence[str]) -> Tensor:
+    """bool (C,), True for the classes that are named."""
+    return torch.tensor([name in names for name in classes])
+
+
+def _worst_images(scores: Tensor, images: Sequence[ImageScores], number: int) -> list[tuple[float, str]]:
+    """Score and path (or position, without a path) of the images with the lowest of the scores (N,), NaN left out."""
+    numbered = [(score, i) for i, score in enumerate(scores.tolist()) if score == score]
+    return [(score, images[i].path or f'image {i}') for score, i in sorted(numbered)[:number]]
+
+
+def _measure_table(measures: Mapping[str, float]) -> str:
+    """One line per measure with its groups in columns, ``-`` where there is no value."""
+    groups = {'All': '', 'Seen': '_seen', 'Unseen': '_unseen', 'Harmonic': '_harmonic'}
+    table = PrettyTable(['Measure', *groups])
+    table.align['Measure'] = 'l'
+    for key in measures:
+        if not key.endswith(tuple(suffix for suffix in groups.values() if suffix)):
+            values = [measures.get(key + suffix) for suffix in groups.values()]
+            table.add_row([key, *('-' if value is None else f'{value:.2f}' for value in values)])
+    return table.get_string()
+
+
+def _draw_histogram(scores: Tensor, path: Path) -> None:
+    """Write how many images have which score, percents (n,), as a PNG."""
+    figure = Figure(figsize=(6.0, 3.6), dpi=110)
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    axis.hist(scores.numpy(), bins=20, range=(0, 100))
+    mean = scores.mean().item()
+    axis.axvline(mean, color='black', linestyle='--', label=f'mean {mean:.2f}')
+    axis.set(xlim=(0, 100), xlabel='mean IoU over the classes of an image (%)', ylabel='images')
+    axis.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path)
