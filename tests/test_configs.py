@@ -1,20 +1,29 @@
 """Every shipped config builds, trains a step and predicts; every split is what the paper says."""
 
+import copy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import PixelData
 from mmseg.datasets import COCOStuffDataset, PascalContextDataset59, PascalVOCDataset
-from mmseg.registry import DATASETS, MODELS, TRANSFORMS
+from mmseg.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 from mmseg.structures import SegDataSample
 from PIL import Image
 
+from mmseg_alignzeg.datasets.large_vocabulary import LargeVocabularyDataset
+from mmseg_alignzeg.vocabulary import Vocabulary
+
 CONFIGS = sorted(str(path) for path in Path('configs').glob('alignzeg_*.py'))
 FULL_SIZE = [path for path in CONFIGS if 'patterns' not in path]
+
+
+EVERY = sorted(str(path) for path in Path('configs').rglob('*.py') if '_base_' not in path.parts)
 
 
 def random_clip(path):
@@ -22,6 +31,85 @@ def random_clip(path):
     cfg.model.clip.pretrained = None
     cfg.model.templates = 'single'  # the text tower of ViT-B/16 takes a while on a CPU
     return cfg
+
+
+@cache
+def builds(model):
+    """Build a model from its config in text form; many configs share one."""
+    return MODELS.build(Config.fromstring(model, '.py').model) is not None
+
+
+def values_of(cfg):
+    """A config once, or once per value of its sweep."""
+    sweep = cfg.get('sweep')
+    for value in sweep['values'] if sweep else [None]:
+        each = Config(copy.deepcopy(cfg.to_dict()))
+        if sweep:
+            each.merge_from_dict({sweep['key']: value})
+        yield each
+
+
+@pytest.mark.parametrize('path', EVERY)
+def test_every_config_builds(path):
+    cfg = random_clip(path)
+    assert Path(cfg.get('trained_by', path)).is_file()
+    for each in values_of(cfg):
+        if 'patterns' in path or each.model == cfg.model:  # sweeps of the datasets have the same keys
+            assert builds(Config(dict(model=each.model.to_dict())).pretty_text)
+    loaders = [cfg[f'{split}_dataloader'].dataset for split in ('train', 'val', 'test')]
+    for dataset in (part for loader in loaders for part in loader.get('datasets', [loader])):
+        names = dataset.metainfo.get('classes') or DATASETS.get(dataset.type).METAINFO['classes']
+        Vocabulary(names, dataset.metainfo.unseen_classes or ())
+        assert len(Compose(dataset.pipeline).transforms) >= 2
+        wide = issubclass(DATASETS.get(dataset.type), LargeVocabularyDataset)
+        assert any(step.type == 'LoadWideAnnotations' for step in dataset.pipeline) == wide
+    metric = METRICS.build(cfg.test_evaluator)
+    assert metric.ignore_index == (65535 if wide else 255)
+
+
+@pytest.mark.parametrize('path', [path for path in EVERY if 'ablations' in path])
+def test_ablations_are_small(path):
+    assert len(Path(path).read_text().splitlines()) <= 20
+
+
+@pytest.mark.parametrize('path', [path for path in EVERY if 'ablations' in path and 'sweeps' not in path])
+def test_ablations_differ_from_the_method_in_the_model_alone(path):
+    cfg = Config.fromfile(path)
+    method = Config.fromfile(f'configs/alignzeg_{Path(path).parts[2]}.py')
+    different = {key for key in cfg.keys() | method.keys() if cfg.get(key) != method.get(key)}
+    assert different <= {'model', 'trained_by'}
+
+
+def test_table_4_adds_one_part_at_a_time():
+    for name in ('voc', 'coco', 'patterns'):
+        rows = ('baseline', 'baseline_pbc', 'baseline_pbc_mrpe', 'baseline_pbc_mrpe_fes', 'full')
+        models = [Config.fromfile(f'configs/ablations/{name}/table4/{row}.py').model for row in rows]
+        added = [{key for key in a if a[key] != b.get(key)} for a, b in zip(models, models[1:], strict=False)]
+        expected = [{'class_indicator', 'bias_correction'}, {'decode_head'}, {'feature_expansion'}]
+        assert added == [*expected, {'semantic_head', 'background_diversity'}]
+        assert models[-1] == Config.fromfile(f'configs/alignzeg_{name}.py').model
+
+
+@pytest.mark.parametrize('name', ['voc', 'coco', 'context', 'patterns'])
+def test_strict_setting_has_unseen_classes_only(name):
+    cfg, trained = Config.fromfile(f'configs/zs3/{name}.py'), Config.fromfile(f'configs/alignzeg_{name}.py')
+    metainfo = cfg.test_dataloader.dataset.metainfo
+    assert metainfo.classes == metainfo.unseen_classes == trained.unseen_classes
+    assert cfg.model == trained.model and cfg.train_dataloader == trained.train_dataloader
+    dataset_type = DATASETS.get(cfg.test_dataloader.dataset.type)
+    kept = {new for new in dataset_type.get_label_map(metainfo.classes).values() if new != 255}
+    assert kept == set(range(len(trained.unseen_classes)))
+
+
+def test_cross_dataset_names():
+    coco = Config.fromfile('configs/cross_dataset/alignzeg_coco171.py')
+    assert len(coco.train_dataloader.dataset.metainfo.classes) == 171 and coco.model.unseen_classes == []
+    voc = Config.fromfile('configs/cross_dataset/voc20.py').test_dataloader.dataset.metainfo.classes
+    assert voc == Config.fromfile('configs/_base_/datasets/voc_15_5.py').classes
+    for name, count in dict(ade150=150, ade847=847, context59=59, context459=459).items():
+        cfg = Config.fromfile(f'configs/cross_dataset/{name}.py')
+        assert len(DATASETS.get(cfg.test_dataloader.dataset.type).METAINFO['classes']) == count
+        assert cfg.test_dataloader.dataset.metainfo == {'unseen_classes': None}
 
 
 def test_the_contract_names_four_configs():
@@ -152,3 +240,44 @@ def test_no_unseen_label_survives_the_real_pipeline(name, raw_names, tmp_path):
     )
     for raw_name, label in zip(raw_names, loaded['gt_seg_map'][0].tolist(), strict=True):
         assert label == (cfg.seen_classes.index(raw_name) if raw_name in cfg.seen_classes else 255), raw_name
+
+
+RAW_VALUES = {
+    'CheckedPascalVOCDataset': 21,  # with the background
+    'CheckedCOCOStuffDataset': 171,
+    'CheckedPascalContextDataset59': 60,  # with the background
+}
+
+
+def write_pair(part, root):
+    """One image of a dataset's layout, whose label map holds every value of the files, in a square of blocks."""
+    dataset_type, prefix = DATASETS.get(part.type), part.data_prefix
+    suffix = '_labelTrainIds.png' if issubclass(dataset_type, COCOStuffDataset) else '.png'
+    count = RAW_VALUES[part.type]
+    side = int(np.ceil(count**0.5))
+    values = np.resize(np.append(np.arange(count), 255), (side, side)).astype(np.uint8)
+    for folder in (prefix.img_path, prefix.seg_map_path):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values.repeat(16, 0).repeat(16, 1)).save(root / prefix.seg_map_path / f'a{suffix}')
+    Image.new('RGB', (16 * side, 16 * side)).save(root / prefix.img_path / 'a.jpg')
+    if part.get('ann_file'):
+        (root / part.ann_file).parent.mkdir(parents=True, exist_ok=True)
+        (root / part.ann_file).write_text('a\n')
+
+
+@pytest.mark.parametrize('path', [*CONFIGS, 'configs/cross_dataset/alignzeg_coco171.py'])
+def test_training_data_hold_seen_labels_alone(path, tmp_path):
+    """The whole dataset as training builds it: files, label map, resizing, cropping, flipping, packing."""
+    dataset = Config.fromfile(path).train_dataloader.dataset
+    found = set()
+    for i, part in enumerate(dataset.get('datasets', [dataset])):
+        if part.type == 'PatternsDataset':
+            part.length, draws = 60, 1
+        else:
+            write_pair(part, tmp_path / str(i))
+            part.data_root, draws = str(tmp_path / str(i)), 12
+        built = DATASETS.build(part)
+        for index in list(range(len(built))) * draws:
+            found |= set(built[index]['data_samples'].gt_sem_seg.data.unique().tolist())
+    seen = range(len(part.metainfo.classes))
+    assert found == {*seen, 255} and part.metainfo.unseen_classes == []

@@ -1,6 +1,7 @@
 # the validation set of ADE20K, 2,000 images, 150 classes.
 _base_ = ['./alignzeg_coco171.py']
 trained_by = 'configs/cross_dataset/alignzeg_coco171.py'
+expected_images = dict(val=2000, test=2000)
 dataset = dict(
     _delete_=True,
     type='CheckedADE20KDataset',

@@ -1,10 +1,12 @@
 # the same images, 847 classes, 16-bit labels.
 _base_ = ['./alignzeg_coco171.py', '../_base_/datasets/pipeline_640_wide.py']
 trained_by = 'configs/cross_dataset/alignzeg_coco171.py'
+expected_images = dict(val=2000, test=2000)
 dataset = dict(
     _delete_=True,
     type='ADE20KFullDataset',
     data_root='data/ADE20K_2021_17_01',
+    prepare_command='python tools/convert_dataset.py ade847 data/ADE20K_2021_17_01',
     data_prefix=dict(img_path='images_detectron2/validation', seg_map_path='annotations_detectron2/validation'),
     metainfo=dict(unseen_classes=None),  # seen are the names that training had
     pipeline={{_base_.wide_test_pipeline}},

@@ -7,6 +7,7 @@ classes = [
     'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor',
 ]
 # fmt: on
+expected_images = dict(val=1449, test=1449)
 dataset = dict(
     _delete_=True,
     type='CheckedPascalVOCDataset',

@@ -1,4 +1,4 @@
-# COCO-Stuff 164K, 156 seen and 15 unseen classes. 118,287 training images, 5,000 for test.
+# COCO-Stuff 164K, 156 seen and 15 unseen classes.
 _base_ = ['./pipeline_640.py']
 # fmt: off
 classes = [
@@ -27,11 +27,13 @@ unseen_classes = [
 ]
 # fmt: on
 seen_classes = [name for name in classes if name not in unseen_classes]
+expected_images = dict(train=118287, val=5000, test=5000)
 
 train_dataloader = dict(
     dataset=dict(
-        type='COCOStuffDataset',
+        type='CheckedCOCOStuffDataset',
         data_root='data/coco_stuff164k',
+        prepare_command='python tools/convert_dataset.py coco_stuff data/coco_stuff164k',
         data_prefix=dict(img_path='images/train2017', seg_map_path='annotations/train2017'),
         metainfo=dict(classes=seen_classes, unseen_classes=[]),
         pipeline={{_base_.train_pipeline}},
@@ -39,8 +41,9 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     dataset=dict(
-        type='COCOStuffDataset',
+        type='CheckedCOCOStuffDataset',
         data_root='data/coco_stuff164k',
+        prepare_command='python tools/convert_dataset.py coco_stuff data/coco_stuff164k',
         data_prefix=dict(img_path='images/val2017', seg_map_path='annotations/val2017'),
         metainfo=dict(classes=classes, unseen_classes=unseen_classes),
         pipeline={{_base_.test_pipeline}},

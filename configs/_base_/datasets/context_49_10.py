@@ -1,4 +1,4 @@
-# PASCAL Context, 49 seen and 10 unseen classes. 4,996 training images, 5,104 for test.
+# PASCAL Context, 49 seen and 10 unseen classes.
 _base_ = ['./pipeline_640.py']
 # fmt: off
 classes = [
@@ -14,11 +14,14 @@ unseen_classes = [
 ]
 # fmt: on
 seen_classes = [name for name in classes if name not in unseen_classes]
+# The `detail` API has 4,996 and 5,104 images, the original lists two and one more.
+expected_images = dict(train=[4996, 4998], val=[5104, 5105], test=[5104, 5105])
 
 train_dataloader = dict(
     dataset=dict(
-        type='PascalContextDataset59',
+        type='CheckedPascalContextDataset59',
         data_root='data/VOCdevkit/VOC2010',
+        prepare_command='python tools/convert_dataset.py context59 data/VOCdevkit/VOC2010',
         data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassContext'),
         ann_file='ImageSets/SegmentationContext/train.txt',
         metainfo=dict(classes=seen_classes, unseen_classes=[]),
@@ -27,8 +30,9 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     dataset=dict(
-        type='PascalContextDataset59',
+        type='CheckedPascalContextDataset59',
         data_root='data/VOCdevkit/VOC2010',
+        prepare_command='python tools/convert_dataset.py context59 data/VOCdevkit/VOC2010',
         data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassContext'),
         ann_file='ImageSets/SegmentationContext/val.txt',
         metainfo=dict(classes=classes, unseen_classes=unseen_classes),

@@ -1,4 +1,4 @@
-# PASCAL VOC 2012, 15 seen and 5 unseen classes. 10,582 training images (VOC train + SBD), 1,449 for test.
+# PASCAL VOC 2012, 15 seen and 5 unseen classes. Training images are VOC's and SBD's.
 _base_ = ['./pipeline_640.py']
 # fmt: off
 classes = [
@@ -10,13 +10,14 @@ unseen_classes = [
 ]
 # fmt: on
 seen_classes = [name for name in classes if name not in unseen_classes]
+expected_images = dict(train=10582, val=1449, test=1449)
 
 train_dataloader = dict(
     dataset=dict(
         type='ConcatDataset',
         datasets=[
             dict(
-                type='PascalVOCDataset',
+                type='CheckedPascalVOCDataset',
                 data_root='data/VOCdevkit/VOC2012',
                 data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
                 ann_file='ImageSets/Segmentation/train.txt',
@@ -24,10 +25,11 @@ train_dataloader = dict(
                 pipeline={{_base_.train_pipeline}},
             ),
             dict(
-                type='PascalVOCDataset',
+                type='CheckedPascalVOCDataset',
                 data_root='data/VOCdevkit/VOC2012',
                 data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassAug'),
                 ann_file='ImageSets/Segmentation/aug.txt',
+                prepare_command='python tools/convert_dataset.py voc data/VOCdevkit/VOC2012',
                 metainfo=dict(classes=seen_classes, unseen_classes=[]),
                 pipeline={{_base_.train_pipeline}},
             ),
@@ -36,7 +38,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     dataset=dict(
-        type='PascalVOCDataset',
+        type='CheckedPascalVOCDataset',
         data_root='data/VOCdevkit/VOC2012',
         data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
         ann_file='ImageSets/Segmentation/val.txt',
