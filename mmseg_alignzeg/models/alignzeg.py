@@ -22,7 +22,7 @@ from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .clip_vision import CLIPVision
 from .inference import Window, predict_labels, predict_scores, unflip
-from .losses import HungarianMatcher, classification_loss, mask_loss
+from .losses import OVERLAP_LOSSES, HungarianMatcher, classification_loss, mask_loss
 from .text_bank import TextBank
 
 
@@ -64,6 +64,7 @@ class AlignZeg(BaseSegmentor):
         class_weight: λ1 of Eq. (8), for L_ce.
         mask_weight: λ2 of Eq. (8), for both parts of L_mask.
         num_points: Points at which masks are matched and compared.
+        mask_overlap: The part of L_mask beside cross-entropy: 'dice' as in the paper, or 'jaccard' (JML).
         background_weight: Weight of the background class in L_ce (not given in the paper).
         background_at_test: 'share' takes the softmax over C + 1 and drops the background, so that a proposal of
             nothing stays silent (the code of the works cited in section 4.2); 'ignore' takes it over C alone.
@@ -97,6 +98,7 @@ class AlignZeg(BaseSegmentor):
         class_weight: float = 2.0,
         mask_weight: float = 5.0,
         num_points: int = 12544,
+        mask_overlap: str = 'dice',
         background_weight: float = 0.1,
         background_at_test: str = 'share',
         return_scores: bool = False,
@@ -116,6 +118,9 @@ class AlignZeg(BaseSegmentor):
             raise ValueError('`bias_correction` needs the indicator that `class_indicator` trains; the latter is None.')
         if background_at_test not in ('share', 'ignore'):
             raise ValueError(f"background_at_test={background_at_test!r} must be 'share' or 'ignore'.")
+
+        if mask_overlap not in OVERLAP_LOSSES:
+            raise ValueError(f'mask_overlap={mask_overlap!r} must be one of {list(OVERLAP_LOSSES)}.')
 
         vision = dict(clip)
         source = CLIPSource(vision.pop('model_name'), vision.pop('pretrained'))
@@ -148,6 +153,7 @@ class AlignZeg(BaseSegmentor):
         self.class_weight = class_weight
         self.mask_weight = mask_weight
         self.num_points = num_points
+        self.mask_overlap = mask_overlap
         self.background_weight = background_weight
         self.background_at_test = background_at_test
         self.return_scores = return_scores
@@ -225,13 +231,17 @@ class AlignZeg(BaseSegmentor):
         all_labels[images, matched] = labels
         num_masks = torch.tensor(float(len(masks)), device=scores.device)
         all_reduce(num_masks, 'mean')
-        loss_bce, loss_dice = mask_loss(
-            proposals.mask_logits[images, matched], masks, max(num_masks.item(), 1.0), self.num_points
+        loss_bce, loss_overlap = mask_loss(
+            proposals.mask_logits[images, matched],
+            masks,
+            max(num_masks.item(), 1.0),
+            self.num_points,
+            self.mask_overlap,
         )
         losses = {
             'loss_ce': self.class_weight * classification_loss(scores, all_labels, self.background_weight),
             'loss_bce': self.mask_weight * loss_bce,
-            'loss_dice': self.mask_weight * loss_dice,
+            f'loss_{self.mask_overlap}': self.mask_weight * loss_overlap,
         }
         if self.feature_expansion is not None:
             text_embeds = self.text_bank(seen_classes, scores.device)[:, 0]

@@ -54,6 +54,15 @@ def test_every_part_can_be_left_out(cfg, part, gone):
     assert gone not in losses and len(losses) == 5
 
 
+def test_masks_can_be_trained_by_the_jaccard_metric_loss(cfg):
+    cfg.model.mask_overlap = 'jaccard'
+    losses = MODELS.build(cfg.model).train().loss(*batch())
+    assert 'loss_dice' not in losses and 0 < losses['loss_jaccard'] <= cfg.model.mask_weight
+    cfg.model.mask_overlap = 'focal'
+    with pytest.raises(ValueError, match=r"mask_overlap='focal' must be one of \['dice', 'jaccard'\]"):
+        MODELS.build(cfg.model)
+
+
 def test_weights_of_equation_8_scale_their_terms(cfg):
     model = MODELS.build(cfg.model).train()
     inputs, samples = batch()

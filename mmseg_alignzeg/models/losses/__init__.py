@@ -4,10 +4,11 @@ from .background_diversity import BackgroundDiversityLoss, background_diversity
 from .classification import classification_loss
 from .feature_expansion import FeatureExpansionLoss, expand, virtual_logits
 from .jaccard_metric import JaccardMetricLoss, jaccard_mask_loss, jaccard_metric_loss
-from .mask import dice_loss, mask_loss
+from .mask import OVERLAP_LOSSES, dice_loss, mask_loss
 from .matching import HungarianMatcher, Match
 
 __all__ = [
+    'OVERLAP_LOSSES',
     'BackgroundDiversityLoss',
     'FeatureExpansionLoss',
     'HungarianMatcher',

@@ -87,21 +87,20 @@ def jaccard_metric_loss(
     return losses.sum(dim=dim)[count > 0] / count[count > 0]
 
 
-def jaccard_mask_loss(mask_logits: Tensor, targets: Tensor, num_masks: float, smooth: float = 1.0) -> Tensor:
-    """1 − IoU of binary masks, which can stand where a mask loss has its dice.
+def jaccard_mask_loss(logits: Tensor, targets: Tensor, smooth: float = 1.0) -> Tensor:
+    """1 − IoU per mask, which can stand where a mask loss has its dice.
 
     Args:
-        mask_logits: (K, P) logits.
-        targets: (K, P) in [0, 1].
-        num_masks: Number of masks to average over.
+        logits: (m, P) mask logits.
+        targets: (m, P) in [0, 1].
         smooth: s of :func:`tversky_index`.
 
     Returns:
-        Scalar; zero, with a gradient, for K = 0.
+        (m,).
     """
-    probs = mask_logits.sigmoid()
+    probs = logits.sigmoid()
     tp = torch.minimum(probs, targets.to(probs.dtype)).sum(dim=1)
-    return (1 - tversky_index(tp, probs.sum(dim=1), targets.sum(dim=1), smooth=smooth)).sum() / num_masks
+    return 1 - tversky_index(tp, probs.sum(dim=1), targets.sum(dim=1), smooth=smooth)
 
 
 @MODELS.register_module()

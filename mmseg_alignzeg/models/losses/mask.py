@@ -1,4 +1,4 @@
-"""L_mask: binary cross-entropy and dice at sampled points (section 3.4, after Mask2Former)."""
+"""L_mask: binary cross-entropy and an overlap loss at sampled points (section 3.4, after Mask2Former)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from mmseg.models.utils import get_uncertain_point_coords_with_randomness
 from torch import Tensor
 
+from .jaccard_metric import jaccard_mask_loss
 from .sampling import sample
 
 
@@ -25,11 +26,16 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return 1 - (overlap + 1) / (probs.sum(dim=1) + targets.sum(dim=1) + 1)
 
 
+#: What can measure the overlap of two masks, by name; each gives (m,) losses from (m, P) logits and targets.
+OVERLAP_LOSSES = {'dice': dice_loss, 'jaccard': jaccard_mask_loss}
+
+
 def mask_loss(
     mask_logits: Tensor,
     targets: Tensor,
     avg_factor: float,
     num_points: int = 12544,
+    overlap: str = 'dice',
     oversample_ratio: float = 3.0,
     importance_ratio: float = 0.75,
 ) -> tuple[Tensor, Tensor]:
@@ -40,11 +46,12 @@ def mask_loss(
         targets: (m, H, W) their ground-truth masks in {0, 1}.
         avg_factor: Number of masks to average over.
         num_points: Points per mask.
+        overlap: A key of :data:`OVERLAP_LOSSES`; 'dice' as in the paper.
         oversample_ratio: Candidates per point.
         importance_ratio: Share of the points that are the most uncertain candidates; the rest is random.
 
     Returns:
-        Binary cross-entropy and dice, two scalars; zeros with a gradient for m = 0.
+        Binary cross-entropy and overlap loss, two scalars; zeros with a gradient for m = 0.
     """
     if len(mask_logits) == 0:
         return mask_logits.sum(), mask_logits.sum()
@@ -56,4 +63,4 @@ def mask_loss(
         wanted = sample(targets[:, None].float(), points).squeeze(1)  # (m, P)
     predicted = sample(logits, points).squeeze(1)
     bce = F.binary_cross_entropy_with_logits(predicted, wanted, reduction='none').mean(dim=1)
-    return bce.sum() / avg_factor, dice_loss(predicted, wanted).sum() / avg_factor
+    return bce.sum() / avg_factor, OVERLAP_LOSSES[overlap](predicted, wanted).sum() / avg_factor
