@@ -2,6 +2,7 @@
 
 from .alignzeg import AlignZeg, Proposals
 from .bias_correction import ClassIndicator, PredictiveBiasCorrection
+from .calibrated_stacking import CalibratedStacking
 from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .clip_vision import CLIPStream, CLIPVision
@@ -21,6 +22,7 @@ __all__ = [
     'CLIPSource',
     'CLIPStream',
     'CLIPVision',
+    'CalibratedStacking',
     'ClassIndicator',
     'ClassNames',
     'FeatureExpansionLoss',

@@ -59,6 +59,7 @@ class AlignZeg(BaseSegmentor):
         names: Arguments of :class:`ClassNames`: what classes are called in prompts; their raw names by default.
         class_indicator: Config of φ_bc, or None to train without it (then ``bias_correction`` must be None too).
         bias_correction: Config of :class:`PredictiveBiasCorrection` at test, or None. Needs no retraining.
+        calibration: Config of :class:`CalibratedStacking` at test, or None (the paper has none); may go with PBC.
         feature_expansion: Config of :class:`FeatureExpansionLoss`, or None.
         background_diversity: Config of :class:`BackgroundDiversityLoss`, or None.
         class_weight: λ1 of Eq. (8), for L_ce.
@@ -93,6 +94,7 @@ class AlignZeg(BaseSegmentor):
         names: dict[str, str] | None = None,
         class_indicator: dict[str, Any] | None = None,
         bias_correction: dict[str, Any] | None = None,
+        calibration: dict[str, Any] | None = None,
         feature_expansion: dict[str, Any] | None = None,
         background_diversity: dict[str, Any] | None = None,
         class_weight: float = 2.0,
@@ -146,6 +148,7 @@ class AlignZeg(BaseSegmentor):
         self.semantic_head = MODELS.build({**semantic_head, 'embed_dim': embed_dim})
         self.class_indicator = MODELS.build({**class_indicator, 'embed_dim': embed_dim}) if class_indicator else None
         self.bias_correction = MODELS.build(bias_correction) if bias_correction else None
+        self.calibration = MODELS.build(calibration) if calibration else None
         self.feature_expansion = MODELS.build(feature_expansion) if feature_expansion else None
         self.background_diversity = MODELS.build(background_diversity) if background_diversity else None
 
@@ -258,13 +261,24 @@ class AlignZeg(BaseSegmentor):
 
     # ------------------------------------------------------------------ test
 
+    @property
+    def seen_mask(self) -> Tensor:
+        """(C,) bool, which test classes are in S: those whose names the training had labels for."""
+        known = set(self.vocabulary.seen_classes)
+        return torch.tensor([name in known for name in self.test_classes])
+
+    def class_bias(self, like: Tensor) -> Tensor | None:
+        """(C,) float32 on the device of ``like``: what calibration, if any, adds to the pixel scores of a class."""
+        if self.calibration is None:
+            return None
+        return self.calibration(torch.zeros(len(self.test_classes), device=like.device), self.seen_mask)
+
     def class_probs(self, proposals: Proposals) -> Tensor:
         """Probabilities of the test classes after bias correction, (B, N, C); rows sum to at most 1."""
         scores = self.classify(proposals, self.test_classes)
         if self.bias_correction is not None and self.class_indicator is not None:
-            known = set(self.vocabulary.seen_classes)
-            seen = torch.tensor([name in known for name in self.test_classes], device=scores.device)
-            scores = self.bias_correction(scores, self.class_indicator(proposals.feats).sigmoid(), seen)
+            indicator = self.class_indicator(proposals.feats).sigmoid()
+            scores = self.bias_correction(scores, indicator, self.seen_mask.to(scores.device))
         if self.background_at_test == 'ignore':
             return scores[..., :-1].softmax(dim=-1)
         return scores.softmax(dim=-1)[..., :-1]
@@ -297,15 +311,16 @@ class AlignZeg(BaseSegmentor):
             samples: B data samples with their meta information.
             shape: Rows and columns of the input.
         """
+        bias = self.class_bias(class_probs)
         for sample, masks, probs in zip(samples, mask_logits.float(), class_probs.float(), strict=True):
             window = Window.of_image(sample.metainfo, shape, self.stride)
             masks = unflip(masks, sample.metainfo)
             if self.return_scores:
-                seg_logits = predict_scores(masks, probs, window)
+                seg_logits = predict_scores(masks, probs, window, bias)
                 sample.seg_logits = PixelData(data=seg_logits)
                 labels = seg_logits.argmax(dim=0, keepdim=True)
             else:
-                labels = predict_labels(masks, probs, window)
+                labels = predict_labels(masks, probs, window, bias)
             sample.pred_sem_seg = PixelData(data=labels)
         return samples
 
@@ -315,7 +330,8 @@ class AlignZeg(BaseSegmentor):
         proposals = self.extract_feat(inputs)
         window = Window.of_image({}, inputs.shape[2:], self.stride)
         pairs = zip(proposals.mask_logits.float(), self.class_probs(proposals).float(), strict=True)
-        return torch.stack([predict_scores(mask_logits, probs, window) for mask_logits, probs in pairs])
+        bias = self.class_bias(inputs)
+        return torch.stack([predict_scores(mask_logits, probs, window, bias) for mask_logits, probs in pairs])
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> tuple[Tensor, Tensor]:
         """Mask logits (B, N, h, w) and class probabilities (B, N, C), without post-processing."""

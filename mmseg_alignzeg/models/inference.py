@@ -88,14 +88,19 @@ def interpolation(out: int, grid: int, start: float, extent: float, like: Tensor
 
 @torch.no_grad()
 def semantic_stripes(
-    mask_logits: Tensor, class_probs: Tensor, window: Window, max_elements: int = 2**19
+    mask_logits: Tensor,
+    class_probs: Tensor,
+    window: Window,
+    class_bias: Tensor | None = None,
+    max_elements: int = 2**19,
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield Σ_n p_n·σ(M_n) of one image stripe by stripe.
+    """Yield Σ_n p_n·σ(M_n), plus a bias of each class if there is one, of one image stripe by stripe.
 
     Args:
         mask_logits: (N, h, w) on the padded grid.
         class_probs: (N, C) probabilities without the background column.
         window: What to show of the grid, and at which size.
+        class_bias: (C,), added to the scores of every pixel.
         max_elements: Upper bound of the elements of a stripe's largest tensor (one row at least).
 
     Yields:
@@ -119,29 +124,36 @@ def semantic_stripes(
             torch.lerp(wide[above_rows[y]], wide[below_rows[y]], share_y[y], out=masks[i])
         flat_masks = masks[:count].sigmoid_().flatten(0, 1)  # (rows · columns, N)
         flat_scores = torch.mm(flat_masks, class_probs, out=scores[: count * width])
+        if class_bias is not None:
+            flat_scores += class_bias
         yield stripe, flat_scores.unflatten(0, (count, width))
 
 
-def predict_labels(mask_logits: Tensor, class_probs: Tensor, window: Window) -> Tensor:
-    """Labels of one image: argmax_c Σ_n p_nc·σ(M_n), stripe by stripe.
+def predict_labels(
+    mask_logits: Tensor, class_probs: Tensor, window: Window, class_bias: Tensor | None = None
+) -> Tensor:
+    """Labels of one image: argmax_c Σ_n p_nc·σ(M_n) (+ bias), stripe by stripe.
 
     Args:
         mask_logits: (N, h, w).
         class_probs: (N, C).
         window: See :func:`semantic_stripes`.
+        class_bias: (C,), likewise.
 
     Returns:
         (1, *window.size) int64.
     """
     labels = torch.empty(window.size, dtype=torch.long, device=mask_logits.device)
-    for stripe, scores in semantic_stripes(mask_logits, class_probs, window):
+    for stripe, scores in semantic_stripes(mask_logits, class_probs, window, class_bias):
         torch.argmax(scores, dim=-1, out=labels[stripe])
     return labels[None]
 
 
-def predict_scores(mask_logits: Tensor, class_probs: Tensor, window: Window) -> Tensor:
+def predict_scores(
+    mask_logits: Tensor, class_probs: Tensor, window: Window, class_bias: Tensor | None = None
+) -> Tensor:
     """Full-size class scores of one image, (C, *window.size): for inspection only."""
     scores = mask_logits.new_empty((class_probs.shape[1], *window.size))
-    for stripe, part in semantic_stripes(mask_logits, class_probs, window):
+    for stripe, part in semantic_stripes(mask_logits, class_probs, window, class_bias):
         scores[:, stripe] = part.permute(2, 0, 1)
     return scores

@@ -190,6 +190,19 @@ def test_bias_correction_goes_on_and_off_without_retraining(cfg):
     assert (corrected[..., [0, 2, 3]].sum(dim=-1) < plain[..., [0, 2, 3]].sum(dim=-1)).all()
 
 
+def test_calibrated_stacking_takes_a_constant_from_seen_scores(cfg):
+    cfg.model.update(calibration=dict(type='CalibratedStacking', constant=0.25), return_scores=True)
+    model = MODELS.build(cfg.model).eval()
+    images = torch.randn(1, 3, 64, 64)
+    calibrated = model.predict(images)[0].seg_logits.data
+    torch.testing.assert_close(model.encode_decode(images, [{}])[0], calibrated)
+    model.calibration = None
+    expected = model.predict(images)[0].seg_logits.data - 0.25 * torch.tensor([1, 0, 1, 1])[:, None, None]
+    torch.testing.assert_close(calibrated, expected)
+    model.calibration = MODELS.build(dict(type='CalibratedStacking', constant=1000.0))
+    assert (model.predict(images)[0].pred_sem_seg.data == CLASSES.index('dog')).all()
+
+
 def test_other_names_at_test_are_seen_if_training_had_them(cfg):
     model = MODELS.build(cfg.model).eval()
     model.set_test_classes(['zebra', 'sky', 'dog'])

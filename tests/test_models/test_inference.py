@@ -28,6 +28,15 @@ def test_window_crops_before_it_resizes():
     torch.testing.assert_close(scores, expected)
 
 
+def test_a_class_bias_is_added_to_every_pixel():
+    mask_logits, class_probs, bias = torch.randn(3, 4, 4), torch.rand(3, 2), torch.tensor([-0.3, 0.2])
+    window = Window(0.0, 0.0, 1.0, 1.0, (8, 12))
+    plain = predict_scores(mask_logits, class_probs, window)
+    torch.testing.assert_close(predict_scores(mask_logits, class_probs, window, bias), plain + bias[:, None, None])
+    labels = predict_labels(mask_logits, class_probs, window, bias)
+    assert torch.equal(labels, (plain + bias[:, None, None]).argmax(dim=0, keepdim=True))
+
+
 def test_labels_are_the_argmax_of_the_full_scores():
     mask_logits, class_probs = 3 * torch.randn(5, 6, 6), torch.rand(5, 7)
     window = Window(0.0, 0.0, 1.0, 1.0, (33, 45))
@@ -37,5 +46,7 @@ def test_labels_are_the_argmax_of_the_full_scores():
 
 
 def test_no_stripe_is_larger_than_asked():
-    stripes = list(semantic_stripes(torch.randn(5, 6, 6), torch.rand(5, 7), Window(0, 0, 1, 1, (33, 45)), 45 * 7 * 4))
+    stripes = list(
+        semantic_stripes(torch.randn(5, 6, 6), torch.rand(5, 7), Window(0, 0, 1, 1, (33, 45)), None, 45 * 7 * 4)
+    )
     assert [stripe.stop - stripe.start for stripe, _ in stripes] == [4] * 8 + [1]
