@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .zero_shot_iou_metric import _class_iou, class_areas
+from .areas import class_areas, class_iou, harmonic_mean
 
 QBAR = tuple(range(10, 101, 10))  # q̄ is the average of the worst cases of these
 
@@ -157,7 +157,7 @@ def fine_grained_iou(
     totals = torch.zeros(num_classes, 3, dtype=torch.int64)
     for image in images:
         totals[image.areas[:, 0]] += image.areas[:, 1:]  # a class has one row per image
-    class_iou = _class_iou(*totals.unbind(dim=1))[:, None]  # (C, 1)
+    data_set_iou = class_iou(*totals.unbind(dim=1))[:, None]  # (C, 1)
     _, labels, iou = _present(images)
     class_cases = _cases_by(labels, iou, num_classes, worst_q)  # (C, F)
     segment_labels = _joined([image.segment_classes for image in images], torch.int64)
@@ -169,7 +169,7 @@ def fine_grained_iou(
         scores = image_means(images, members)
         scores = scores[~scores.isnan()]
         image_cases = _cases_by(torch.zeros(len(scores), dtype=torch.int64), scores, 1, worst_q)
-        tables = dict(D=class_iou[members], I=image_cases, C=class_cases[members], K=segment_cases[members])
+        tables = dict(D=data_set_iou[members], I=image_cases, C=class_cases[members], K=segment_cases[members])
         means.append({kind: table.nanmean(dim=0).tolist() for kind, table in tables.items()})
 
     forms = ['', *(f'_q{q:g}' for q in worst_q), '_qbar']
@@ -184,7 +184,7 @@ def _split(key: str, both: float, seen: float, unseen: float) -> dict[str, float
     """One measure of the three groups, given in [0, 1] or NaN, as existing percents with their harmonic mean."""
     values = {key: both, f'{key}_seen': seen, f'{key}_unseen': unseen}
     if seen == seen and unseen == unseen:  # a NaN is the one number that differs from itself
-        values[f'{key}_harmonic'] = 2 * seen * unseen / (seen + unseen) if seen + unseen > 0 else 0.0
+        values[f'{key}_harmonic'] = harmonic_mean(seen, unseen)
     return {name: 100 * value for name, value in values.items() if value == value}
 
 
@@ -202,7 +202,7 @@ def _present(images: Sequence[ImageScores]) -> tuple[Tensor, Tensor, Tensor]:
     index = torch.arange(len(images)).repeat_interleave(torch.tensor([len(image.areas) for image in images]).long())
     present = areas[:, 3] > 0
     labels, tp, pred_area, gt_area = areas[present].unbind(dim=1)
-    return index[present], labels, _class_iou(tp, pred_area, gt_area)
+    return index[present], labels, class_iou(tp, pred_area, gt_area)
 
 
 def _joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:

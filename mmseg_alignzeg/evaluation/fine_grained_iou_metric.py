@@ -11,20 +11,19 @@ from typing import Any
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 from mmseg.registry import METRICS
 from prettytable import PrettyTable
 from torch import Tensor
 
-from ..vocabulary import Vocabulary, abridged
+from ..vocabulary import abridged
 from .fine_grained_iou import ImageScores, check_worst_q, fine_grained_iou, image_means, image_scores
-from .zero_shot_iou_metric import _label_map
+from .vocabulary_metric import VocabularyMetric, label_map, names_mask, sample_fields
 
 
 @METRICS.register_module()
-class FineGrainedIoUMetric(BaseMetric):
+class FineGrainedIoUMetric(VocabularyMetric):
     """The fine-grained IoU of "Revisiting Evaluation Metrics for Semantic Segmentation" (arXiv 2310.19252), in percent.
 
     ========== =======================================================================================================
@@ -51,49 +50,28 @@ class FineGrainedIoUMetric(BaseMetric):
     image is one, which makes ``mIoU_K`` equal to ``mIoU_C``.
 
     Args:
-        ignore_index: True label that is not evaluated.
         worst_q: Percentages q of the worst cases, each in (0, 100].
         thing_classes: Names of the classes with instances; ``dataset_meta['thing_classes']`` by default.
         num_worst: How many of the worst images are logged and listed.
-        collect_device: ``'cpu'`` or ``'gpu'``, how results of several processes meet.
-        prefix: Put before every key as ``prefix/``; none by default.
-        collect_dir: Folder that all processes see, for ``collect_device='cpu'``; a temporary one by default.
-        output_dir: Where to write ``image_scores.png``, a histogram of the images' scores, and ``worst_images.csv``,
-            if anywhere; `mim test --out` sets it.
-        keep_results: False writes nothing in spite of ``output_dir``, as in mmseg's ``IoUMetric``.
+        **kwargs: Those of :class:`VocabularyMetric`; ``output_dir`` receives ``image_scores.png``, a histogram of the
+            images' scores, and ``worst_images.csv``.
 
     Raises:
         ValueError: On a q outside (0, 100].
     """
 
-    default_prefix = ''  # not None, which MMEngine would warn about
-
     def __init__(
         self,
-        ignore_index: int = 255,
         worst_q: Sequence[float] = (1, 5),
         thing_classes: Sequence[str] | None = None,
         num_worst: int = 10,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
-        collect_dir: str | None = None,
-        output_dir: str | None = None,
-        keep_results: bool = True,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        super().__init__(**kwargs)
         check_worst_q(worst_q)
-        self.ignore_index = ignore_index
         self.worst_q = tuple(worst_q)
         self.thing_classes = thing_classes
         self.num_worst = num_worst
-        self.output_dir = Path(output_dir) if output_dir and keep_results else None
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """Classes and unseen classes of the evaluated dataset."""
-        if self.dataset_meta is None:
-            raise ValueError('`dataset_meta` is not set: give the metric a dict with `classes` and `unseen_classes`.')
-        return Vocabulary.from_metainfo(self.dataset_meta)
 
     @property
     def thing_mask(self) -> Tensor:
@@ -107,7 +85,7 @@ class FineGrainedIoUMetric(BaseMetric):
                 f'`thing_classes` names {foreign}, which are not among the {len(classes)} classes '
                 f'({abridged(classes)}): use the exact names of `classes`.'
             )
-        return _mask(classes, names)
+        return names_mask(classes, names)
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any] | BaseDataElement]) -> None:
         """Score the images of one batch.
@@ -123,12 +101,12 @@ class FineGrainedIoUMetric(BaseMetric):
         """
         num_classes, thing_mask = len(self.vocabulary.classes), self.thing_mask
         for sample in data_samples:
-            fields = sample.to_dict() if isinstance(sample, BaseDataElement) else sample
+            fields = sample_fields(sample)
             path = str(fields.get('img_path') or '')
             try:
-                pred, gt = (_label_map(fields, key) for key in ('pred_sem_seg', 'gt_sem_seg'))
+                pred, gt = (label_map(fields, key) for key in ('pred_sem_seg', 'gt_sem_seg'))
                 has_instances = fields.get('gt_instance_map') is not None
-                instances = _label_map(fields, 'gt_instance_map') if has_instances else None
+                instances = label_map(fields, 'gt_instance_map') if has_instances else None
                 scores = image_scores(pred, gt, num_classes, self.ignore_index, instances, thing_mask, path)
             except ValueError as error:
                 raise ValueError(f'{path or "Sample without `img_path`"}: {error}') from None
@@ -142,8 +120,7 @@ class FineGrainedIoUMetric(BaseMetric):
 
     def compute_metrics(self, results: list[ImageScores]) -> dict[str, float]:
         """Derive all measures; logs them as a table, then the worst images."""
-        vocabulary = self.vocabulary
-        unseen_mask = _mask(vocabulary.classes, vocabulary.unseen_classes)
+        unseen_mask = self.unseen_mask
         measures = fine_grained_iou(results, unseen_mask, self.worst_q)
         print_log(f'fine-grained results:\n{_measure_table(measures)}', logger='current')
         scores = 100 * image_means(results, torch.ones_like(unseen_mask))
@@ -158,11 +135,6 @@ class FineGrainedIoUMetric(BaseMetric):
             with open(self.output_dir / 'worst_images.csv', 'w', encoding='utf-8', newline='') as file:
                 csv.writer(file).writerows([('mIoU_I', 'image'), *worst])
         return measures
-
-
-def _mask(classes: Sequence[str], names: Sequence[str]) -> Tensor:
-    """bool (C,), True for the classes that are named."""
-    return torch.tensor([name in names for name in classes])
 
 
 def _worst_images(scores: Tensor, images: Sequence[ImageScores], number: int) -> list[tuple[float, str]]:
