@@ -31,18 +31,24 @@ def select_negatives(mask_cost: Tensor, matched: Tensor, top_k: int) -> Tensor:
     return selected
 
 
-def bias_correction_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def bias_correction_loss(logits: Tensor, targets: Tensor, balanced: bool = False) -> Tensor:
     """Eq. (6): mean binary cross-entropy of the class indicator over the selected proposals.
+
+    Negatives outnumber positives about ten to one, which shifts I towards 1 for every proposal; γ then cuts elsewhere.
 
     Args:
         logits: (n,) indicator logits; the paper's I is their sigmoid.
         targets: (n,) float, 0 for seen-class proposals ("positive"), 1 for background proposals ("negative").
+        balanced: Take the mean over positives and over negatives apart, then their mean (not in the paper).
 
     Returns:
         Scalar; zero, with a gradient, if nothing was selected.
     """
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction='none')
-    return losses.sum() / max(len(losses), 1)
+    if not balanced:
+        return losses.sum() / max(len(losses), 1)
+    positives, negatives = losses[targets == 0], losses[targets == 1]
+    return positives.sum() / max(2 * len(positives), 1) + negatives.sum() / max(2 * len(negatives), 1)
 
 
 @MODELS.register_module()
@@ -54,6 +60,7 @@ class ClassIndicator(BaseModule):
         hidden_dim: Width between the layers (not given in the paper).
         top_k: K of the negative selection.
         loss_weight: Weight of L_bc in Eq. (8).
+        balanced: See :func:`bias_correction_loss`; False is Eq. (6) as written.
         init_cfg: mmengine's initialisation config.
     """
 
@@ -63,9 +70,11 @@ class ClassIndicator(BaseModule):
         hidden_dim: int = 256,
         top_k: int = 50,
         loss_weight: float = 1.0,
+        balanced: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        self.balanced = balanced
         self.top_k = top_k
         self.loss_weight = loss_weight
         self.layers = nn.Sequential(nn.Linear(embed_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, 1))
@@ -91,7 +100,7 @@ class ClassIndicator(BaseModule):
             negative = select_negatives(cost, positive, self.top_k).nonzero().squeeze(1)
             selected.append(image_logits[torch.cat([positive, negative])])
             targets.append(torch.cat([torch.zeros(len(positive)), torch.ones(len(negative))]))
-        loss = bias_correction_loss(torch.cat(selected), torch.cat(targets).to(logits))
+        loss = bias_correction_loss(torch.cat(selected), torch.cat(targets).to(logits), self.balanced)
         return self.loss_weight * loss
 
 

@@ -39,6 +39,15 @@ def test_loss_is_equation_6():
     assert bias_correction_loss(indicator.logit(), targets).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_balanced_loss_weighs_the_two_kinds_alike():
+    indicator, targets = torch.tensor([0.2, 0.9, 0.8, 0.6]), torch.tensor([0.0, 1.0, 1.0, 1.0])
+    negatives = -(math.log(0.9) + math.log(0.8) + math.log(0.6)) / 3
+    expected = (-math.log(0.8) + negatives) / 2
+    assert bias_correction_loss(indicator.logit(), targets, balanced=True).item() == pytest.approx(expected, rel=1e-5)
+    only = bias_correction_loss(indicator[:1].logit(), targets[:1], balanced=True)
+    assert only.item() == pytest.approx(-math.log(0.8) / 2, rel=1e-5)
+
+
 def test_loss_of_nothing_is_zero_with_a_gradient():
     logits = torch.zeros(0, requires_grad=True)
     loss = bias_correction_loss(logits, torch.zeros(0))
