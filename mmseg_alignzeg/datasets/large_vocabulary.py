@@ -12,6 +12,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from ..vocabulary import Vocabulary, abridged
+from .checked import CheckedFiles
 from .loading import WIDE_IGNORE_LABEL
 
 
@@ -68,30 +69,12 @@ class LargeVocabularyDataset(BaseSegDataset):
         return None if names == classes else label_map
 
 
-@DATASETS.register_module()
-class ADE20KFullDataset(LargeVocabularyDataset):
-    """A-847: the 847 classes of the full ADE20K that its training and validation images share.
-
-    Names are WordNet's lists of synonyms, ``'road, route'``. Files as Mask2Former prepares them, below
-    ``ADE20K_2021_17_01``: ``images_detectron2/validation/*.jpg`` and ``annotations_detectron2/validation/*.tif``.
-    """
-
-    METAINFO = dict(classes=tuple(original_labels('ade847').values()), unseen_classes=[])
-
-
-@DATASETS.register_module()
-class PascalContext459Dataset(LargeVocabularyDataset):
-    """PC-459: all classes of PASCAL Context, among them ``'unknown'``.
-
-    Files as OVSeg and CAT-Seg prepare them, below ``VOCdevkit/VOC2010``: ``JPEGImages/*.jpg`` and
-    ``annotations_detectron2/pc459_val/*.tif``. Without an ``ann_file``, the label maps say which images belong to it,
-    since ``JPEGImages`` holds those of all splits.
+class LabelledImagesDataset(LargeVocabularyDataset):
+    """A :class:`LargeVocabularyDataset` that takes, without an ``ann_file``, only the images that have a label map.
 
     Raises:
-        ValueError: If no image has a label map.
+        ValueError: If there are images, and none has one.
     """
-
-    METAINFO = dict(classes=tuple(original_labels('context459').values()), unseen_classes=[])
 
     def load_data_list(self) -> list[dict]:
         """Paths of the images that have a label map, or of those in ``ann_file`` (mmseg's hook)."""
@@ -103,10 +86,34 @@ class PascalContext459Dataset(LargeVocabularyDataset):
             folder, list_dir=False, suffix=self.seg_map_suffix, recursive=True, backend_args=self.backend_args
         )
         labelled = {osp.join(folder, name) for name in names}
-        data_list = [info for info in data_list if info['seg_map_path'] in labelled]
-        if not data_list:
+        kept = [info for info in data_list if info['seg_map_path'] in labelled]
+        if data_list and not kept:
             raise ValueError(
                 f'No image `*{self.img_suffix}` in {self.data_prefix.get("img_path")} has a label map '
                 f'`*{self.seg_map_suffix}` in {folder}: check `data_root` and `data_prefix`.'
             )
-        return data_list
+        return kept
+
+
+@DATASETS.register_module()
+class ADE20KFullDataset(CheckedFiles, LargeVocabularyDataset):
+    """A-847: the 847 classes of the full ADE20K that its training and validation images share.
+
+    Names are WordNet's lists of synonyms, ``'road, route'``. Files as Mask2Former prepares them, below
+    ``ADE20K_2021_17_01``: ``images_detectron2/validation/*.jpg`` and ``annotations_detectron2/validation/*.tif``;
+    :class:`CheckedFiles` looks at them.
+    """
+
+    METAINFO = dict(classes=tuple(original_labels('ade847').values()), unseen_classes=[])
+
+
+@DATASETS.register_module()
+class PascalContext459Dataset(CheckedFiles, LabelledImagesDataset):
+    """PC-459: all classes of PASCAL Context, among them ``'unknown'``.
+
+    Files as OVSeg and CAT-Seg prepare them, below ``VOCdevkit/VOC2010``: ``JPEGImages/*.jpg`` and
+    ``annotations_detectron2/pc459_val/*.tif``. Without an ``ann_file``, the label maps say which images belong to it,
+    since ``JPEGImages`` holds those of all splits; :class:`CheckedFiles` looks at these.
+    """
+
+    METAINFO = dict(classes=tuple(original_labels('context459').values()), unseen_classes=[])

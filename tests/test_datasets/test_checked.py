@@ -10,7 +10,7 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from mmseg_alignzeg.datasets import CheckedADE20KDataset, CheckedCOCOStuffDataset, CheckedPascalContextDataset59
-from mmseg_alignzeg.datasets.checked import evenly_spaced, missing_files
+from mmseg_alignzeg.datasets.files import evenly_spaced, missing_files
 
 PALETTE = [channel for colour in PascalVOCDataset.METAINFO['palette'] for channel in colour]
 NAMES = ['a', 'b', 'c']

@@ -52,3 +52,47 @@ def test_a_subset_is_renumbered_and_the_rest_is_ignored(root):
 def test_wrong_names(root, kwargs, message):
     with pytest.raises(ValueError, match=message):
         build(root, **kwargs)
+
+
+MANY = list(map(str, range(300)))
+WIDE = dict(
+    label_classes=MANY,
+    ignored_labels=[],
+    ignore_index=65535,
+    pipeline=[PIPELINE[0], dict(type='LoadWideAnnotations'), PIPELINE[2]],
+)
+
+
+def test_more_than_255_classes(root):
+    values = np.array([[0, 255, 256, 299], [65535, 300, 1, 2]], dtype=np.uint16)
+    Image.fromarray(values).save(root / 'labels/a.png')
+    wide = {**WIDE, 'ignored_labels': [300]}
+    assert labels(build(root, **wide)) == [[0, 255, 256, 299], [65535, 65535, 1, 2]]
+    colours = [[i % 256, 0, 0] for i in range(300)]
+    dataset = build(root, **wide, metainfo=dict(classes=['299', '255', '1'], palette=colours))
+    assert labels(dataset) == [[65535, 1, 65535, 0], [65535, 65535, 2, 65535]]
+    assert dataset.metainfo['palette'] == [[43, 0, 0], [255, 0, 0], [1, 0, 0]]
+
+
+def test_8_bit_files_with_a_wide_ignore_index(root):
+    dataset = build(root, **{**WIDE, 'label_classes': NAMES, 'ignored_labels': [11]}, metainfo=dict(classes=['car']))
+    assert labels(dataset) == [[65535, 65535, 0, 65535], [0, 65535, 65535, 65535]]
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(WIDE, ignore_index=255), '300 `label_classes` leave no label for `ignore_index=255`'),
+        (dict(WIDE, label_classes=MANY[:256], ignore_index=255), '256 `label_classes` leave no label'),
+        (dict(WIDE, pipeline=PIPELINE), '`LoadAnnotations` keeps 8 bits, too few for 300 `label_classes` and'),
+        (dict(ignore_index=65535), 'too few for 3 `label_classes` and `ignore_index=65535`'),
+    ],
+)
+def test_labels_that_do_not_fit(root, kwargs, message):
+    way_out = 'load 16-bit label maps with `LoadWideAnnotations`, and set `ignore_index=65535` in dataset, model and'
+    with pytest.raises(ValueError, match=f'{message}.*: {way_out}'):
+        build(root, **kwargs)
+
+
+def test_255_classes_fit(root):
+    assert labels(build(root, label_classes=MANY[:255], ignored_labels=[])) == [[0, 1, 2, 11], [2, 1, 0, 255]]

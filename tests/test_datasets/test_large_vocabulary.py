@@ -133,3 +133,37 @@ def test_context_takes_the_images_that_have_labels(tmp_path):
     assert len(make(pipeline=[], data_prefix=dict(img_path='JPEGImages'))) == 3
     with pytest.raises(ValueError, match=r'No image `\*.jpg` in .*JPEGImages has a label map `\*.png`'):
         make(seg_map_suffix='.png')
+
+
+def test_context_without_images_or_labels(tmp_path):
+    make = build(tmp_path, 'PascalContext459Dataset', [[[0]]])
+    with pytest.raises(
+        FileNotFoundError, match=r"JPEGImages holds no image that ends with `img_suffix='\.webp'`, but 1"
+    ):
+        make(img_suffix='.webp')
+    (tmp_path / 'annotations_detectron2/pc459_val/0.tif').unlink()
+    with pytest.raises(ValueError, match=r'has a label map `\*.tif`'):
+        make()
+    (tmp_path / 'annotations_detectron2/pc459_val').rmdir()
+    with pytest.raises(
+        FileNotFoundError, match=r'The folder of label maps does not exist.*: run `make pc459` \(again\)'
+    ):
+        make(prepare_command='make pc459')
+
+
+@pytest.mark.parametrize('type', ['ADE20KFullDataset', 'PascalContext459Dataset'])
+def test_files_are_looked_at(tmp_path, type):
+    make = build(tmp_path, type, [[[0, 256]], [[1, 2]]])
+    label, gone = tmp_path / LABELS[type] / '1.tif', tmp_path / 'no/such'
+    with pytest.raises(
+        FileNotFoundError, match=rf'`data_root=.*no/such.* is no folder \(looked for {gone}\): see docs'
+    ):
+        make(data_root=str(gone))
+    Image.new('RGB', (2, 1)).save(label)
+    with pytest.raises(ValueError, match=r'1\.tif: has several channels \(mode RGB\)'):
+        make()
+    assert len(make(check_files=False)) == 2
+    label.unlink()
+    (tmp_path / 'val.txt').write_text('0\n1\n')
+    with pytest.raises(FileNotFoundError, match=r'1 of 2 label maps are missing, first: .*1\.tif'):
+        make(ann_file='val.txt')

@@ -13,6 +13,10 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 from PIL import Image
 
+from mmseg_alignzeg.datasets.files import Problem
+from mmseg_alignzeg.datasets.validation.configs import build
+from mmseg_alignzeg.datasets.validation.splits import accepted_counts, check_split
+
 ROOT = Path(__file__).parents[2]
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
 NAMES = ['sky', 'road', 'car']
@@ -21,10 +25,9 @@ NAMES = ['sky', 'road', 'car']
 @pytest.fixture(scope='module')
 def tool():
     spec = importlib.util.spec_from_file_location('check_dataset', ROOT / 'tools/check_dataset.py')
-    module = sys.modules['check_dataset'] = importlib.util.module_from_spec(spec)  # workers look for it by name
+    module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    yield module
-    del sys.modules['check_dataset']
+    return module
 
 
 def write(root, count=4, values=((0, 0, 1), (2, 255, 255))):
@@ -43,34 +46,34 @@ def folders(root, **kwargs):
     return {**cfg, **kwargs}
 
 
-def check(tool, cfg, **kwargs):
-    return tool.check_split(tool.build('train', cfg), **kwargs)
+def check(cfg, **kwargs):
+    return check_split(build('train', cfg), **kwargs)
 
 
-def test_shares_of_a_split(tool, tmp_path):
+def test_shares_of_a_split(tmp_path):
     write(tmp_path, 3)
     write(tmp_path / 'more', 1, values=((255, 1, 255), (255, 255, 255)))
     cfg = dict(type='ConcatDataset', datasets=[folders(tmp_path), folders(tmp_path / 'more')])
-    report = check(tool, dict(type='RepeatDataset', dataset=cfg, times=5), expected=4, seen_classes=NAMES)
+    report = check(dict(type='RepeatDataset', dataset=cfg, times=5), expected=4, seen_classes=NAMES)
     assert (report.images, report.checked, report.problems, report.notes) == (4, 4, [], [])
     # Thrice sky 2, road 1, car 1, and once road 1: 13 labelled pixels of 24.
     assert report.pixels == {'sky': 6, 'road': 4, 'car': 3} and report.ignored == 11
     assert report.shares == pytest.approx({'sky': 600 / 13, 'road': 400 / 13, 'car': 300 / 13})
 
 
-def test_a_subset_names_absent_classes_and_blank_images(tool, tmp_path):
+def test_a_subset_names_absent_classes_and_blank_images(tmp_path):
     write(tmp_path, 3, values=((0, 0, 1),) * 2)
     write(tmp_path, 1, values=((1, 1, 1),) * 2)
-    report = check(tool, folders(tmp_path, metainfo=dict(classes=['sky', 'car'])), seen_classes=['sky', 'car'])
+    report = check(folders(tmp_path, metainfo=dict(classes=['sky', 'car'])), seen_classes=['sky', 'car'])
     assert report.problems == [] and report.absent == ['car'] and report.unlabelled == 1
     assert report.shares == {'sky': 100, 'car': 0} and report.ignored == 10
 
 
-def test_missing_files_are_listed_and_the_rest_is_checked(tool, tmp_path):
+def test_missing_files_are_listed_and_the_rest_is_checked(tmp_path):
     write(tmp_path)
     (tmp_path / 'labels/2.png').unlink()
     (tmp_path / 'images/0.jpg').unlink()
-    report = check(tool, folders(tmp_path), expected=4)
+    report = check(folders(tmp_path), expected=4)
     count, missing = map(str, report.problems)
     assert (
         count == f'{tmp_path}/images: 3 images where the config expects 4: complete them, or correct `expected_images`'
@@ -79,50 +82,61 @@ def test_missing_files_are_listed_and_the_rest_is_checked(tool, tmp_path):
     assert report.checked == 2 and 'labels: 1 label maps have no image, first: 0.png' in str(report.notes[0])
 
 
-def test_faults_of_a_list(tool, tmp_path):
+def test_a_count_may_be_one_of_several(tmp_path):
+    write(tmp_path)
+    assert check(folders(tmp_path), expected=[4, 5]).problems == []
+    (problem,) = check(folders(tmp_path), expected=[4996, 4998]).problems
+    assert 'images: 4 images where the config expects 4,996 or 4,998: complete them' in str(problem)
+    assert accepted_counts(None) == () and accepted_counts(7) == (7,) and accepted_counts([7, 8]) == (7, 8)
+    for wrong in ('7', [], ['7'], 7.5, dict(train=7)):
+        with pytest.raises(ValueError, match='`expected_images` gives .* where a number, or a list of numbers'):
+            accepted_counts(wrong)
+
+
+def test_faults_of_a_list(tmp_path):
     write(tmp_path)
     (tmp_path / 'list.txt').write_text('0\n1\n0\n7\n')
-    report = check(tool, folders(tmp_path, ann_file='list.txt'))
+    report = check(folders(tmp_path, ann_file='list.txt'))
     assert [problem.kind for problem in report.problems] == ['list', 'missing', 'missing']
     assert "list.txt: 1 name(s) stand in it more than once, first: '0': remove" in str(report.problems[0])
     assert report.notes[0].kind == 'repeated' and report.checked == 3
 
 
-def test_processes_agree_with_one(tool, tmp_path):
+def test_processes_agree_with_one(tmp_path):
     write(tmp_path, 40)
     Image.new('L', (2, 2)).save(tmp_path / 'labels/20.png')
     (tmp_path / 'images/35.jpg').write_bytes(b'')
-    one, two = (check(tool, folders(tmp_path), workers=workers) for workers in (1, 2))
+    one, two = (check(folders(tmp_path), workers=workers) for workers in (1, 2))
     assert one == two and [problem.kind for problem in one.problems] == ['size', 'unreadable']
-    assert check(tool, folders(tmp_path), limit=5).checked == 5
+    assert check(folders(tmp_path), limit=5).checked == 5
 
 
-def test_unseen_labels_in_training(tool, tmp_path):
-    report = check(tool, folders(write(tmp_path)), seen_classes=['sky', 'road'])
+def test_unseen_labels_in_training(tmp_path):
+    report = check(folders(write(tmp_path)), seen_classes=['sky', 'road'])
     assert [problem.kind for problem in report.problems] == ['unseen', 'names']
     assert "0.png: 4 pixels of 'car', no seen class, reach training" in str(report.problems[0])
 
 
-def test_voc_with_background_and_border(tool, tmp_path):
+def test_voc_with_background_and_border(tmp_path):
     write(tmp_path, 2, values=((0, 15, 15), (20, 255, 255)))
     (tmp_path / 'train.txt').write_text('0\n1\n')
     voc = folders(tmp_path, type='CheckedPascalVOCDataset', ann_file='train.txt')
     del voc['label_classes']
     classes = list(Config.fromfile(ROOT / 'configs/_base_/datasets/voc_15_5.py').seen_classes)
-    report = check(tool, {**voc, 'metainfo': dict(classes=classes)}, expected=2, seen_classes=classes)
+    report = check({**voc, 'metainfo': dict(classes=classes)}, expected=2, seen_classes=classes)
     assert report.problems == [] and report.pixels == {'person': 4} and report.ignored == 8
 
 
-def test_data_without_labels(tool, tmp_path):
+def test_data_without_labels(tmp_path):
     write(tmp_path)
-    report = check(tool, folders(tmp_path, pipeline=PIPELINE[:1], data_prefix=dict(img_path='images'), test_mode=True))
+    report = check(folders(tmp_path, pipeline=PIPELINE[:1], data_prefix=dict(img_path='images'), test_mode=True))
     assert report.problems == [] and report.checked == 4 and report.shares == {}
     assert 'the pipeline loads no labels' in str(report.notes[0])
 
 
 def test_problems_of_one_kind_share_a_line(tool):
-    problems = [tool.Problem('size', f'{i}.png', 'is small', 'enlarge') for i in range(1200)]
-    lines = tool.problem_lines([*problems, tool.Problem('list', 'list.txt', 'is empty', 'fill it')])
+    problems = [Problem('size', f'{i}.png', 'is small', 'enlarge') for i in range(1200)]
+    lines = tool.problem_lines([*problems, Problem('list', 'list.txt', 'is empty', 'fill it')])
     assert lines[0] == '0.png: is small: enlarge' and lines[-1] == 'list.txt: is empty: fill it'
     assert lines[4] == '4.png: is small: enlarge (and 1,195 more like this)' and len(lines) == 6
 
@@ -193,6 +207,27 @@ def test_what_cannot_run(tool, config, tmp_path, capsys):
         line = refusal(config)
         assert "The train data cannot be built: `data_root='no/such'` is no folder (looked for /" in line
         assert line.count('\n') == 1
+
+
+def test_several_expected_numbers_in_the_table(tool, config, tmp_path, capsys):
+    config.write_text(config.read_text().replace('train=3, val=1', 'train=[4996, 4998], val=[1, 2]'))
+    assert tool.main([str(config), '--workers', '1', '--json', str(tmp_path / 'report.json')]) == 1
+    out = capsys.readouterr().out
+    assert 'train.txt: 3 images where the config expects 4,996 or 4,998: ' in out and '1 problem(s) found.' in out
+    assert ' 1 or 2 ' in out and '4,996 or 4,998 ' in out
+    assert json.loads((tmp_path / 'report.json').read_text())['train']['expected'] == [4996, 4998]
+    config.write_text(config.read_text().replace('[1, 2]', '"1"'))
+    assert tool.main([str(config), '--workers', '1']) == 2
+    assert capsys.readouterr().err.startswith("`expected_images` gives '1' where a number")
+
+
+def test_ctrl_c(tool, config, monkeypatch, capsys):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tool, 'check_config', stop)
+    assert tool.main([str(config)]) == 130
+    assert tuple(capsys.readouterr()) == ('', 'Stopped before everything was checked.\n')
 
 
 def test_the_command_on_the_embedded_world(tmp_path):

@@ -1,0 +1,164 @@
+"""Images with their label maps, opened once each, and sums over those of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..files import Header, Problem, is_local, label_problems, read_image, size_problems, unreadable
+from .rules import BY_VALUE, VOC_BORDER, LabelRules, label_table
+
+
+def count_values(values: np.ndarray) -> dict[int, int]:
+    """Pixels of each value of an array of numbers, of any shape."""
+    if values.dtype.kind in 'bu' and values.dtype.itemsize <= 2:
+        counts = np.bincount(values.reshape(-1))  # no sorting
+        return {int(value): int(counts[value]) for value in counts.nonzero()[0]}
+    found, counts = np.unique(values, return_counts=True)
+    return {int(value): int(count) for value, count in zip(found, counts, strict=True)}
+
+
+def palette_problems(path: str, label: Header, values: Iterable[int], rules: LabelRules) -> list[Problem]:
+    """Whether a palette file gives the classes' own colours to other numbers, as PIL's ``quantize`` does."""
+    if not label.palette or not rules.palette or rules.reduce_zero_label:
+        return []
+    number_of = {VOC_BORDER: 255, **{colour: number for number, colour in reversed([*enumerate(rules.palette)])}}
+    colour_of = {value: label.palette[3 * value : 3 * value + 3] for value in values if value != 255}
+    moved = [value for value, colour in colour_of.items() if number_of.get(colour, value) != value]
+    # With one foreign colour it is another palette, which says nothing.
+    if not moved or not set(colour_of.values()) <= set(number_of):
+        return []
+    what = f'value {moved[0]} has the palette colour of class number {number_of[colour_of[moved[0]]]}'
+    return [Problem('palette', path, what, 'the palette was made anew; use the original files, or map colours back')]
+
+
+@dataclass
+class PairReport:
+    """An image with its labels.
+
+    Args:
+        file: The label map, or the image where there is none.
+        problems: What is wrong with the two files.
+        values: Pixels of each (value in the file, label after loading); the value is None where only the loader knows.
+    """
+
+    file: str
+    problems: list[Problem] = field(default_factory=list)
+    values: dict[tuple[int | None, int], int] = field(default_factory=dict)
+
+
+class PairChecker:
+    """Open images with their label maps, of one dataset; a loader's tables are kept between calls.
+
+    Args:
+        loader: The loader of labels in the dataset's pipeline; with None, labels are left alone.
+        rules: The dataset's rules.
+    """
+
+    def __init__(self, loader: Callable | None, rules: LabelRules) -> None:
+        self.loader, self.rules = loader, rules
+        self._tables: dict[Header, np.ndarray] = {}
+
+    def __call__(self, info: Mapping[str, Any]) -> PairReport:
+        """Decode the image and the labels of one entry of the dataset's list."""
+        path = info.get('seg_map_path')
+        report = PairReport(path or info['img_path'])
+        image = _decoded(info['img_path'], report)
+        if path is None or self.loader is None:
+            return report
+        label = _decoded(path, report)
+        stored = None
+        if is_local(path):
+            if label is None:
+                return report
+            wrong = label_problems(path, label[0])
+            report.problems += wrong or (size_problems(path, image[0], label[0]) if image else [])
+            if wrong:
+                return report
+            stored = label[0], count_values(label[1])
+            report.problems += palette_problems(path, *stored, self.rules)
+        try:
+            report.values = self._values(self.loader, info, stored)
+        except Exception as error:  # a loader may raise anything
+            reason = f'{type(self.loader).__name__} {error}'.splitlines()[0]
+            report.problems.append(Problem('loader', path, reason, 'check the file and the pipeline'))
+        return report
+
+    def _values(
+        self, loader: Callable, info: Mapping[str, Any], stored: tuple[Header, dict[int, int]] | None
+    ) -> dict[tuple[int | None, int], int]:
+        """Pixels of each (value, label): through the loader's table where it allows one, else by the loader itself."""
+        if stored is None or not isinstance(loader, BY_VALUE) or stored[0].mode == 'F':
+            labels = loader({**info, 'seg_fields': []})['gt_seg_map']
+            return {(None, number): pixels for number, pixels in count_values(np.asarray(labels)).items()}
+        header, values = stored
+        kind = Header((0, 0), header.mode, header.format, palette=header.palette)
+        if kind not in self._tables:
+            self._tables[kind] = label_table(loader, info, kind)
+        table = self._tables[kind]
+        return {(v, int(table[v]) if 0 <= v < len(table) else -1): pixels for v, pixels in values.items()}
+
+
+def _decoded(path: str, report: PairReport) -> tuple[Header, np.ndarray] | None:
+    """Head and pixels of a local file; None, and a problem in the report, if it cannot be read."""
+    if not is_local(path):
+        return None
+    try:
+        header, pixels = read_image(path, decode=True)
+    except ValueError as error:
+        report.problems.append(unreadable(path, error))
+        return None
+    assert pixels is not None
+    return header, pixels
+
+
+@dataclass
+class Use:
+    """The pixels of a value, and the first file that holds it."""
+
+    first: str
+    pixels: int = 0
+
+
+@dataclass
+class Tally:
+    """Sums over the label maps of one dataset.
+
+    Args:
+        rules: The dataset's rules.
+        values: Use of each (value in the files, label after loading).
+        images: Label maps that could be read.
+        unlabelled: Those without any label left.
+    """
+
+    rules: LabelRules
+    values: dict[tuple[int | None, int], Use] = field(default_factory=dict)
+    images: int = 0
+    unlabelled: list[str] = field(default_factory=list)
+
+    def add(self, report: PairReport) -> None:
+        """Count one label map; one that could not be read counts nowhere."""
+        if not report.values:
+            return
+        self.images += 1
+        for key, pixels in report.values.items():
+            self.values.setdefault(key, Use(report.file)).pixels += pixels
+        if all(label in self.rules.ignored for _, label in report.values):
+            self.unlabelled.append(report.file)
+
+    @property
+    def class_uses(self) -> dict[str, Use]:
+        """Use of each class that occurs."""
+        uses: dict[str, Use] = {}
+        for (_, label), use in self.values.items():
+            if label not in self.rules.ignored and 0 <= label < len(self.rules.classes):
+                uses.setdefault(self.rules.classes[label], Use(use.first)).pixels += use.pixels
+        return uses
+
+    @property
+    def ignored_pixels(self) -> int:
+        """Pixels without label."""
+        return sum(use.pixels for (_, label), use in self.values.items() if label in self.rules.ignored)

@@ -1,0 +1,220 @@
+"""What is wrong with a split: its count, its list, its files and their labels."""
+
+from __future__ import annotations
+
+import os
+import os.path as osp
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mmengine import list_from_file
+
+from ..conversion.run import start_worker
+from ..files import Problem, evenly_spaced, is_local, list_fault, missing_files, missing_hint
+from .findings import shift_notes, training_problems, value_problems
+from .pairs import PairChecker, PairReport, Tally
+from .rules import LabelRules, annotation_loader
+
+CHUNK = 16  # pairs that a process takes at a time
+Counts = int | Sequence[int] | None  # how many images a split should have: one number, several, or unknown
+Progress = Callable[[Iterable, int], Iterable]  # shows how an iterable of known length goes on
+
+
+def accepted_counts(expected: Counts) -> tuple[int, ...]:
+    """The numbers of images that a split may have; none if that is unknown.
+
+    Raises:
+        ValueError: If ``expected`` is no number, or no list of some.
+    """
+    if expected is None:
+        return ()
+    counts = tuple(expected) if isinstance(expected, (list, tuple)) else (expected,)
+    if not counts or not all(isinstance(count, int) for count in counts):
+        raise ValueError(f'`expected_images` gives {expected!r} where a number, or a list of numbers, is expected.')
+    return counts
+
+
+def either(counts: Sequence[int]) -> str:
+    """Numbers for a message: ``4,996 or 4,998``."""
+    return ' or '.join(f'{count:,}' for count in counts)
+
+
+@dataclass
+class SplitReport:
+    """What was found in one split.
+
+    Args:
+        images: Images in the lists or folders.
+        expected: How many the config states, if it does, or several such numbers.
+        checked: Images that were opened.
+        problems: What is wrong.
+        notes: What may be.
+        classes: Names of the labels, and ``pixels`` of each.
+        ignored: Pixels without label.
+        unlabelled: Images without any label left.
+        paths: Paths of all images.
+    """
+
+    images: int
+    expected: Counts = None
+    checked: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
+    pixels: Counter[str] = field(default_factory=Counter)
+    ignored: int = 0
+    unlabelled: int = 0
+    paths: list[str] = field(default_factory=list)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Percent of the labelled pixels per class; empty if nothing has a label."""
+        total = self.pixels.total()
+        return {name: 100 * self.pixels[name] / total for name in self.classes} if total else {}
+
+    @property
+    def absent(self) -> list[str]:
+        """Classes without a pixel."""
+        return [name for name in self.classes if not self.pixels[name]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it but the paths, for JSON."""
+        fields = {key: value for key, value in asdict(self).items() if key not in ('paths', 'pixels', 'classes')}
+        return {**fields, 'pixel_share': self.shares, 'absent': self.absent}
+
+
+def leaf_datasets(dataset: Any) -> list[Any]:
+    """The datasets inside wrappers (``ConcatDataset``, ``RepeatDataset``, …), each once."""
+    if hasattr(dataset, 'datasets'):
+        return [leaf for part in dataset.datasets for leaf in leaf_datasets(part)]
+    return leaf_datasets(dataset.dataset) if hasattr(dataset, 'dataset') else [dataset]
+
+
+_checker: PairChecker | None = None  # of a worker process
+
+
+def _start(parent: int, checker: PairChecker) -> None:
+    global _checker
+    start_worker(parent)
+    _checker = checker
+
+
+def _check_chunk(infos: Sequence[Mapping[str, Any]]) -> list[PairReport]:
+    assert _checker is not None
+    return [_checker(info) for info in infos]
+
+
+def check_pairs(checker: PairChecker, infos: Sequence[Mapping[str, Any]], workers: int) -> Iterator[PairReport]:
+    """Reports in the order of ``infos``, made by several processes where that pays."""
+    chunks = [infos[i : i + CHUNK] for i in range(0, len(infos), CHUNK)]
+    if workers <= 1 or len(chunks) <= 1:
+        yield from map(checker, infos)
+        return
+    workers = min(workers, len(chunks))
+    pool = ProcessPoolExecutor(workers, initializer=_start, initargs=(os.getpid(), checker))
+    try:
+        for reports in pool.map(_check_chunk, chunks):
+            yield from reports
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C, the chunks that have not begun
+
+
+def check_split(
+    dataset: Any,
+    expected: Counts = None,
+    seen_classes: Sequence[str] | None = None,
+    limit: int | None = None,
+    workers: int = 1,
+    progress: Progress = lambda items, total: items,
+) -> SplitReport:
+    """Look at the images and label maps of a split.
+
+    Args:
+        dataset: A built dataset, or a wrapper of some.
+        expected: How many images it should have, or a list of such numbers.
+        seen_classes: Of training data, the classes that may have labels, in the order of the model.
+        limit: Open at most so many images, evenly spaced; lists and folders are compared in full all the same.
+        workers: Processes.
+        progress: Shows how an iterable of known length goes on.
+
+    Raises:
+        ValueError: If a dataset has no class names, or ``expected`` is neither a number nor numbers.
+    """
+    counts = accepted_counts(expected)
+    leaves = leaf_datasets(dataset)
+    lists = [[leaf.get_data_info(i) for i in range(len(leaf))] for leaf in leaves]
+    paths = [info['img_path'] for infos in lists for info in infos]
+    report = SplitReport(len(paths), expected, paths=paths)
+    if counts and len(paths) not in counts:
+        where = ', '.join(str(leaf.ann_file or leaf.data_prefix.get('img_path')) for leaf in leaves)
+        what = f'{len(paths):,} images where the config expects {either(counts)}'
+        report.problems.append(Problem('count', where, what, 'complete them, or correct `expected_images`'))
+    repeated = [path for path, count in Counter(paths).items() if count > 1]
+    if repeated:
+        what = f'{len(repeated):,} image(s), first this one, occur more than once in the split'
+        report.notes.append(Problem('repeated', repeated[0], what, 'fine if it is meant'))
+    chosen, begin = set(evenly_spaced(len(paths), limit)), 0
+    for leaf, infos in zip(leaves, lists, strict=True):
+        lost = check_existence(leaf, infos, report)
+        opened = [info for i, info in enumerate(infos, begin) if i in chosen]
+        opened = [info for info in opened if lost.isdisjoint((info['img_path'], info.get('seg_map_path')))]
+        check_contents(leaf, opened, report, seen_classes, workers, progress)
+        begin += len(infos)
+    return report
+
+
+def check_existence(leaf: Any, infos: Sequence[Mapping[str, Any]], report: SplitReport) -> set[str]:
+    """Add faults of the list and missing files of one dataset to the report; return the missing paths."""
+    if leaf.ann_file and osp.isfile(leaf.ann_file):
+        fault = list_fault(list_from_file(leaf.ann_file))
+        report.problems += [Problem('list', leaf.ann_file, *fault)] if fault else []
+    has_labels = annotation_loader(leaf) is not None
+    lost: set[str] = set()
+    for key, suffix in (('img_path', leaf.img_suffix), ('seg_map_path', leaf.seg_map_suffix))[: 1 + has_labels]:
+        missing = missing_files([info[key] for info in infos if is_local(info.get(key, '://'))])
+        command = getattr(leaf, 'prepare_command', None)
+        todo = (missing_hint(missing[0], suffix) if missing else '') or 'complete the data set'
+        todo += f' (`{command}`)' if command else ''
+        report.problems += [Problem('missing', path, 'this file is missing', todo) for path in missing]
+        lost.update(missing)
+    if has_labels and not leaf.ann_file:
+        wanted = defaultdict(set)
+        for folder, name in (osp.split(info.get('seg_map_path', '')) for info in infos):
+            wanted[folder].add(name)
+        for folder, names in wanted.items():
+            present = {n for n in os.listdir(folder) if n.endswith(leaf.seg_map_suffix)} if osp.isdir(folder) else set()
+            if present - names:
+                what = f'{len(present - names):,} label maps have no image, first: {min(present - names)}'
+                report.notes.append(Problem('orphans', folder, what, 'fine if the images are left out on purpose'))
+    return lost
+
+
+def check_contents(
+    leaf: Any,
+    infos: Sequence[Mapping[str, Any]],
+    report: SplitReport,
+    seen_classes: Sequence[str] | None,
+    workers: int,
+    progress: Progress,
+) -> None:
+    """Open the files of one dataset, and add to the report what they hold."""
+    tally = Tally(LabelRules.of(leaf))
+    checker = PairChecker(annotation_loader(leaf), tally.rules)
+    for pair in progress(check_pairs(checker, infos, workers), len(infos)):
+        report.problems += pair.problems
+        tally.add(pair)
+    report.problems += value_problems(tally)
+    if seen_classes is not None:
+        report.problems += training_problems(tally, seen_classes)
+    report.notes += shift_notes(tally)
+    if checker.loader is None:
+        where = str(leaf.data_prefix.get('img_path'))
+        report.notes.append(Problem('no labels', where, 'the pipeline loads no labels', 'they were not checked'))
+    report.checked += len(infos)
+    report.classes = tally.rules.classes
+    report.pixels.update({name: use.pixels for name, use in tally.class_uses.items()})
+    report.ignored += tally.ignored_pixels
+    report.unlabelled += len(tally.unlabelled)
