@@ -1,16 +1,22 @@
 """The runner of config folders: what it plans, what its tables say, and a real run with a sweep."""
 
 import csv
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
+
+from mmseg_alignzeg.benchmark.plan import plan
+from mmseg_alignzeg.benchmark.run import device_groups
+from mmseg_alignzeg.benchmark.table import KEYS, markdown, table_rows, write_tables
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / 'tools/benchmark_configs.py'
+PAPER = ROOT / 'configs/paper_results.yml'
 TABLE4 = ROOT / 'configs/ablations/patterns/table4'
 SWEEP = ROOT / 'configs/ablations/patterns/sweeps/background_at_test.py'
 SMALL = [
@@ -21,17 +27,8 @@ SMALL = [
 ]
 
 
-@pytest.fixture(scope='module')
-def bench():
-    spec = importlib.util.spec_from_file_location('benchmark_configs', SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_rows_that_share_a_training_train_once(bench, tmp_path):
-    trials = bench.plan(TABLE4, [0, 1], tmp_path, {})
+def test_rows_that_share_a_training_train_once(tmp_path):
+    trials = plan(TABLE4, [0, 1], tmp_path, {})
     assert [trial.row for trial in trials[::2]] == [
         'baseline',
         'baseline_pbc',
@@ -43,13 +40,13 @@ def test_rows_that_share_a_training_train_once(bench, tmp_path):
     assert full.train.config == Path('configs/alignzeg_patterns.py') and full.test.config.stem == 'full'
     assert full.train.work_dir == tmp_path / 'alignzeg_patterns/seed1'
     assert dict(full.train.options) == dict(full.test.options) == {'randomness.seed': 1}
-    gamma = bench.plan(TABLE4.parent / 'sweeps/gamma.py', [1], tmp_path, {})
+    gamma = plan(TABLE4.parent / 'sweeps/gamma.py', [1], tmp_path, {})
     assert {trial.train for trial in gamma} == {full.train}
     assert [dict(trial.test.options)['model.bias_correction.gamma'] for trial in gamma][::9] == [0.1, 1.0]
 
 
-def test_a_sweep_of_training_trains_every_value(bench, tmp_path):
-    trials = bench.plan(TABLE4.parent / 'sweeps/lambda3.py', [0], tmp_path, {})
+def test_a_sweep_of_training_trains_every_value(tmp_path):
+    trials = plan(TABLE4.parent / 'sweeps/lambda3.py', [0], tmp_path, {})
     assert [trial.train.load().model.feature_expansion.loss_weight for trial in trials] == [0.1, 0.01, 0.001, 0.0001]
     assert len({trial.train.work_dir for trial in trials}) == 4
     assert trials[1].row == 'lambda3 loss_weight=0.01'
@@ -60,53 +57,65 @@ def write_result(trial, **scores):
     (trial.test.work_dir / 'result.json').write_text(json.dumps({'scores': scores}))
 
 
-def test_tables_by_hand(bench, tmp_path):
-    trials = bench.plan(TABLE4, [0, 1, 2], tmp_path, {})
+def test_tables_by_hand(tmp_path):
+    trials = plan(TABLE4, [0, 1, 2], tmp_path, {})
     for trial, score in zip(trials[:3], (10.0, 11.0, 15.0), strict=True):
         write_result(trial, pAcc=score, hIoU=2 * score)
     write_result(trials[3], pAcc=50.0)
     paper = {str(trials[0].config): {'where': 'Table 4', 'pAcc': 94.1, 'hIoU': 81.4}}
-    rows = bench.table_rows(trials, paper)
+    rows = table_rows(trials, paper)
     assert [row['seeds'] for row in rows] == [3, 1]
     assert rows[0]['pAcc_mean'] == 12 and rows[0]['pAcc_std'] == pytest.approx(7**0.5)  # (4 + 1 + 9) / 2
     assert rows[0]['hIoU_std'] == pytest.approx(2 * 7**0.5) and 'pAcc_std' not in rows[1]
-    assert bench.markdown(rows).splitlines() == [
+    assert markdown(rows).splitlines() == [
         '| config | seeds | pAcc | hIoU | paper: pAcc | paper: hIoU | paper: where |',
         '| --- | --- | --- | --- | --- | --- | --- |',
         '| `baseline` | 3 | 12.0 ± 2.6 | 24.0 ± 5.3 | 94.1 | 81.4 | Table 4 |',
         '| `baseline_pbc` | 1 | 50.0 | - | - | - | - |',
     ]
-    bench.write_tables(rows, tmp_path)
+    write_tables(rows, tmp_path)
     with (tmp_path / 'table.csv').open() as file:
         lines = list(csv.DictReader(file))
     assert float(lines[0]['hIoU_mean']) == 24 and lines[1]['hIoU_mean'] == '' and lines[0]['paper_hIoU'] == '81.4'
     assert "the paper's own figures" in (tmp_path / 'table.md').read_text().replace('are the', 'the')
 
 
-def test_a_row_of_the_paper_is_a_config_that_exists(bench):
-    import yaml
+def test_paired_comparison_by_hand(tmp_path):
+    trials = plan(TABLE4, [0, 1, 2], tmp_path, {})
+    for trial, score in zip(trials[:6], (10.0, 20.0, 30.0, 12.0, 21.0, 33.0), strict=True):
+        write_result(trial, hIoU=score)
+    base, better = table_rows(trials, {}, 'baseline')
+    assert 'gain' not in base and better['gain'] == 2  # differences 2, 1, 3: mean 2, standard error 1 / √3
+    t = 2 * 3**0.5
+    # The t distribution with two degrees of freedom has a closed form.
+    assert better['p'] == pytest.approx(1 - t / (t**2 + 2) ** 0.5)
+    assert '| Δ hIoU | p |' in markdown([base, better]) and '| +2.0 | 0.074 |' in markdown([base, better])
+    with pytest.raises(ValueError, match="--compare-with 'full' is no row with results"):
+        table_rows(trials, {}, 'full')
 
-    paper = yaml.safe_load(bench.PAPER.read_text())
+
+def test_a_row_of_the_paper_is_a_config_that_exists():
+    paper = yaml.safe_load(PAPER.read_text())
     for path, row in paper.items():
         assert (ROOT / path).is_file(), path
-        assert {'where'} < set(row) <= {'where', *bench.KEYS}
+        assert {'where'} < set(row) <= {'where', *KEYS}
         if 'hIoU' in row:
             seen, unseen = row['mIoU_seen'], row['mIoU_unseen']
             assert row['hIoU'] == pytest.approx(2 * seen * unseen / (seen + unseen), abs=0.15)  # rounded thrice
 
 
-def test_gpus_are_shared_out(bench, monkeypatch):
+def test_gpus_are_shared_out(monkeypatch):
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
-    monkeypatch.setattr(bench.torch.cuda, 'device_count', lambda: 5)
-    assert bench.device_groups(None, 2) == [['0', '1'], ['2', '3']]
-    assert bench.device_groups(1, 1) == [['0']]
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 5)
+    assert device_groups(None, 2) == [['0', '1'], ['2', '3']]
+    assert device_groups(1, 1) == [['0']]
     with pytest.raises(ValueError, match=r'3 job\(s\) with 2 GPU\(s\) each .* torch sees 5'):
-        bench.device_groups(3, 2)
+        device_groups(3, 2)
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,7')
-    monkeypatch.setattr(bench.torch.cuda, 'device_count', lambda: 2)
-    assert bench.device_groups(None, 1) == [['4'], ['7']]
-    monkeypatch.setattr(bench.torch.cuda, 'device_count', lambda: 0)
-    assert bench.device_groups(2, 1) == [[], []]
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    assert device_groups(None, 1) == [['4'], ['7']]
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
+    assert device_groups(2, 1) == [[], []]
 
 
 @pytest.mark.parametrize(
@@ -116,12 +125,12 @@ def test_gpus_are_shared_out(bench, monkeypatch):
         ("sweep = dict(key='a')", '`sweep` must be'),
     ],
 )
-def test_configs_that_cannot_be_planned(bench, tmp_path, monkeypatch, text, message):
-    monkeypatch.setattr(bench, 'ROOT', tmp_path)
+def test_configs_that_cannot_be_planned(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / 'configs').mkdir()
     (tmp_path / 'configs/a.py').write_text(text)
     with pytest.raises((FileNotFoundError, ValueError), match=message):
-        bench.plan(tmp_path / 'configs', [0], tmp_path, {})
+        plan(tmp_path / 'configs', [0], tmp_path, {})
 
 
 def run(work_dir, *options):
