@@ -140,10 +140,9 @@ def check_unchanged(trials: list[Trial]) -> None:
     Raises:
         ValueError: If a folder holds a run of a config that has changed since.
     """
-    jobs = {
-        (job.work_dir, name): job for trial in trials for name, job in (('train', trial.train), ('test', trial.test))
-    }
-    for (_, command), job in jobs.items():
+    trains = {trial.train.work_dir: ('train', trial.train) for trial in trials}
+    tests = {trial.test.work_dir: ('test', trial.test) for trial in trials}
+    for command, job in [*trains.values(), *tests.values()]:
         path = job.work_dir / f'{command}.fingerprint'
         if path.is_file() and path.read_text() != job.fingerprint():
             raise ValueError(
