@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test lint format report bench clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -25,6 +25,13 @@ lint: $(STAMP) ## Check style and types
 format: $(STAMP) ## Let ruff rewrite what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+report: $(STAMP) work_dirs/demo/last_checkpoint ## Analyse the demo's checkpoint: work_dirs/report/report.html
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/analyze.py configs/alignzeg_patterns.py "$$(cat work_dirs/demo/last_checkpoint)" \
+		--out work_dirs/report $(ARGS)
+
+work_dirs/demo/last_checkpoint:
+	@$(MAKE) demo
 
 bench: $(STAMP) ## Measure time and memory against SAN of mmsegmentation
 	@$(BIN)/python tools/benchmark_san.py $(ARGS)

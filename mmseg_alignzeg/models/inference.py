@@ -91,6 +91,7 @@ def semantic_stripes(
     mask_logits: Tensor,
     class_probs: Tensor,
     window: Window,
+    *,
     class_bias: Tensor | None = None,
     max_elements: int = 2**19,
 ) -> Iterator[tuple[slice, Tensor]]:
@@ -144,7 +145,7 @@ def predict_labels(
         (1, *window.size) int64.
     """
     labels = torch.empty(window.size, dtype=torch.long, device=mask_logits.device)
-    for stripe, scores in semantic_stripes(mask_logits, class_probs, window, class_bias):
+    for stripe, scores in semantic_stripes(mask_logits, class_probs, window, class_bias=class_bias):
         torch.argmax(scores, dim=-1, out=labels[stripe])
     return labels[None]
 
@@ -154,6 +155,6 @@ def predict_scores(
 ) -> Tensor:
     """Full-size class scores of one image, (C, *window.size): for inspection only."""
     scores = mask_logits.new_empty((class_probs.shape[1], *window.size))
-    for stripe, part in semantic_stripes(mask_logits, class_probs, window, class_bias):
+    for stripe, part in semantic_stripes(mask_logits, class_probs, window, class_bias=class_bias):
         scores[:, stripe] = part.permute(2, 0, 1)
     return scores

@@ -47,6 +47,6 @@ def test_labels_are_the_argmax_of_the_full_scores():
 
 def test_no_stripe_is_larger_than_asked():
     stripes = list(
-        semantic_stripes(torch.randn(5, 6, 6), torch.rand(5, 7), Window(0, 0, 1, 1, (33, 45)), None, 45 * 7 * 4)
+        semantic_stripes(torch.randn(5, 6, 6), torch.rand(5, 7), Window(0, 0, 1, 1, (33, 45)), max_elements=45 * 7 * 4)
     )
     assert [stripe.stop - stripe.start for stripe, _ in stripes] == [4] * 8 + [1]

@@ -1,0 +1,175 @@
+"""The pass: one forward per image, and what of it decides everything that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from mmseg.utils import seg_data_to_instance_data
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..evaluation.vocabulary_metric import names_mask
+from ..models import AlignZeg
+from ..models.inference import Window, unflip
+from ..vocabulary import Vocabulary
+
+
+@dataclass
+class ImageProposals:
+    """The proposals of one image and its true labels.
+
+    Attributes:
+        masks: M, (N, h, w) logits on the padded grid, flips undone.
+        scores: P, (N, C + 1) logits, background last.
+        indicator: I, (N,) probabilities, or None for a model without φ_bc.
+        labels: True labels (H, W) int64 at the size of the original image.
+        window: Where the grid shows the image; its ``size`` is (H, W).
+        matched: (m, 2) int64, proposals that Hungarian matching gave to a true mask, and the label of that mask.
+    """
+
+    masks: Tensor
+    scores: Tensor
+    indicator: Tensor | None
+    labels: Tensor
+    window: Window
+    matched: Tensor
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all images of a test set have in common.
+
+    Attributes:
+        vocabulary: Classes in label order, and which of them the measures call unseen.
+        trained_classes: Names among them that training had labels for: S of Eq. (7).
+        ignore_index: True label that is not evaluated.
+        background_at_test: See :class:`AlignZeg`.
+        images: Images in the whole test set.
+    """
+
+    vocabulary: Vocabulary
+    trained_classes: tuple[str, ...]
+    ignore_index: int
+    background_at_test: str
+    images: int
+
+    @classmethod
+    def of(cls, model: AlignZeg, dataset: Any, ignore_index: int) -> Task:
+        """Read it from a model and a dataset, and give the model the classes of the dataset.
+
+        Raises:
+            ValueError: If the dataset is empty or has no class names.
+        """
+        if not len(dataset):
+            raise ValueError(
+                f'The test set is empty: `test_dataloader.dataset` ({type(dataset).__name__}) has no image.'
+            )
+        metainfo: Mapping[str, Any] = dataset.metainfo
+        trained = set(model.vocabulary.seen_classes)
+        if metainfo.get('unseen_classes') is None:  # as VocabularyHook does
+            unseen = [name for name in metainfo.get('classes') or () if name not in trained]
+            metainfo = {**metainfo, 'unseen_classes': unseen}
+        vocabulary = Vocabulary.from_metainfo(metainfo)
+        model.set_test_classes(vocabulary.classes)
+        seen = tuple(name for name in vocabulary.classes if name in trained)
+        return cls(vocabulary, seen, ignore_index, model.background_at_test, len(dataset))
+
+    @cached_property
+    def unseen(self) -> Tensor:
+        """(C,) bool, for the measures."""
+        return names_mask(self.vocabulary.classes, self.vocabulary.unseen_classes)
+
+    @cached_property
+    def trained(self) -> Tensor:
+        """(C,) bool, S of Eq. (7)."""
+        return names_mask(self.vocabulary.classes, self.trained_classes)
+
+    @property
+    def has_both(self) -> bool:
+        """Whether there are seen and unseen classes, to the measures and to S; else calibration changes no label."""
+        return all(bool(mask.any()) and not bool(mask.all()) for mask in (self.unseen, self.trained))
+
+
+def place_labels(labels: Tensor, window: Window, shape: tuple[int, int], ignore_index: int) -> Tensor:
+    """Lay the labels of an image over the padded input that its masks belong to.
+
+    Args:
+        labels: (H, W) integers at the size of the original image.
+        window: Where the padded input shows the image.
+        shape: Rows and columns of the padded input.
+        ignore_index: Label of the padding.
+
+    Returns:
+        ``shape``, int64.
+    """
+    height, width = round(window.height * shape[0]), round(window.width * shape[1])
+    top, left = round(window.top * shape[0]), round(window.left * shape[1])
+    resized = F.interpolate(labels[None, None].float(), size=(height, width), mode='nearest-exact')[0, 0].long()
+    return F.pad(
+        resized, (left, shape[1] - left - width, top, shape[0] - top - height), mode='constant', value=ignore_index
+    )
+
+
+def match(model: AlignZeg, masks: Tensor, scores: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    """Hungarian matching as in training, for :attr:`ImageProposals.matched`.
+
+    Args:
+        model: Gives the matcher, which compares masks at random points: seed torch for equal results.
+        masks: (N, h, w) logits.
+        scores: (N, C + 1) logits.
+        labels: (H', W') int64 of the area that the masks cover.
+        ignore_index: Label without a mask.
+    """
+    sample = SegDataSample(gt_sem_seg=PixelData(data=labels[None]))
+    target = seg_data_to_instance_data(ignore_index, [sample])[0]
+    pairs = model.matcher(scores, masks, target)
+    return torch.stack([pairs.proposals, target.labels[pairs.targets]], dim=1)
+
+
+@torch.no_grad()
+def collect(model: AlignZeg, loader: DataLoader, task: Task) -> Iterator[ImageProposals]:
+    """Run a model over a test set.
+
+    Args:
+        model: In evaluation mode, told the classes by :meth:`Task.of`.
+        loader: Its batches give images and labels.
+        task: What the images have in common.
+
+    Yields:
+        Image by image, on the device of the model.
+
+    Raises:
+        ValueError: On an image without labels.
+    """
+    for batch in loader:
+        data = model.data_preprocessor(batch)
+        inputs, samples = data['inputs'], data['data_samples']
+        shape = tuple(side + -side % model.stride for side in inputs.shape[2:])
+        proposals = model.extract_feat(inputs)
+        scores = model.classify(proposals, model.test_classes).float()
+        indicators = model.class_indicator(proposals.feats).sigmoid().float() if model.class_indicator else None
+        for i, sample in enumerate(samples):
+            if 'gt_sem_seg' not in sample:
+                raise ValueError(
+                    f'{sample.metainfo.get("img_path", "An image")} has no labels: put `LoadAnnotations` in the test '
+                    'pipeline.'
+                )
+            window = Window.of_image(sample.metainfo, inputs.shape[2:], model.stride)
+            masks = unflip(proposals.mask_logits[i].float(), sample.metainfo)
+            labels = sample.gt_sem_seg.data[0].long()
+            placed = place_labels(labels, window, shape, task.ignore_index)
+            yield ImageProposals(
+                masks,
+                scores[i],
+                None if indicators is None else indicators[i],
+                labels,
+                window,
+                match(model, masks, scores[i], placed, task.ignore_index),
+            )

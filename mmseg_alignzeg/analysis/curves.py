@@ -1,0 +1,191 @@
+"""From the proposals of an image to its labels under many settings, without another forward. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..evaluation.areas import confusion_matrix, split_areas
+from ..evaluation.zero_shot_iou_metric import zero_shot_iou
+from ..models import CalibratedStacking, PredictiveBiasCorrection
+from ..models.inference import Window, semantic_stripes
+from ..models.oracle import oracle_probs
+from .collect import ImageProposals, Task
+
+STRIPE = 2**19  # the bound of predict_labels, so that its stripes are those of mask_stripes
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to get labels from proposals.
+
+    Attributes:
+        gamma: γ of predictive bias correction, or None to leave it out.
+        constant: What calibrated stacking takes from seen classes; 0 leaves it out.
+        oracle: Proposals are told their true classes instead.
+    """
+
+    gamma: float | None = None
+    constant: float = 0.0
+    oracle: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gamma is not None:
+            PredictiveBiasCorrection(self.gamma)  # says what is wrong with a γ
+        CalibratedStacking(self.constant)
+
+
+def plan_variants(
+    gammas: Sequence[float], constants: Sequence[float], own: Variant, base: float | None, has_both: bool
+) -> list[Variant]:
+    """List what to evaluate, each once, in the order of the curves.
+
+    Args:
+        gammas: γ of the curve of PBC.
+        constants: Constants of calibrated stacking, without PBC and with PBC at ``base``.
+        own: What the config asks for; it is always among the variants.
+        base: γ where PBC is compared with something else; None for a model without indicator, hence without PBC.
+        has_both: See :class:`Task`; without both, calibrated stacking is left out.
+
+    Raises:
+        ValueError: If a γ is outside [0, 1] or a constant is not finite.
+    """
+    variants = [Variant(), own]
+    if base is not None:
+        variants += [Variant(gamma) for gamma in sorted({*gammas, base})]
+    if has_both:
+        bases = (None,) if base is None else (None, base)
+        variants += [Variant(gamma, constant) for gamma in bases for constant in sorted(constants)]
+    variants.append(Variant(oracle=True))
+    return list(dict.fromkeys(variants))
+
+
+def class_probs(scores: Tensor, background_at_test: str) -> Tensor:
+    """P or P_bc, (N, C + 1) logits, to the probabilities (N, C) of :meth:`AlignZeg.class_probs`."""
+    if background_at_test == 'ignore':
+        return scores[..., :-1].softmax(dim=-1)
+    return scores.softmax(dim=-1)[..., :-1]
+
+
+def variant_probs(image: ImageProposals, gamma: float | None, oracle: bool, task: Task) -> Tensor:
+    """Class probabilities (N, C) of an image's proposals under a :class:`Variant`."""
+    if oracle:
+        return oracle_probs(image.masks, image.labels, len(task.vocabulary.classes), image.window)
+    scores = image.scores
+    if gamma is not None:
+        assert image.indicator is not None
+        seen = task.trained.to(scores.device)
+        scores = PredictiveBiasCorrection(gamma)(scores[None], image.indicator[None], seen)[0]
+    return class_probs(scores, task.background_at_test)
+
+
+def mask_stripes(mask_logits: Tensor, num_classes: int, window: Window) -> Iterator[tuple[slice, Tensor]]:
+    """Yield σ(M) of an image in the very stripes in which C classes are predicted.
+
+    A product with the identity changes no bit. With equal stripes, a product with class probabilities then has the
+    operands of :func:`predict_labels`, and so its result to the last bit.
+
+    Args:
+        mask_logits: (N, h, w).
+        num_classes: C.
+        window: See :func:`semantic_stripes`.
+
+    Yields:
+        Output rows and (rows · columns, N) values, valid until the next stripe is asked for.
+    """
+    num_proposals = len(mask_logits)
+    bound = STRIPE * num_proposals // max(num_proposals, num_classes)
+    identity = torch.eye(num_proposals).to(mask_logits)
+    for rows, masks in semantic_stripes(mask_logits, identity, window, max_elements=bound):
+        yield rows, masks.flatten(0, 1)
+
+
+def stacked_labels(scores: Tensor, constants: Sequence[float], trained: Tensor) -> Iterator[Tensor]:
+    """argmax of :class:`CalibratedStacking` for many constants, each at the price of one comparison.
+
+    Args:
+        scores: (pixels, C).
+        constants: What seen classes lose.
+        trained: (C,) bool with both values.
+
+    Yields:
+        (pixels,) int64 per constant.
+    """
+    seen, seen_label = scores.masked_fill(~trained, -torch.inf).max(dim=-1)
+    unseen, unseen_label = scores.masked_fill(trained, -torch.inf).max(dim=-1)
+    for constant in constants:
+        yield torch.where(seen - constant > unseen, seen_label, unseen_label)
+
+
+def image_counts(image: ImageProposals, variants: Sequence[Variant], task: Task) -> tuple[Tensor, Tensor]:
+    """Label one image under every variant, and count.
+
+    Args:
+        image: Its proposals.
+        variants: K of them.
+        task: Classes and conventions.
+
+    Returns:
+        Confusion matrices (K, C, C + 1) int64 of :func:`confusion_matrix`, and the pixels (C + 1, N) of each true
+        class, with the ignored pixels last, in each mask, binarised at 0.5.
+    """
+    num_classes = len(task.vocabulary.classes)
+    trained = task.trained.to(image.masks.device)
+    groups: dict[tuple[float | None, bool], list[int]] = {}
+    for k, variant in enumerate(variants):
+        groups.setdefault((variant.gamma, variant.oracle), []).append(k)
+    probs = {key: variant_probs(image, *key, task) for key in groups}
+    truth = torch.where((image.labels >= 0) & (image.labels < num_classes), image.labels, num_classes)
+    labels = torch.empty(len(variants), *image.window.size, dtype=torch.int32, device=image.masks.device)
+    pixels = image.masks.new_zeros(num_classes + 1, len(image.masks))
+    for rows, masks in mask_stripes(image.masks, num_classes, image.window):
+        pixels.index_add_(0, truth[rows].flatten(), (masks > 0.5).to(pixels))
+        for key, members in groups.items():
+            scores = torch.mm(masks, probs[key])  # (rows · columns, C)
+            plain = [k for k in members if not variants[k].constant]
+            stacked = [k for k in members if variants[k].constant]
+            for k in plain:
+                labels[k, rows] = scores.argmax(dim=-1).view_as(labels[k, rows]).int()
+            if stacked:
+                corrected = stacked_labels(scores, [variants[k].constant for k in stacked], trained)
+                for k, best in zip(stacked, corrected, strict=True):
+                    labels[k, rows] = best.view_as(labels[k, rows]).int()
+    confusions = [confusion_matrix(pred, image.labels, num_classes, task.ignore_index) for pred in labels]
+    return torch.stack(confusions).cpu(), pixels.cpu()
+
+
+def mask_ious(pixels: Tensor, areas: Tensor) -> Tensor:
+    """IoU of the true mask of each class in an image with the proposal that fits it best.
+
+    Args:
+        pixels: (C + 1, N) of :func:`image_counts`. Ignored pixels do not count, as in every other measure.
+        areas: (C,) labelled pixels of each class.
+
+    Returns:
+        (C,) in [0, 1]; NaN for a class that is not in the image.
+    """
+    common = pixels[:-1]  # (C, N)
+    union = areas[:, None] + common.sum(0) - common
+    best = (common / union.clamp(min=1)).amax(dim=1)
+    return torch.where(areas > 0, best, torch.nan)
+
+
+def measures(confusion: Tensor, unseen: Tensor) -> dict[str, float]:
+    """:func:`zero_shot_iou` of a confusion matrix, and how much of unseen classes goes to seen ones.
+
+    Args:
+        confusion: (C, C + 1) int64.
+        unseen: (C,) bool.
+
+    Returns:
+        ``pAcc``, ``mIoU``, ``mIoU_seen``, ``mIoU_unseen``, ``hIoU`` and ``unseen_as_seen`` in percent, as far as they
+        exist; the last is the share of unseen classes' pixels that a seen class takes.
+    """
+    result = zero_shot_iou(*split_areas(confusion), unseen)
+    pixels = confusion[unseen]
+    if pixels.sum() > 0 and not unseen.all():
+        result['unseen_as_seen'] = 100 * pixels[:, :-1][:, ~unseen].sum().item() / pixels.sum().item()
+    return result

@@ -1,0 +1,210 @@
+"""Analyse a checkpoint in one pass over its test set, and write a report.
+
+The model runs once. From its proposals follow, without another forward: the curve of γ (figure 6 of the paper),
+calibrated stacking with and without PBC, the score with true classes (table 6), how well masks fit, how well φ_bc tells
+unseen from seen, and where the pixels of unseen classes go. DIR gets report.html, analysis.json, curves.csv and
+proposals.npz; with ``--from DIR/proposals.npz`` other γ and constants need no model.
+"""
+
+from __future__ import annotations
+
+from mmseg_alignzeg import __version__, analysis  # isort: skip  (before mmseg: its MMCV may lack compiled operators)
+
+import argparse
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmseg.registry import MODELS
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch.utils.data import DataLoader
+
+from mmseg_alignzeg.engine.safe_checkpoint_hook import identity_differences
+from mmseg_alignzeg.models import AlignZeg, PredictiveBiasCorrection
+
+GAMMAS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+CONSTANTS = [0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8]
+
+
+def load_model(cfg: Config, checkpoint: Path) -> AlignZeg:
+    """Build the model of a config and load a checkpoint of the same vocabulary.
+
+    Raises:
+        ValueError: If the file is no checkpoint, or one of another vocabulary, CLIP or architecture.
+    """
+    try:
+        content = torch.load(checkpoint, map_location='cpu', weights_only=True)
+        weights = content['state_dict']
+    except Exception as error:  # torch raises half a dozen types
+        raise ValueError(
+            f'{checkpoint} is no checkpoint that `torch.load(weights_only=True)` reads ({type(error).__name__}).'
+        ) from None
+    model = MODELS.build(cfg.model)
+    if not isinstance(model, AlignZeg):
+        raise ValueError(f'The config builds a {type(model).__name__}: only AlignZeg has proposals to analyse.')
+    saved = content.get('meta', {}).get('alignzeg')
+    differences = identity_differences(saved, model.checkpoint_identity()) if saved else []
+    if differences:
+        raise ValueError(f'{checkpoint} was trained for something else than this model: {"; ".join(differences)}.')
+    try:
+        missing = model.load_state_dict(weights, strict=False).missing_keys
+    except RuntimeError as error:
+        raise ValueError(f'{checkpoint} does not fit the model: {str(error).splitlines()[1].strip()}') from None
+    if missing:
+        raise ValueError(f'{checkpoint} lacks {len(missing)} weights of the model, the first is {missing[0]}.')
+    return model.to(get_device()).eval()
+
+
+def own_variant(cfg: Config, has_indicator: bool) -> tuple[analysis.Variant, float | None]:
+    """What the config asks for at test, and γ where PBC is compared with something else."""
+    correction, calibration = cfg.model.get('bias_correction'), cfg.model.get('calibration')
+    gamma = MODELS.build(correction).gamma if correction else None
+    constant = MODELS.build(calibration).constant if calibration else 0.0
+    if not has_indicator:
+        return analysis.Variant(None, constant), None
+    return analysis.Variant(gamma, constant), PredictiveBiasCorrection().gamma if gamma is None else gamma
+
+
+def ignored_label(cfg: Config) -> int:
+    """``ignore_index`` of the evaluator that `mim test` would use."""
+    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    return next((item['ignore_index'] for item in evaluators if 'ignore_index' in item), 255)
+
+
+def test_loader(cfg: Config) -> DataLoader:
+    """The loader of `mim test`.
+
+    Raises:
+        ValueError: If the test set is empty, where MMEngine fails to serialise nothing.
+    """
+    try:
+        return Runner.build_dataloader(cfg.test_dataloader)
+    except ValueError as error:
+        if 'need at least one array' not in str(error):
+            raise
+        raise ValueError('The test set is empty: `test_dataloader.dataset` finds no image.') from None
+
+
+def images_of(
+    args: argparse.Namespace, cfg: Config, fingerprint: analysis.Fingerprint
+) -> tuple[analysis.Task, int, Iterator[analysis.ImageProposals]]:
+    """From the file or from the model: what the images have in common, how many there are, and the images."""
+    if args.source is not None:
+        task, count, images = analysis.read_proposals(args.source, fingerprint)
+        if args.limit is not None and args.limit > count:
+            raise ValueError(f'{args.source} has {count} images, fewer than --limit {args.limit}.')
+    else:
+        model = load_model(cfg, args.checkpoint)
+        loader = test_loader(cfg)
+        task = analysis.Task.of(model, loader.dataset, ignored_label(cfg))
+        torch.manual_seed(0)  # for the random points of matching
+        count = task.images
+        images = analysis.collect(model, loader, task)
+    count = min(count, args.limit or count)
+    images = islice(images, count)
+    if args.source is None and args.save_proposals:
+        args.out.mkdir(parents=True, exist_ok=True)
+        images = analysis.ProposalWriter(args.out / 'proposals.npz', task, fingerprint).tee(images)
+    return task, count, images
+
+
+def analyse(args: argparse.Namespace, console: Console) -> None:
+    """Do it.
+
+    Raises:
+        OSError: If a file is missing.
+        ValueError: If an argument, the config, the checkpoint or the data is wrong.
+    """
+    begin = time.perf_counter()
+    if not args.checkpoint.is_file():
+        raise FileNotFoundError(f'There is no checkpoint {args.checkpoint}.')
+    if args.limit is not None and args.limit < 1:
+        raise ValueError(f'--limit {args.limit} leaves no image: give at least 1.')
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options)
+    if args.batch_size is not None:
+        cfg.test_dataloader.batch_size = args.batch_size
+    init_default_scope('mmseg')
+    own, base = own_variant(cfg, cfg.model.get('class_indicator') is not None)
+    analysis.plan_variants(args.gammas, args.constants, own, base, True)  # refuses bad values before anything runs
+    fingerprint = analysis.Fingerprint.of(args.checkpoint, cfg.model, cfg.test_dataloader.dataset)
+    task, count, images = images_of(args, cfg, fingerprint)
+    variants = analysis.plan_variants(args.gammas, args.constants, own, base, task.has_both)
+    summary = analysis.Summary(variants, own, base, task)
+    for image in track(images, total=count, description='analysing', console=console):
+        summary.add(image)
+
+    result = summary.result()
+    unseen = len(task.vocabulary.unseen_classes)
+    about = {
+        'config': ' '.join([str(args.config), *(f'{key}={value}' for key, value in args.cfg_options.items())]),
+        'checkpoint': args.checkpoint.name,
+        'SHA-256': fingerprint.checkpoint,
+        'images': f'{summary.images} of {task.images}',
+        'classes': f'{len(task.vocabulary.classes) - unseen} seen and {unseen} unseen classes',
+        'date': datetime.now().astimezone().isoformat(' ', 'minutes'),
+        'versions': ', '.join(
+            [f'mmseg_alignzeg {__version__}', f'Python {platform.python_version()}']
+            + [f'{name} {version(name)}' for name in ('torch', 'mmsegmentation', 'mmengine')]
+        ),
+    }
+    analysis.write_report(result, about, args.out)
+    show(result, console)
+    console.print(f'{time.perf_counter() - begin:.0f} s. {args.out}/report.html', soft_wrap=True, highlight=False)
+
+
+def show(result: dict, console: Console) -> None:
+    """Print the table on top of the report."""
+    columns = {key: text for key, text in analysis.measured(result).items() if key != 'mIoU'}
+    table = Table(title=f'{result["images"]} images (percent)')
+    for text in ('', *columns.values()):
+        table.add_column(text, no_wrap=not text)
+    for name, row in analysis.Curves(result).summary():
+        shown = [f'{row[key]:.2f}' if key in row else '-' for key in columns]
+        table.add_row(name + (' *' if row['own'] else ''), *shown)
+    console.print(table)
+    for sentence in ['* as the config asks for', *result['left_out']]:
+        console.print(sentence, soft_wrap=True, highlight=False)
+
+
+def main() -> int:
+    """Parse arguments, and turn errors into one line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', type=Path)
+    parser.add_argument('checkpoint', type=Path)
+    parser.add_argument('--out', type=Path, metavar='DIR', help='default: analysis/ beside the checkpoint')
+    parser.add_argument('--gammas', type=float, nargs='+', default=GAMMAS, metavar='G', help='γ of the curve of PBC')
+    parser.add_argument('--constants', type=float, nargs='+', default=CONSTANTS, metavar='C', help='of stacking')
+    parser.add_argument('--limit', type=int, metavar='N', help='only the first N test images')
+    parser.add_argument(
+        '--batch-size', type=int, help='default: as `mim test`, whose scores it gives to the last digit'
+    )
+    parser.add_argument('--from', dest='source', type=Path, metavar='FILE', help='read proposals, run no model')
+    parser.add_argument('--no-proposals', dest='save_proposals', action='store_false', help='write no proposals.npz')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='overrides, as in `mim test`')
+    args = parser.parse_args()
+    args.out = args.out or args.checkpoint.parent / 'analysis'
+    console = Console()
+    try:
+        analyse(args, console)
+    except (OSError, ValueError) as error:
+        message = ' '.join(str(error).split())
+        console.print(f'{type(error).__name__}: {message}', style='red', highlight=False, soft_wrap=True)
+        return 2
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
