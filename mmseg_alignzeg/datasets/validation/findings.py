@@ -62,7 +62,8 @@ def _explain(foreign: set[int], raw: set[int], rules: LabelRules, share: str) ->
             what = f'values are {spans(raw - rules.ignored)} where 0…{count - 1} are expected, off by one'
             return what, 'set `reduce_zero_label=True` in the dataset, or write each value less 1'
         what = f'holds {count} ({share}), one more than the last of 0…{count - 1}'
-        return what, 'if 0 means "no label", set `reduce_zero_label=True`; if it is this value, write 255 in its place'
+        todo = f'set `ignored_labels=[{count}]` of FoldersDataset, or write 255 in its place'
+        return what, f'if this value means "no label", {todo}; if 0 does, set `reduce_zero_label=True`'
     if rules.palette and raw <= _greys(rules.palette):
         what = f'holds {spans(foreign)} ({share}), the grey shades of the class colours'
         return what, "palette files were made grey (`convert('L')`); use the palette files as they are"
