@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from mmcv.transforms import BaseTransform
+from mmengine.fileio import BaseStorageBackend, register_backend
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, TRANSFORMS
+from PIL import Image
 
 from mmseg_alignzeg.vocabulary import Vocabulary
 
@@ -159,6 +162,22 @@ def _palette() -> list[list[int]]:
     ]
 
 
+@register_backend('patterns', prefixes='patterns')
+class PatternsBackend(BaseStorageBackend):
+    """Lets MMEngine read ``patterns://seed/size/index`` as a PNG file, where a hook wants to show the image."""
+
+    def get(self, filepath: str) -> bytes:
+        """The scene as an encoded RGB image."""
+        seed, size, index = map(int, str(filepath).removeprefix('patterns://').split('/'))
+        buffer = io.BytesIO()
+        Image.fromarray(draw_scene(seed, index, size)[0]).save(buffer, 'PNG')
+        return buffer.getvalue()
+
+    def get_text(self, filepath: str) -> str:
+        """Not offered: scenes are images."""
+        raise NotImplementedError(f'{filepath} is an image, which has no text.')
+
+
 @DATASETS.register_module()
 class PatternsDataset(BaseSegDataset):
     """Scenes of :func:`draw_scene`, read by a pipeline that starts with :class:`LoadPatternsScene`.
@@ -204,8 +223,8 @@ class PatternsDataset(BaseSegDataset):
         """One entry per scene: what to draw, under the keys that mmseg's pipelines expect."""
         return [
             dict(
-                img_path=f'patterns://{self.seed}/{index}',
-                seg_map_path=f'patterns://{self.seed}/{index}/labels',
+                img_path=f'patterns://{self.seed}/{self.image_size}/{index}',
+                seg_map_path=f'patterns://{self.seed}/{self.image_size}/{index}/labels',
                 seed=self.seed,
                 index=index,
                 image_size=self.image_size,

@@ -1,7 +1,8 @@
-"""Hooks for training, resuming and testing with a vocabulary, and the optimizer's choice of parameters."""
+"""Hooks for training, resuming, testing and drawing with a vocabulary, and the optimizer's choice of parameters."""
 
 from .optim_wrapper_constructor import TrainableOptimWrapperConstructor
+from .proposal_visualization_hook import ProposalVisualizationHook
 from .safe_checkpoint_hook import SafeCheckpointHook
 from .vocabulary_hook import VocabularyHook
 
-__all__ = ['SafeCheckpointHook', 'TrainableOptimWrapperConstructor', 'VocabularyHook']
+__all__ = ['ProposalVisualizationHook', 'SafeCheckpointHook', 'TrainableOptimWrapperConstructor', 'VocabularyHook']

@@ -1,8 +1,11 @@
 import hashlib
+import io
 
 import numpy as np
 import pytest
+from mmengine import fileio
 from mmseg.registry import DATASETS
+from PIL import Image
 
 import mmseg_alignzeg  # noqa: F401
 from mmseg_alignzeg.datasets import PatternsDataset, draw_scene
@@ -80,7 +83,10 @@ def test_a_sample_is_packed_as_the_models_expect_it():
         sample = dataset[1]
         assert np.array_equal(sample['inputs'].permute(1, 2, 0).numpy()[..., ::-1], image)
         assert np.array_equal(sample['data_samples'].gt_sem_seg.data[0].numpy(), labels)
-    assert sample['data_samples'].img_path == 'patterns://2/1'
+    path = sample['data_samples'].img_path
+    assert path == 'patterns://2/128/1'
+    with Image.open(io.BytesIO(fileio.get(path))) as image:
+        np.testing.assert_array_equal(np.asarray(image), draw_scene(2, 1)[0])
     assert sample['data_samples'].ori_shape == (128, 128)
 
 

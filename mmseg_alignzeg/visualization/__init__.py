@@ -1,0 +1,7 @@
+"""Pictures of predictions, of what bias correction changes, and of proposal features."""
+
+from .corrections import Correction, corrections_picture
+from .features import features_picture
+from .label_maps import contact_sheet, predictions_picture
+
+__all__ = ['Correction', 'contact_sheet', 'corrections_picture', 'features_picture', 'predictions_picture']

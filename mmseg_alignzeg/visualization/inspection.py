@@ -1,0 +1,177 @@
+"""What the pictures show, computed by the model's own functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import mmcv
+import numpy as np
+import torch
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from ..analysis.collect import match, place_labels
+from ..models import AlignZeg, OracleAlignZeg
+from ..models.inference import Window, predict_scores, semantic_stripes, unflip
+from .corrections import Correction
+
+
+@dataclass
+class Inspection:
+    """One image as the model sees it; N proposals, C test classes.
+
+    Attributes:
+        masks: M, (N, h, w) logits on the padded grid, flips undone.
+        scores: P, (N, C + 1) logits before any correction, background last.
+        cls_feats: F_cls, (N, D).
+        probs: (N, C) class probabilities without PBC.
+        corrected: (N, C) with PBC; None for a model without.
+        indicator: I, (N,) probabilities; None without PBC.
+        labels: Labels (H, W) int64 that are predicted without PBC, at the size of the original image.
+        window: Where the grid shows the image; its ``size`` is (H, W).
+        shape: Rows and columns of the padded input that the grid covers.
+    """
+
+    masks: Tensor
+    scores: Tensor
+    cls_feats: Tensor
+    probs: Tensor
+    corrected: Tensor | None
+    indicator: Tensor | None
+    labels: Tensor
+    window: Window
+    shape: tuple[int, int]
+
+
+def corrects(model: AlignZeg) -> bool:
+    """Whether PBC takes part in what the model predicts; an oracle is told its classes."""
+    parts = (model.bias_correction, model.class_indicator)
+    return None not in parts and not isinstance(model, OracleAlignZeg)
+
+
+@contextmanager
+def without_correction(model: AlignZeg) -> Iterator[None]:
+    """Take PBC out of a model for a while."""
+    correction, model.bias_correction = model.bias_correction, None
+    try:
+        yield
+    finally:
+        model.bias_correction = correction
+
+
+@torch.no_grad()
+def inspect_image(model: AlignZeg, inputs: Tensor, sample: SegDataSample) -> Inspection:
+    """Run a model on one image, without PBC and, if it has it, with PBC.
+
+    Args:
+        model: In evaluation mode.
+        inputs: (3, H', W'), as the data loader gives it.
+        sample: Its meta information; not changed.
+    """
+    data = model.data_preprocessor({'inputs': [inputs], 'data_samples': [sample]})
+    images, (own_sample,) = data['inputs'], data['data_samples']  # the preprocessor has made a new sample
+    proposals = model.extract_feat(images)
+    corrected = indicator = None
+    if corrects(model) and model.class_indicator is not None:
+        corrected = model.class_probs(proposals)[0].float()
+        indicator = model.class_indicator(proposals.feats).sigmoid()[0].float()
+    with without_correction(model):
+        probs = model.class_probs(proposals)
+    result = model.segment(proposals.mask_logits, probs, [own_sample], images.shape[2:])[0]
+    rows, columns = images.shape[2:]
+    return Inspection(
+        masks=unflip(proposals.mask_logits[0].float(), own_sample.metainfo),
+        scores=model.classify(proposals, model.test_classes)[0].float(),
+        cls_feats=proposals.cls_feats[0].float(),
+        probs=probs[0].float(),
+        corrected=corrected,
+        indicator=indicator,
+        labels=result.pred_sem_seg.data[0],
+        window=Window.of_image(own_sample.metainfo, images.shape[2:], model.stride),
+        shape=(rows + -rows % model.stride, columns + -columns % model.stride),
+    )
+
+
+def find_corrections(found: Inspection, seen: Tensor, limit: int) -> list[Correction]:
+    """Proposals whose best class is seen without PBC and unseen with it, the largest masks first.
+
+    Args:
+        found: With ``corrected`` and ``indicator``.
+        seen: (C,) bool, which test classes are in S.
+        limit: At most so many; a mask without a pixel where σ(M) > 0.5 is left out.
+    """
+    assert found.corrected is not None and found.indicator is not None
+    seen = seen.to(found.probs.device)
+    (prob_before, before), (prob_after, after) = found.probs.max(dim=1), found.corrected.max(dim=1)
+    changed = (seen[before] & ~seen[after]).nonzero().squeeze(1)
+    areas = mask_areas(found.masks[changed], found.window)
+    order = areas.argsort(descending=True, stable=True)[:limit]
+    chosen = changed[order[areas[order] > 0]]
+    if not len(chosen):
+        return []
+    masks = predict_scores(found.masks[chosen], torch.eye(len(chosen)).to(found.masks), found.window) > 0.5
+    values = (found.indicator, before, after, prob_before, prob_after)
+    return [
+        Correction(mask.cpu().numpy(), *row)
+        for mask, *row in zip(masks, *(value[chosen].tolist() for value in values), strict=True)
+    ]
+
+
+def mask_areas(mask_logits: Tensor, window: Window) -> Tensor:
+    """Pixels of the image where σ(M) > 0.5, (N,) int64.
+
+    Args:
+        mask_logits: (N, h, w), flips undone.
+        window: Where the grid shows the image.
+    """
+    areas = torch.zeros(len(mask_logits), dtype=torch.long, device=mask_logits.device)
+    if len(mask_logits):
+        for _, masks in semantic_stripes(mask_logits, torch.eye(len(mask_logits)).to(mask_logits), window):
+            areas += (masks > 0.5).sum(dim=(0, 1))
+    return areas
+
+
+def matched_features(model: AlignZeg, found: Inspection, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Proposals of an image that Hungarian matching gives to a true class, as in training.
+
+    Args:
+        model: Gives the matcher, which compares masks at random points.
+        found: Of the same model.
+        labels: True labels (H, W) integers; what is no test class is left out.
+        seed: Of the points; the global random state stays as it is.
+
+    Returns:
+        F_cls (m, D), and labels (m,) int64.
+    """
+    num_classes = found.probs.shape[1]
+    labels = torch.where((labels >= 0) & (labels < num_classes), labels.long(), num_classes).to(found.masks.device)
+    placed = place_labels(labels, found.window, found.shape, num_classes)
+    with torch.random.fork_rng([found.masks.device] if found.masks.is_cuda else []):
+        torch.manual_seed(seed)
+        pairs = match(model, found.masks, found.scores, placed, num_classes)
+    return found.cls_feats[pairs[:, 0]], pairs[:, 1]
+
+
+def original_image(inputs: Tensor, metainfo: Mapping[str, Any], bgr: bool) -> np.ndarray:
+    """The image that a test pipeline made into an input, in its own colours and size, without padding and flips.
+
+    Args:
+        inputs: (3, H', W') 0..255, not normalised.
+        metainfo: See :meth:`Window.of_image`.
+        bgr: Whether the channels are blue, green, red.
+
+    Returns:
+        (H, W, 3) uint8 RGB; the pixels themselves unless the pipeline has resized them.
+    """
+    window = Window.of_image(metainfo, inputs.shape[1:], stride=1)
+    picture = unflip(inputs, metainfo).permute(1, 2, 0).cpu().numpy()
+    top, left = round(window.top * picture.shape[0]), round(window.left * picture.shape[1])
+    height, width = round(window.height * picture.shape[0]), round(window.width * picture.shape[1])
+    picture = picture[top : top + height, left : left + width]
+    if (height, width) != tuple(window.size):
+        picture = mmcv.imresize(picture, tuple(window.size)[::-1], interpolation='bilinear')
+    picture = picture.round().clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(picture[..., ::-1] if bgr else picture)
