@@ -23,7 +23,7 @@ SMALL = [
     'train_cfg.max_iters=2',
     'train_cfg.val_interval=9',
     'test_dataloader.dataset.length=2',
-    'default_hooks.checkpoint.interval=2',
+    'default_hooks.checkpoint.interval=1',
 ]
 
 
@@ -142,7 +142,7 @@ def run(work_dir, *options):
     )
 
 
-def test_a_real_run_is_not_repeated_and_not_mixed(tmp_path):
+def test_a_real_run_is_not_repeated_goes_on_and_is_not_mixed(tmp_path):
     first = run(tmp_path)
     assert first.returncode == 0, first.stdout + first.stderr
     assert (tmp_path / 'alignzeg_patterns/seed0/iter_2.pth').is_file()
@@ -152,6 +152,16 @@ def test_a_real_run_is_not_repeated_and_not_mixed(tmp_path):
     times = {path: path.stat().st_mtime_ns for path in results}
     assert len(results) == 2 and run(tmp_path).returncode == 0
     assert times == {path: path.stat().st_mtime_ns for path in results}
+
+    # As if it had been stopped after the first step, before any test.
+    trained = tmp_path / 'alignzeg_patterns/seed0'
+    (trained / 'iter_2.pth').unlink()
+    (trained / 'last_checkpoint').write_text(str(trained / 'iter_1.pth'))
+    for path in results:
+        path.unlink()
+    assert run(tmp_path).returncode == 0
+    assert 'resumed epoch: 0, iter: 1' in (trained / 'train.log').read_text()
+    assert (trained / 'iter_2.pth').is_file() and all(path.is_file() for path in results)
 
     other = run(tmp_path, 'model.num_points=7')
     assert other.returncode == 2 and 'was made with another version of' in other.stdout
