@@ -77,6 +77,7 @@ def test_missing_files_are_listed_and_the_rest_is_checked(tmp_path):
     count, missing = map(str, report.problems)
     assert (
         count == f'{tmp_path}/images: 3 images where the config expects 4: complete them, or correct `expected_images`'
+        ' in the config (None: do not count)'
     )
     assert missing == f'{tmp_path}/labels/2.png: this file is missing: complete the data set'
     assert report.checked == 2 and 'labels: 1 label maps have no image, first: 0.png' in str(report.notes[0])

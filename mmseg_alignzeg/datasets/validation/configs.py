@@ -65,7 +65,7 @@ def check_config(
     reports: dict[str, SplitReport] = {}
     datasets: dict[str, tuple[dict, Counts]] = {}
     for name in splits:
-        expected = cfg.get('expected_images', {}).get(name)
+        expected = (cfg.get('expected_images') or {}).get(name)
         data = cfg[f'{name}_dataloader'].dataset.to_dict()
         # Often one set serves to validate and to test: it is checked once.
         twins = [other for other in reports if 'train' not in (name, other) and datasets[other] == (data, expected)]

@@ -151,7 +151,11 @@ def check_split(
     if counts and len(paths) not in counts:
         where = ', '.join(str(leaf.ann_file or leaf.data_prefix.get('img_path')) for leaf in leaves)
         what = f'{len(paths):,} images where the config expects {either(counts)}'
-        report.problems.append(Problem('count', where, what, 'complete them, or correct `expected_images`'))
+        report.problems.append(
+            Problem(
+                'count', where, what, 'complete them, or correct `expected_images` in the config (None: do not count)'
+            )
+        )
     repeated = [path for path, count in Counter(paths).items() if count > 1]
     if repeated:
         what = f'{len(repeated):,} image(s), first this one, occur more than once in the split'
