@@ -1,0 +1,80 @@
+"""Mean over checkpoints of what tools/analyze.py found: one row per setting, each compared on the same weights.
+
+python tools/summarise_analyses.py work_dirs/analyses/*/analysis.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import ttest_rel
+
+KEYS = ('pAcc', 'mIoU_seen', 'mIoU_unseen', 'hIoU', 'unseen_as_seen')
+Setting = tuple[float | None, float, bool]  # γ, constant of stacking, oracle
+
+
+def name(setting: Setting) -> str:
+    """A setting in words."""
+    gamma, constant, oracle = setting
+    parts = [f'PBC γ={gamma:g}'] if gamma is not None else []
+    parts += [f'stacking {constant:g}'] if constant else []
+    return 'oracle classes' if oracle else ' + '.join(parts) or 'without PBC'
+
+
+def order(setting: Setting) -> tuple[Any, ...]:
+    """Sort key: without PBC, PBC by γ, stacking by its constant, both, oracle."""
+    gamma, constant, oracle = setting
+    return oracle, constant != 0 and gamma is not None, constant != 0, constant, gamma or 0.0
+
+
+def summarise(analyses: list[dict[str, Any]]) -> list[list[str]]:
+    """Cells of a table: setting, mean ± sample standard deviation of each measure, gain of hIoU and its p.
+
+    Args:
+        analyses: Contents of ``analysis.json``. Settings that not all of them have are left out.
+
+    Returns:
+        One row per setting; gain and p are of a paired comparison with ``without PBC``.
+    """
+    scores = [{(r['gamma'], r['constant'], r['oracle']): r for r in analysis['rows']} for analysis in analyses]
+    plain: Setting = (None, 0.0, False)
+    rows = []
+    for setting in sorted(scores[0], key=order):
+        if not all(setting in each for each in scores):
+            continue
+        cells = [name(setting)]
+        for key in KEYS:
+            values = [each[setting][key] for each in scores]
+            spread = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
+            cells.append(f'{statistics.mean(values):.1f}{spread}')
+        ours, base = ([each[which]['hIoU'] for each in scores] for which in (setting, plain))
+        gains = [a - b for a, b in zip(ours, base, strict=True)]
+        tested = any(gains) and len(gains) > 1
+        cells.append(f'{statistics.mean(gains):+.2f} ({sum(gain > 0 for gain in gains)} of {len(gains)} up)')
+        cells.append(f'{ttest_rel(ours, base).pvalue:.1g}' if tested else '-')
+        rows.append(cells)
+    return rows
+
+
+def main() -> int:
+    """Print the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('files', nargs='+', type=Path, help='analysis.json of several checkpoints')
+    args = parser.parse_args()
+    missing = [path for path in args.files if not path.is_file()]
+    if missing:
+        print(f'{missing[0]} is no file: give analysis.json files that tools/analyze.py wrote.', file=sys.stderr)
+        return 2
+    header = ['setting', *KEYS, 'Δ hIoU', 'p']
+    for row in [header, ['---'] * len(header), *summarise([json.loads(path.read_text()) for path in args.files])]:
+        print('| ' + ' | '.join(row) + ' |')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
