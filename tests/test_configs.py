@@ -67,6 +67,26 @@ def test_every_config_builds(path):
     assert metric.ignore_index == (65535 if wide else 255)
 
 
+@pytest.mark.parametrize('path', sorted(str(path) for path in Path('configs/ablations/patterns/sweeps').glob('*.py')))
+def test_every_value_of_a_sweep_trains_and_predicts(path):
+    """In the embedded world; the sweeps of the datasets have the same keys."""
+    cfg = random_clip(path)
+    labels = torch.zeros(1, 128, 128, dtype=torch.long)
+    labels[:, :, 64:] = 7
+    for each in values_of(cfg):
+        model = MODELS.build(each.model).train()
+        sample = SegDataSample(gt_sem_seg=PixelData(data=labels))
+        assert all(loss.isfinite() for loss in model.loss(torch.randn(1, 3, 128, 128), [sample]).values())
+        assert model.eval().predict(torch.randn(1, 3, 128, 128))[0].pred_sem_seg.data.shape == (1, 128, 128)
+
+
+@pytest.mark.parametrize('name', ['voc', 'coco'])
+def test_sweeps_of_the_datasets_have_the_keys_of_the_embedded_world(name):
+    folders = [Path(f'configs/ablations/{world}/sweeps') for world in (name, 'patterns')]
+    keys = [{path.name: Config.fromfile(path).sweep.key for path in folder.glob('*.py')} for folder in folders]
+    assert keys[0] == keys[1]
+
+
 @pytest.mark.parametrize('path', [path for path in EVERY if 'ablations' in path])
 def test_ablations_are_small(path):
     assert len(Path(path).read_text().splitlines()) <= 20

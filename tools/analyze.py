@@ -69,6 +69,8 @@ def load_model(cfg: Config, checkpoint: Path) -> AlignZeg:
 
 def own_variant(cfg: Config, has_indicator: bool) -> tuple[analysis.Variant, float | None]:
     """What the config asks for at test, and γ where PBC is compared with something else."""
+    if cfg.model.type == 'OracleAlignZeg':
+        return analysis.Variant(oracle=True), PredictiveBiasCorrection().gamma if has_indicator else None
     correction, calibration = cfg.model.get('bias_correction'), cfg.model.get('calibration')
     gamma = MODELS.build(correction).gamma if correction else None
     constant = MODELS.build(calibration).constant if calibration else 0.0
@@ -199,7 +201,7 @@ def main() -> int:
     console = Console()
     try:
         analyse(args, console)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:  # TypeError: an override of a part that the config has not
         message = ' '.join(str(error).split())
         console.print(f'{type(error).__name__}: {message}', style='red', highlight=False, soft_wrap=True)
         return 2

@@ -16,11 +16,33 @@ from mmengine.config import DictAction
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mmseg_alignzeg.benchmark.plan import check_unchanged, plan
+from mmseg_alignzeg.benchmark.plan import Trial, check_unchanged, plan
 from mmseg_alignzeg.benchmark.run import Bench, device_groups
 from mmseg_alignzeg.benchmark.table import markdown, table_rows, write_tables
 
 PAPER = Path('configs/paper_results.yml')
+
+
+def positive(text: str) -> int:
+    """A number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'expected a number of at least 1, got {text!r}')
+    return int(text)
+
+
+def batch_warnings(trials: list[Trial], gpus: int, paper: dict) -> list[str]:
+    """One line per config whose training has another batch than its schedule is made for, where the paper has a row."""
+    lines = {}
+    for trial in trials:
+        cfg = trial.train.load()
+        meant = cfg.get('auto_scale_lr', {}).get('base_batch_size')
+        batch = cfg.train_dataloader.batch_size * gpus * cfg.optim_wrapper.get('accumulative_counts', 1)
+        if str(trial.config) in paper and meant and batch != meant:
+            lines[trial.train.config] = (
+                f'{trial.train.config} trains on batches of {batch}, and the paper on {meant}: '
+                'set --gpus-per-run, or train_dataloader.batch_size.'
+            )
+    return list(lines.values())
 
 
 def main() -> int:
@@ -29,8 +51,8 @@ def main() -> int:
     parser.add_argument('folder', type=Path, help='folder of configs, or one config')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/benchmark'))
-    parser.add_argument('--jobs', type=int, help='runs at the same time (default: as the GPUs allow, else 1)')
-    parser.add_argument('--gpus-per-run', type=int, default=1)
+    parser.add_argument('--jobs', type=positive, help='runs at the same time (default: as the GPUs allow, else 1)')
+    parser.add_argument('--gpus-per-run', type=positive, default=1, help='the full-size configs are made for 8')
     parser.add_argument('--compare-with', metavar='ROW', help='row to compare the others with, by a paired t-test')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='overrides for all runs')
     args = parser.parse_args()
@@ -38,24 +60,30 @@ def main() -> int:
     try:
         root = args.work_dir.resolve()
         trials = plan(args.folder, dict.fromkeys(args.seeds), root, args.cfg_options)
+        rows = list(dict.fromkeys(trial.row for trial in trials))
+        if args.compare_with not in (None, *rows):
+            raise ValueError(f'--compare-with {args.compare_with!r} is no row; these are: {rows}.')
         check_unchanged(trials)
         devices = device_groups(args.jobs, args.gpus_per_run)
     except (FileNotFoundError, ValueError) as error:
         console.print(f'{type(error).__name__}: {error}', style='red', highlight=False, soft_wrap=True)
         return 2
+    paper = yaml.safe_load(PAPER.read_text())
+    for line in batch_warnings(trials, max(1, len(devices[0])), paper):
+        console.print(line, style='yellow', highlight=False, soft_wrap=True)
     columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()]
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
         bench = Bench(devices, progress)
-        bench.run(trials)
-    try:
-        rows = table_rows(trials, yaml.safe_load(PAPER.read_text()), args.compare_with)
-    except ValueError as error:
-        console.print(str(error), style='red', highlight=False, soft_wrap=True)
-        return 2
-    folder = root / args.folder.resolve().relative_to(Path('configs').resolve()).with_suffix('')
-    if rows:
-        write_tables(rows, folder)
-        console.print(markdown(rows), soft_wrap=True, highlight=False)
+        try:
+            bench.run(trials)
+        except KeyboardInterrupt:
+            console.print('Stopped: the same command goes on.')
+            return 130
+    folder = root / args.folder.resolve().relative_to(Path('configs').resolve())
+    folder = folder.with_suffix('') if args.folder.is_file() else folder
+    if table := table_rows(trials, paper, args.compare_with):
+        write_tables(table, folder)
+        console.print(markdown(table), soft_wrap=True, highlight=False)
         console.print(f'{folder}/table.md, {folder}/table.csv', soft_wrap=True)
     return 1 if bench.failures else 0
 

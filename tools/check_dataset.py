@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
@@ -24,7 +24,7 @@ from rich.table import Table
 from mmseg_alignzeg.datasets.files import Problem
 from mmseg_alignzeg.datasets.validation.configs import check_config, distinct
 from mmseg_alignzeg.datasets.validation.splits import SplitReport, accepted_counts, either
-from mmseg_alignzeg.vocabulary import abridged
+from mmseg_alignzeg.vocabulary import Vocabulary, abridged
 
 SPLITS = ('train', 'val', 'test')
 SHOWN = 10  # problems per split; the JSON file has all
@@ -64,14 +64,18 @@ def count_table(reports: Mapping[str, SplitReport]) -> Table:
     return table
 
 
-def share_table(reports: Mapping[str, SplitReport], unseen_classes: Sequence[str]) -> Table:
-    """Percent of the labelled pixels per class and split, and of all pixels what has no label."""
+def share_table(reports: Mapping[str, SplitReport], seen_classes: Container[str] | None) -> Table:
+    """Percent of the labelled pixels per class and split, and of all pixels what has no label.
+
+    A class is seen if the model has labels for it in training.
+    """
     table = Table('class', '', title='Share of the labelled pixels (%)', box=box.SIMPLE_HEAD)
     for name in reports:
         table.add_column(name, justify='right')
     for name in dict.fromkeys(name for report in reversed(list(reports.values())) for name in report.classes):
         cells = [percent(report.shares.get(name)) for report in reports.values()]
-        table.add_row(name, 'unseen' if name in unseen_classes else 'seen', *cells)
+        split = '' if seen_classes is None else 'seen' if name in seen_classes else 'unseen'
+        table.add_row(name, split, *cells)
     table.add_section()
     totals = [report.ignored + report.pixels.total() for report in reports.values()]
     ignored = [f'{100 * r.ignored / max(total, 1):.2f}' for r, total in zip(reports.values(), totals, strict=True)]
@@ -86,11 +90,11 @@ def percent(share: float | None) -> str:
     return '< 0.01' if share < 0.005 else f'{share:.2f}'
 
 
-def show(console: Console, reports: Mapping[str, SplitReport], unseen_classes: Sequence[str]) -> None:
+def show(console: Console, reports: Mapping[str, SplitReport], seen_classes: Container[str] | None) -> None:
     """Print tables and problems; splits that share a report share a row."""
     rows = distinct(reports)
     if any(report.shares for report in rows.values()):
-        console.print(share_table(rows, unseen_classes))
+        console.print(share_table(rows, seen_classes))
     console.print(count_table(rows))
     for name, report in rows.items():
         lines = [f'problem: {line}' for line in problem_lines(report.problems)]
@@ -142,7 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f'The config {args.config} cannot be read: {" ".join(str(error).split())}', file=sys.stderr)
         return 2
     init_default_scope('mmseg')
-    splits = args.split or [name for name in SPLITS if cfg.get(f'{name}_dataloader')]
+    own = SPLITS[1:] if cfg.get('trained_by') else SPLITS  # such a config tests a checkpoint of another one
+    splits = args.split or [name for name in own if cfg.get(f'{name}_dataloader')]
     lacking = [name for name in splits if not cfg.get(f'{name}_dataloader')]
     if lacking or not splits:
         print(f'The config {args.config} has no data for: {", ".join(lacking or SPLITS)}.', file=sys.stderr)
@@ -156,7 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print('Stopped before everything was checked.', file=sys.stderr)
         return 130
-    show(Console(), reports, (cfg.get('model') or {}).get('unseen_classes') or cfg.get('unseen_classes') or ())
+    model = cfg.get('model') or {}
+    show(Console(), reports, Vocabulary.from_metainfo(model).seen_classes if model.get('classes') else None)
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps({name: r.to_dict() for name, r in reports.items()}, indent=2) + '\n')

@@ -49,9 +49,15 @@ def summarise(analyses: list[dict[str, Any]]) -> list[list[str]]:
             continue
         cells = [name(setting)]
         for key in KEYS:
-            values = [each[setting][key] for each in scores]
+            values = [each[setting][key] for each in scores if key in each[setting]]
+            if not values:
+                cells.append('-')
+                continue
             spread = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
             cells.append(f'{statistics.mean(values):.1f}{spread}')
+        if not all('hIoU' in each[setting] and 'hIoU' in each[plain] for each in scores):
+            rows.append([*cells, '-', '-'])
+            continue
         ours, base = ([each[which]['hIoU'] for each in scores] for which in (setting, plain))
         gains = [a - b for a, b in zip(ours, base, strict=True)]
         tested = any(gains) and len(gains) > 1
@@ -71,7 +77,12 @@ def main() -> int:
         print(f'{missing[0]} is no file: give analysis.json files that tools/analyze.py wrote.', file=sys.stderr)
         return 2
     header = ['setting', *KEYS, 'Δ hIoU', 'p']
-    for row in [header, ['---'] * len(header), *summarise([json.loads(path.read_text()) for path in args.files])]:
+    try:
+        analyses = [json.loads(path.read_text()) for path in args.files]
+    except ValueError as error:
+        print(f'A file is not what tools/analyze.py writes: {error}.', file=sys.stderr)
+        return 2
+    for row in [header, ['---'] * len(header), *summarise(analyses)]:
         print('| ' + ' | '.join(row) + ' |')
     return 0
 

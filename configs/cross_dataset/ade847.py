@@ -1,4 +1,4 @@
-# the same images, 847 classes, 16-bit labels.
+# the 2,000 images of A-150, 847 classes, 16-bit labels.
 _base_ = ['./alignzeg_coco171.py', '../_base_/datasets/pipeline_640_wide.py']
 trained_by = 'configs/cross_dataset/alignzeg_coco171.py'
 expected_images = dict(val=2000, test=2000)

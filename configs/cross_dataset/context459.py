@@ -1,4 +1,4 @@
-# PC-459: the same images, all 459 classes, 16-bit labels.
+# PC-459: the images of PC-59, all 459 classes, 16-bit labels.
 _base_ = ['./alignzeg_coco171.py', '../_base_/datasets/pipeline_640_wide.py']
 trained_by = 'configs/cross_dataset/alignzeg_coco171.py'
 expected_images = dict(val=[5104, 5105], test=[5104, 5105])

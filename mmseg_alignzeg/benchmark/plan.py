@@ -27,9 +27,16 @@ class Job:
     work_dir: Path
 
     def load(self) -> Config:
-        """The config with its overrides."""
+        """The config with its overrides.
+
+        Raises:
+            ValueError: If an override does not fit the config.
+        """
         cfg = Config.fromfile(self.config)
-        cfg.merge_from_dict(dict(self.options))
+        try:
+            cfg.merge_from_dict(dict(self.options))
+        except (TypeError, KeyError, AssertionError) as error:
+            raise ValueError(f'{self.config} cannot take the options {dict(self.options)}: {error}') from None
         return cfg
 
     def fingerprint(self) -> str:
@@ -59,7 +66,8 @@ def plan(folder: Path, seeds: Iterable[int], root: Path, extra: dict[str, Any]) 
 
     Raises:
         FileNotFoundError: If there is no config, or ``trained_by`` names none.
-        ValueError: If a ``sweep`` lacks its key or values, or a config is not below ``configs``.
+        ValueError: If a ``sweep`` lacks its key or values, or a config is not below ``configs`` or cannot take an
+            override.
     """
     paths = [folder] if folder.is_file() else sorted(folder.glob('*.py'))
     if not paths:
@@ -88,6 +96,8 @@ def plan(folder: Path, seeds: Iterable[int], root: Path, extra: dict[str, Any]) 
                         Job(config, tuple(own.items()), test_dir),
                     )
                 )
+    for trial in trials:
+        trial.train.load(), trial.test.load()  # says what does not fit before anything runs
     return trials
 
 
@@ -142,10 +152,14 @@ def check_unchanged(trials: list[Trial]) -> None:
     """
     trains = {trial.train.work_dir: ('train', trial.train) for trial in trials}
     tests = {trial.test.work_dir: ('test', trial.test) for trial in trials}
+    changed = []
     for command, job in [*trains.values(), *tests.values()]:
         path = job.work_dir / f'{command}.fingerprint'
-        if path.is_file() and path.read_text() != job.fingerprint():
-            raise ValueError(
-                f'{job.work_dir} was made with another version of {job.config} or other --cfg-options: '
-                'remove that folder to run it again, or choose another --work-dir.'
-            )
+        kept = [job.work_dir / name for name in ('last_checkpoint', 'result.json')]  # else there is nothing to mix
+        if any(file.is_file() for file in kept) and path.is_file() and path.read_text() != job.fingerprint():
+            changed.append(job)
+    if changed:
+        raise ValueError(
+            f'{", ".join(str(job.work_dir) for job in changed)}: made with another version of '
+            f'{changed[0].config} or other --cfg-options: remove to run again, or choose another --work-dir.'
+        )

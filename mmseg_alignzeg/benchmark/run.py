@@ -6,7 +6,7 @@ import json
 import os
 import queue
 import re
-import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -40,9 +40,10 @@ class Bench:
         self.progress = progress
         self.failures: list[str] = []
         self.stopping = threading.Event()
+        self.processes: set[subprocess.Popen] = set()
 
     def run(self, trials: list[Trial]) -> None:
-        """Train what is not trained, then test; a failure does not stop the rest."""
+        """Train what is not trained, then test; a failure does not stop the rest, Ctrl-C stops everything."""
         groups: dict[Path, list[Trial]] = {}  # by the folder of their training
         for trial in trials:
             groups.setdefault(trial.train.work_dir, []).append(trial)
@@ -53,7 +54,9 @@ class Bench:
                 for future in futures:
                     future.result()
             except BaseException:
-                self.stopping.set()  # runs that go on see it and end; nothing they saved is lost
+                self.stopping.set()
+                for process in list(self.processes):  # mim's children too; what they saved is not lost
+                    os.killpg(process.pid, signal.SIGTERM)
                 pool.shutdown(cancel_futures=True)
                 raise
 
@@ -64,7 +67,7 @@ class Bench:
             self.progress.advance(total, len(trials) - len(open_trials))
             checkpoint = self._train(trials[0].train, device) if open_trials else None
             for trial in open_trials:
-                if checkpoint is not None:
+                if checkpoint is not None and not self.stopping.is_set():
                     self._test(trial, checkpoint, device)
                 self.progress.advance(total)
         finally:
@@ -77,6 +80,11 @@ class Bench:
             if not self._mim('train', job, resume, device):
                 return None
             self._say(f'{job.work_dir}: trained in {time.perf_counter() - begin:.0f} s')
+            if finished_checkpoint(job) is None:
+                last = job.load().train_cfg.max_iters
+                self._fail(
+                    f'{job.work_dir} holds no iter_{last}.pth: `default_hooks.checkpoint` must save the last one'
+                )
         return finished_checkpoint(job)
 
     def _test(self, trial: Trial, checkpoint: Path, device: list[str]) -> None:
@@ -84,7 +92,11 @@ class Bench:
         begin = time.perf_counter()
         if not self._mim('test', job, ['--checkpoint', str(checkpoint)], device):
             return
-        newest = max(job.work_dir.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
+        written = sorted(job.work_dir.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
+        if not written:
+            self._fail(f'The test in {job.work_dir} wrote no scores (its output: {job.work_dir / "test.log"})')
+            return
+        newest = written[-1]
         scores = {key: value for key, value in json.loads(newest.read_text()).items() if key in KEYS}
         result = {'fingerprint': job.fingerprint(), 'checkpoint': str(checkpoint), 'scores': scores}
         write(job.work_dir / 'result.json', json.dumps(result, indent=2) + '\n')
@@ -94,12 +106,27 @@ class Bench:
     def _say(self, line: str, style: str | None = None) -> None:
         self.progress.console.print(line, style=style, highlight=False, soft_wrap=True)
 
+    def _fail(self, line: str) -> None:
+        self.failures.append(line)
+        self._say(line, 'red')
+
     def _mim(self, command: str, job: Job, arguments: list[str], device: list[str]) -> bool:
         """Run one mim command with its output in a file; True if it succeeded."""
+        if self.stopping.is_set():
+            return False
         job.work_dir.mkdir(parents=True, exist_ok=True)
         write(job.work_dir / f'{command}.fingerprint', job.fingerprint())
-        executable = shutil.which('mim') or str(Path(sys.executable).with_name('mim'))
-        arguments = [executable, command, 'mmseg', str(job.config), '--work-dir', str(job.work_dir), *arguments]
+        arguments = [
+            sys.executable,
+            '-m',
+            'mim',
+            command,
+            'mmseg',
+            str(job.config),
+            '--work-dir',
+            str(job.work_dir),
+            *arguments,
+        ]
         arguments += ['--gpus', str(len(device))] + (['--launcher', 'pytorch'] if len(device) > 1 else [])
         arguments += ['--cfg-options', *(f'{key}={value}' for key, value in job.options)]
         environment = {**os.environ, 'PYTHONWARNINGS': 'ignore'}
@@ -111,20 +138,25 @@ class Bench:
         task = self.progress.add_task(f'{command} {job.work_dir}', total=None)
         with log.open('w', buffering=1) as file:
             process = subprocess.Popen(
-                arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                arguments,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,  # Ctrl-C reaches this program alone, which then ends the group
             )
+            self.processes.add(process)
             assert process.stdout is not None
             for line in process.stdout:
                 file.write(line)
-                if self.stopping.is_set():
-                    process.terminate()
                 if step := ITERATION.search(line):
                     self.progress.update(task, completed=int(step[1]), total=int(step[2]))
         self.progress.remove_task(task)
-        if process.wait():
-            self.failures.append(f'{command} of {job.work_dir} failed: {last_error(log)} (all of it: {log})')
-            self._say(self.failures[-1], 'red')
-        return process.returncode == 0
+        code = process.wait()
+        self.processes.discard(process)
+        if code and not self.stopping.is_set():
+            self._fail(f'{command} of {job.work_dir} failed: {last_error(log)} (all of it: {log})')
+        return code == 0
 
 
 def last_error(log: Path) -> str:

@@ -31,16 +31,11 @@ def table_rows(
         std for one seed), ``paper`` (where the figures stand), and ``paper_<key>``; with a reference also ``gain``,
         the mean difference of ``COMPARED`` over common seeds, and ``p`` of a paired t-test (from two seeds on). A row
         without result is left out.
-
-    Raises:
-        ValueError: If the reference is no row.
     """
     rows: dict[str, list[tuple[Trial, dict[str, float]]]] = {}
     for trial in trials:
         if (scores := read_result(trial.test)) is not None:
             rows.setdefault(trial.row, []).append((trial, scores))
-    if reference is not None and reference not in rows:
-        raise ValueError(f'--compare-with {reference!r} is no row with results; these are: {list(rows)}.')
     base = {trial.seed: scores[COMPARED] for trial, scores in rows.get(reference or '', []) if COMPARED in scores}
     table = []
     for name, results in rows.items():
