@@ -172,7 +172,14 @@ def test_a_real_run_is_not_repeated_goes_on_and_is_not_mixed(tmp_path):
 
 def test_ctrl_c_ends_everything_at_once(tmp_path):
     command = [sys.executable, SCRIPT, SWEEP, '--work-dir', tmp_path, '--cfg-options', *SMALL]
-    process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        list(map(str, command)),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Tests that run in the background of a shell inherit that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     log = tmp_path / 'alignzeg_patterns/seed0/train.log'
     deadline = time.monotonic() + 120
     while not (log.is_file() and 'mmengine' in log.read_text()) and time.monotonic() < deadline:
