@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,14 @@ class Vocabulary:
         if not metainfo.get('classes'):
             raise ValueError(f'The dataset metainfo has no `classes`; its keys are {sorted(metainfo)}.')
         return cls(metainfo['classes'], metainfo.get('unseen_classes') or ())
+
+    @classmethod
+    def of_test_data(cls, metainfo: Mapping[str, Any], trained_classes: Container[str]) -> Vocabulary:
+        """Read the vocabulary of evaluated data; unseen is what was not trained, if ``unseen_classes`` is None."""
+        if metainfo.get('unseen_classes') is None:
+            unseen = [name for name in metainfo.get('classes') or () if name not in trained_classes]
+            metainfo = {**metainfo, 'unseen_classes': unseen}
+        return cls.from_metainfo(metainfo)
 
     @property
     def seen_classes(self) -> tuple[str, ...]:

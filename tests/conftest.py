@@ -1,5 +1,8 @@
 """Fixtures that every test may use."""
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.registry import init_default_scope
@@ -13,3 +16,16 @@ def _default_state(monkeypatch, tmp_path):
     init_default_scope('mmseg')
     torch.manual_seed(0)
     monkeypatch.setenv('MMSEG_ALIGNZEG_CACHE', str(tmp_path / 'text_cache'))
+
+
+@pytest.fixture(scope='session')
+def load_tool():
+    """Import a script of ``tools/`` by its name."""
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / f'tools/{name}.py')
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load

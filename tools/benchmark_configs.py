@@ -16,18 +16,12 @@ from mmengine.config import DictAction
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mmseg_alignzeg.arguments import positive
 from mmseg_alignzeg.benchmark.plan import Trial, check_unchanged, plan
 from mmseg_alignzeg.benchmark.run import Bench, device_groups
 from mmseg_alignzeg.benchmark.table import markdown, table_rows, write_tables
 
 PAPER = Path('configs/paper_results.yml')
-
-
-def positive(text: str) -> int:
-    """A number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'expected a number of at least 1, got {text!r}')
-    return int(text)
 
 
 def batch_warnings(trials: list[Trial], gpus: int, paper: dict) -> list[str]:

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from mmseg_alignzeg.arguments import positive
 from mmseg_alignzeg.datasets.files import Problem
 from mmseg_alignzeg.datasets.validation.configs import check_config, distinct
 from mmseg_alignzeg.datasets.validation.splits import SplitReport, accepted_counts, either
@@ -105,13 +106,6 @@ def show(console: Console, reports: Mapping[str, SplitReport], seen_classes: Con
             console.print(f'{name}: {line}', soft_wrap=True, markup=False, highlight=False)
     count = sum(len(report.problems) for report in rows.values())
     console.print(f'{count:,} problem(s) found.' if count else 'No problem found.')
-
-
-def positive(text: str) -> int:
-    """A number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'expected a number of at least 1, got {text!r}')
-    return int(text)
 
 
 def bar_of(progress: Progress) -> Callable[[str], Callable[[Iterable, int], Iterator]]:

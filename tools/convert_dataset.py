@@ -11,6 +11,7 @@ import os
 import sys
 from pathlib import Path
 
+from mmseg_alignzeg.arguments import positive
 from mmseg_alignzeg.datasets.conversion import ade847, coco_stuff, context, voc
 from mmseg_alignzeg.datasets.conversion.run import run
 
@@ -55,13 +56,6 @@ DATASETS = {
         {'--short-side': dict(type=int, default=512, help='size of larger images; 0 keeps it (default: 512)')},
     ),
 }
-
-
-def positive(text: str) -> int:
-    """A number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'expected a number of at least 1, got {text!r}')
-    return int(text)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

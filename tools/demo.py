@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from mmseg.registry import DATASETS, MODELS
 from rich.console import Console
 from rich.table import Table
 
+from mmseg_alignzeg.benchmark.mim import MIM, newest_scores
 from mmseg_alignzeg.visualization import contact_sheet
 from mmseg_alignzeg.vocabulary import Vocabulary
 
@@ -31,11 +31,10 @@ KEYS = ('pAcc', 'mIoU_seen', 'mIoU_unseen', 'hIoU')
 
 def run_mim(step: str, arguments: list[str]) -> float:
     """Run ``mim`` with its output shown, and return its seconds."""
-    executable = shutil.which('mim') or str(Path(sys.executable).with_name('mim'))
     console.rule(f'[bold]{step}')
     console.print(f'$ mim {" ".join(arguments)}', style='dim', soft_wrap=True)
     begin = time.perf_counter()
-    code = subprocess.run([executable, *arguments], env={**os.environ, 'PYTHONWARNINGS': 'ignore'}).returncode
+    code = subprocess.run([*MIM, *arguments], env={**os.environ, 'PYTHONWARNINGS': 'ignore'}).returncode
     if code:
         sys.exit(f'{step} failed with exit code {code}; its output stands above.')
     return time.perf_counter() - begin
@@ -43,8 +42,9 @@ def run_mim(step: str, arguments: list[str]) -> float:
 
 def read_scores(work_dir: Path) -> dict[str, float]:
     """Scores that the newest test under ``work_dir`` wrote."""
-    newest = max(work_dir.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
-    scores = json.loads(newest.read_text())
+    scores = newest_scores(work_dir)
+    if scores is None:
+        sys.exit(f'The test in {work_dir} wrote no scores; its output stands above.')
     return {key: round(scores[key], 2) for key in KEYS}
 
 

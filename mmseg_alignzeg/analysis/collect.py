@@ -73,10 +73,7 @@ class Task:
             )
         metainfo: Mapping[str, Any] = dataset.metainfo
         trained = set(model.vocabulary.seen_classes)
-        if metainfo.get('unseen_classes') is None:  # as VocabularyHook does
-            unseen = [name for name in metainfo.get('classes') or () if name not in trained]
-            metainfo = {**metainfo, 'unseen_classes': unseen}
-        vocabulary = Vocabulary.from_metainfo(metainfo)
+        vocabulary = Vocabulary.of_test_data(metainfo, trained)
         model.set_test_classes(vocabulary.classes)
         seen = tuple(name for name in vocabulary.classes if name in trained)
         return cls(vocabulary, seen, ignore_index, model.background_at_test, len(dataset))

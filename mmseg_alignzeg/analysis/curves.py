@@ -11,11 +11,9 @@ from torch import Tensor
 from ..evaluation.areas import confusion_matrix, split_areas
 from ..evaluation.zero_shot_iou_metric import zero_shot_iou
 from ..models import CalibratedStacking, PredictiveBiasCorrection
-from ..models.inference import Window, semantic_stripes
+from ..models.inference import drop_background, mask_stripes
 from ..models.oracle import oracle_probs
 from .collect import ImageProposals, Task
-
-STRIPE = 2**19  # the bound of predict_labels, so that its stripes are those of mask_stripes
 
 
 @dataclass(frozen=True)
@@ -63,13 +61,6 @@ def plan_variants(
     return list(dict.fromkeys(variants))
 
 
-def class_probs(scores: Tensor, background_at_test: str) -> Tensor:
-    """P or P_bc, (N, C + 1) logits, to the probabilities (N, C) of :meth:`AlignZeg.class_probs`."""
-    if background_at_test == 'ignore':
-        return scores[..., :-1].softmax(dim=-1)
-    return scores.softmax(dim=-1)[..., :-1]
-
-
 def variant_probs(image: ImageProposals, gamma: float | None, oracle: bool, task: Task) -> Tensor:
     """Class probabilities (N, C) of an image's proposals under a :class:`Variant`."""
     if oracle:
@@ -79,28 +70,7 @@ def variant_probs(image: ImageProposals, gamma: float | None, oracle: bool, task
         assert image.indicator is not None
         seen = task.trained.to(scores.device)
         scores = PredictiveBiasCorrection(gamma)(scores[None], image.indicator[None], seen)[0]
-    return class_probs(scores, task.background_at_test)
-
-
-def mask_stripes(mask_logits: Tensor, num_classes: int, window: Window) -> Iterator[tuple[slice, Tensor]]:
-    """Yield σ(M) of an image in the very stripes in which C classes are predicted.
-
-    A product with the identity changes no bit. With equal stripes, a product with class probabilities then has the
-    operands of :func:`predict_labels`, and so its result to the last bit.
-
-    Args:
-        mask_logits: (N, h, w).
-        num_classes: C.
-        window: See :func:`semantic_stripes`.
-
-    Yields:
-        Output rows and (rows · columns, N) values, valid until the next stripe is asked for.
-    """
-    num_proposals = len(mask_logits)
-    bound = STRIPE * num_proposals // max(num_proposals, num_classes)
-    identity = torch.eye(num_proposals).to(mask_logits)
-    for rows, masks in semantic_stripes(mask_logits, identity, window, max_elements=bound):
-        yield rows, masks.flatten(0, 1)
+    return drop_background(scores, task.background_at_test)
 
 
 def stacked_labels(scores: Tensor, constants: Sequence[float], trained: Tensor) -> Iterator[Tensor]:
@@ -141,7 +111,9 @@ def image_counts(image: ImageProposals, variants: Sequence[Variant], task: Task)
     truth = torch.where((image.labels >= 0) & (image.labels < num_classes), image.labels, num_classes)
     labels = torch.empty(len(variants), *image.window.size, dtype=torch.int32, device=image.masks.device)
     pixels = image.masks.new_zeros(num_classes + 1, len(image.masks))
-    for rows, masks in mask_stripes(image.masks, num_classes, image.window):
+    # In the stripes of predict_labels, a product has its operands, and so its result to the last bit.
+    for rows, stripe in mask_stripes(image.masks, image.window, num_classes):
+        masks = stripe.flatten(0, 1)  # (rows · columns, N)
         pixels.index_add_(0, truth[rows].flatten(), (masks > 0.5).to(pixels))
         for key, members in groups.items():
             scores = torch.mm(masks, probs[key])  # (rows · columns, C)

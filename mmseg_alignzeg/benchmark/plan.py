@@ -96,7 +96,7 @@ def plan(folder: Path, seeds: Iterable[int], root: Path, extra: dict[str, Any]) 
                         Job(config, tuple(own.items()), test_dir),
                     )
                 )
-    for trial in trials:
+    for trial in {trial.row: trial for trial in trials}.values():  # seeds fit every config
         trial.train.load(), trial.test.load()  # says what does not fit before anything runs
     return trials
 

@@ -8,7 +8,6 @@ import queue
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
+from .mim import MIM, newest_scores
 from .plan import Job, Trial, finished_checkpoint, read_result
 from .table import KEYS, write
 
@@ -92,13 +92,12 @@ class Bench:
         begin = time.perf_counter()
         if not self._mim('test', job, ['--checkpoint', str(checkpoint)], device):
             return
-        written = sorted(job.work_dir.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
-        if not written:
+        written = newest_scores(job.work_dir)
+        if written is None:
             self._fail(f'The test in {job.work_dir} wrote no scores (its output: {job.work_dir / "test.log"})')
             return
-        newest = written[-1]
-        scores = {key: value for key, value in json.loads(newest.read_text()).items() if key in KEYS}
-        result = {'fingerprint': job.fingerprint(), 'checkpoint': str(checkpoint), 'scores': scores}
+        scores = {key: value for key, value in written.items() if key in KEYS}
+        result = {'checkpoint': str(checkpoint), 'scores': scores}
         write(job.work_dir / 'result.json', json.dumps(result, indent=2) + '\n')
         shown = '  '.join(f'{key} {value:.2f}' for key, value in scores.items())
         self._say(f'{trial.row} seed {trial.seed}: {shown}  (test {time.perf_counter() - begin:.0f} s)')
@@ -116,17 +115,7 @@ class Bench:
             return False
         job.work_dir.mkdir(parents=True, exist_ok=True)
         write(job.work_dir / f'{command}.fingerprint', job.fingerprint())
-        arguments = [
-            sys.executable,
-            '-m',
-            'mim',
-            command,
-            'mmseg',
-            str(job.config),
-            '--work-dir',
-            str(job.work_dir),
-            *arguments,
-        ]
+        arguments = [*MIM, command, 'mmseg', str(job.config), '--work-dir', str(job.work_dir), *arguments]
         arguments += ['--gpus', str(len(device))] + (['--launcher', 'pytorch'] if len(device) > 1 else [])
         arguments += ['--cfg-options', *(f'{key}={value}' for key, value in job.options)]
         environment = {**os.environ, 'PYTHONWARNINGS': 'ignore'}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 import statistics
 from pathlib import Path
 from typing import Any
 
 from scipy.stats import ttest_rel
 
+from ..whole_file import whole_file
 from .plan import Trial, read_result
 
 KEYS = ('pAcc', 'mIoU', 'mIoU_seen', 'mIoU_unseen', 'hIoU')
@@ -102,7 +102,6 @@ def write_tables(rows: list[dict[str, Any]], folder: Path) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(path.name + '.tmp')
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    """Write a text file whole or not at all."""
+    with whole_file(path) as part:
+        part.write_text(text)

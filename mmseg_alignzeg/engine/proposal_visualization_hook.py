@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from mmengine.runner.amp import autocast
 from mmseg.registry import HOOKS
@@ -28,6 +27,7 @@ from ..visualization.inspection import (
     original_image,
 )
 from ..vocabulary import Vocabulary
+from .bare_model import bare_model
 
 MIN_POINTS = 5  # of a t-SNE map
 
@@ -97,7 +97,7 @@ class ProposalVisualizationHook(Hook):
             ImportError: If ``tsne`` is on and scikit-learn is not installed.
             ValueError: If the test data has fewer colours than the model has classes.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner)
         self._model = None
         self._seen_images = self._drawn_images = 0
         self._features: list[tuple[Tensor, Tensor]] = []

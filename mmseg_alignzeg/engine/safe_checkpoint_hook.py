@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer, print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
+
+from .bare_model import bare_model
 
 _HISTORY_KEYS = {'log_history', 'count_history', 'max_length'}
 
@@ -149,7 +150,7 @@ class SafeCheckpointHook(Hook):
 
 def _identity(runner: Runner) -> dict[str, Any] | None:
     """What the model says its weights belong to; None for a model that does not say it."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = bare_model(runner)
     return model.checkpoint_identity() if hasattr(model, 'checkpoint_identity') else None
 
 

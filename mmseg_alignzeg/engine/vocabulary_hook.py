@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from ..vocabulary import Vocabulary, abridged
+from .bare_model import bare_model
 
 
 @HOOKS.register_module()
@@ -49,7 +49,7 @@ class VocabularyHook(Hook):
             ValueError: If they differ in any name or in order.
         """
         labels = tuple(_metainfo(runner.train_dataloader.dataset)['classes'])
-        seen = _model(runner).vocabulary.seen_classes
+        seen = bare_model(runner).vocabulary.seen_classes
         if labels == seen:
             return
         position = next((i for i, (a, b) in enumerate(zip(labels, seen, strict=False)) if a != b), None)
@@ -58,7 +58,7 @@ class VocabularyHook(Hook):
         else:
             detail = f'label {position} is {labels[position]!r} in the data and {seen[position]!r} in the model'
         foreign = [name for name in labels if name not in seen]
-        unseen = [name for name in foreign if name in _model(runner).vocabulary.unseen_classes]
+        unseen = [name for name in foreign if name in bare_model(runner).vocabulary.unseen_classes]
         if unseen:
             detail += f'; the data even labels the unseen {unseen}'
         raise ValueError(
@@ -76,12 +76,11 @@ class VocabularyHook(Hook):
 
     def _set_classes(self, runner: Runner, dataset: Any, evaluator: Evaluator) -> None:
         metainfo = _metainfo(dataset)
-        model = _model(runner)
+        model = bare_model(runner)
         trained = set(model.vocabulary.seen_classes)
-        if metainfo.get('unseen_classes') is None:  # other data: what the training did not name is unseen
-            metainfo = {**metainfo, 'unseen_classes': [name for name in metainfo['classes'] if name not in trained]}
-            evaluator.dataset_meta = metainfo
-        vocabulary = Vocabulary.from_metainfo(metainfo)
+        vocabulary = Vocabulary.of_test_data(metainfo, trained)
+        if metainfo.get('unseen_classes') is None:
+            evaluator.dataset_meta = {**metainfo, 'unseen_classes': list(vocabulary.unseen_classes)}
         called_seen = [name for name in vocabulary.seen_classes if name not in trained]
         called_unseen = [name for name in vocabulary.unseen_classes if name in trained]
         if (called_seen or called_unseen) and vocabulary.classes not in self._warned:
@@ -92,11 +91,6 @@ class VocabularyHook(Hook):
                 f'({abridged(called_unseen)}). mIoU_seen, mIoU_unseen and hIoU follow the data.'
             )
         model.set_test_classes(list(vocabulary.classes))
-
-
-def _model(runner: Runner) -> Any:
-    """The model itself, out of its wrapper for several GPUs."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _metainfo(dataset: Any) -> dict[str, Any]:

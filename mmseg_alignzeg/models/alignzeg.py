@@ -21,7 +21,7 @@ from ..vocabulary import Vocabulary
 from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .clip_vision import CLIPVision
-from .inference import Window, predict_labels, predict_scores, unflip
+from .inference import Window, drop_background, predict_labels, predict_scores, unflip
 from .losses import OVERLAP_LOSSES, HungarianMatcher, classification_loss, mask_loss
 from .text_bank import TextBank
 
@@ -279,9 +279,7 @@ class AlignZeg(BaseSegmentor):
         if self.bias_correction is not None and self.class_indicator is not None:
             indicator = self.class_indicator(proposals.feats).sigmoid()
             scores = self.bias_correction(scores, indicator, self.seen_mask.to(scores.device))
-        if self.background_at_test == 'ignore':
-            return scores[..., :-1].softmax(dim=-1)
-        return scores.softmax(dim=-1)[..., :-1]
+        return drop_background(scores, self.background_at_test)
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:

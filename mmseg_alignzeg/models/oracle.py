@@ -9,7 +9,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from .alignzeg import AlignZeg
-from .inference import Window, semantic_stripes
+from .inference import Window, mask_stripes
 
 
 def oracle_probs(mask_logits: Tensor, labels: Tensor, num_classes: int, window: Window) -> Tensor:
@@ -31,10 +31,9 @@ def oracle_probs(mask_logits: Tensor, labels: Tensor, num_classes: int, window: 
     """
     if tuple(labels.shape) != tuple(window.size):
         raise ValueError(f'The labels have shape {tuple(labels.shape)}, the image {tuple(window.size)}.')
-    num_proposals = len(mask_logits)
     labels = torch.where((labels >= 0) & (labels < num_classes), labels, num_classes).to(mask_logits.device)
-    pixels = mask_logits.new_zeros(num_classes + 1, num_proposals)  # of each class in each mask
-    for rows, masks in semantic_stripes(mask_logits, torch.eye(num_proposals).to(mask_logits), window):
+    pixels = mask_logits.new_zeros(num_classes + 1, len(mask_logits))  # of each class in each mask
+    for rows, masks in mask_stripes(mask_logits, window):
         pixels.index_add_(0, labels[rows].flatten(), (masks.flatten(0, 1) > 0.5).to(pixels))
     most, winner = pixels[:-1].max(dim=0)  # (N,)
     return F.one_hot(winner, num_classes) * (most > 0).to(mask_logits)[:, None]

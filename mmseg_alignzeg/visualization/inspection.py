@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..analysis.collect import match, place_labels
 from ..models import AlignZeg, OracleAlignZeg
-from ..models.inference import Window, predict_scores, semantic_stripes, unflip
+from ..models.inference import Window, mask_stripes, predict_scores, unflip
 from .corrections import Correction
 
 
@@ -129,7 +129,7 @@ def mask_areas(mask_logits: Tensor, window: Window) -> Tensor:
     """
     areas = torch.zeros(len(mask_logits), dtype=torch.long, device=mask_logits.device)
     if len(mask_logits):
-        for _, masks in semantic_stripes(mask_logits, torch.eye(len(mask_logits)).to(mask_logits), window):
+        for _, masks in mask_stripes(mask_logits, window):
             areas += (masks > 0.5).sum(dim=(0, 1))
     return areas
 

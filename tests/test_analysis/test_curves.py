@@ -8,10 +8,10 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from mmseg_alignzeg.analysis import ImageProposals, Task, Variant, collect, image_counts, plan_variants
-from mmseg_alignzeg.analysis.curves import mask_ious, mask_stripes, measures, stacked_labels, variant_probs
+from mmseg_alignzeg.analysis.curves import mask_ious, measures, stacked_labels, variant_probs
 from mmseg_alignzeg.evaluation import ZeroShotIoUMetric
 from mmseg_alignzeg.models import CalibratedStacking, PredictiveBiasCorrection
-from mmseg_alignzeg.models.inference import Window, semantic_stripes
+from mmseg_alignzeg.models.inference import Window, mask_stripes, semantic_stripes
 from mmseg_alignzeg.vocabulary import Vocabulary
 
 CLASSES = ['cat', 'dog', 'sky', 'grass']
@@ -62,7 +62,7 @@ def test_a_row_is_the_models_own_prediction_to_the_last_digit(model, own, backgr
 def test_stripes_are_those_of_the_prediction_with_many_classes():
     window = Window(0.0, 0.1, 0.9, 0.8, (300, 401))
     masks, probs = torch.randn(5, 6, 6), torch.rand(5, 13)
-    ours = [(rows, torch.mm(values, probs)) for rows, values in mask_stripes(masks, 13, window)]
+    ours = [(rows, torch.mm(v.flatten(0, 1), probs)) for rows, v in mask_stripes(masks, window, 13)]
     theirs = [(rows, scores.clone()) for rows, scores in semantic_stripes(masks, probs, window)]
     assert [rows for rows, _ in ours] == [rows for rows, _ in theirs] and len(ours) > 1
     assert all(torch.equal(a, b.flatten(0, 1)) for (_, a), (_, b) in zip(ours, theirs, strict=True))

@@ -1,6 +1,5 @@
 """The analysis: a pass over three scenes as a real process, the same from its file, and what is refused."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -21,11 +20,9 @@ NUMBERS = ('images', 'base', 'rows', 'masks', 'indicator', 'confusion', 'left_ou
 
 
 @pytest.fixture
-def analyze(monkeypatch, capsys):
+def analyze(monkeypatch, capsys, load_tool):
     """Run the tool in this process: its exit code and its output."""
-    spec = importlib.util.spec_from_file_location('analyze', SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_tool('analyze')
     monkeypatch.setenv('COLUMNS', '120')
 
     def run(*arguments, options=()):

@@ -1,6 +1,5 @@
 """The check of a config's data: whole splits with shares counted by hand, and the command as a user types it."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -23,11 +22,8 @@ NAMES = ['sky', 'road', 'car']
 
 
 @pytest.fixture(scope='module')
-def tool():
-    spec = importlib.util.spec_from_file_location('check_dataset', ROOT / 'tools/check_dataset.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_tool):
+    return load_tool('check_dataset')
 
 
 def write(root, count=4, values=((0, 0, 1), (2, 255, 255))):

@@ -1,6 +1,5 @@
 """The converter as a user runs it: as a process, and where only the arguments matter, in this one."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -57,11 +56,8 @@ def test_some_failed(tmp_path):
 
 
 @pytest.fixture(scope='module')
-def script():
-    spec = importlib.util.spec_from_file_location('convert_dataset', ROOT / 'tools/convert_dataset.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_tool):
+    return load_tool('convert_dataset')
 
 
 @pytest.mark.parametrize(

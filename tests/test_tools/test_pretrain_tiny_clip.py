@@ -1,4 +1,3 @@
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,8 @@ SCRIPT = ROOT / 'tools/pretrain_tiny_clip.py'
 
 
 @pytest.fixture(scope='module')
-def script():
-    spec = importlib.util.spec_from_file_location('pretrain_tiny_clip', SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_tool):
+    return load_tool('pretrain_tiny_clip')
 
 
 @pytest.fixture(scope='module')

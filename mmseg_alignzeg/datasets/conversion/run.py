@@ -7,10 +7,9 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,8 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
+
+from ...whole_file import whole_file
 
 Job = tuple[Path, Path]
 FORMATS = {'.png': 'PNG', '.tif': 'TIFF', '.jpg': 'JPEG'}
@@ -58,19 +59,6 @@ class Plan:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'jobs', unique_jobs(self.jobs))
-
-
-@contextmanager
-def whole_file(target: Path) -> Iterator[Path]:
-    """Lend a path beside ``target``: what was written there becomes ``target`` at the end, and vanishes on an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f'{target.name}.{os.getpid()}.part')
-    part.unlink(missing_ok=True)
-    try:
-        yield part
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
