@@ -7,13 +7,17 @@ from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .clip_vision import CLIPStream, CLIPVision
 from .image_encoder import ImageEncoder
-from .losses import BackgroundDiversityLoss, FeatureExpansionLoss
+from .losses import BackgroundDiversityLoss, FeatureExpansionLoss, PreferenceLoss
 from .mrpe_head import MRPEHead, PlainDecoderHead
 from .oracle import OracleAlignZeg
 from .pixel_decoder_head import PixelDecoderHead
+from .preference_alignzeg import PreferenceAlignZeg
+from .preference_ensemble import PreferenceEnsemble
+from .preference_head import PreferenceHead
 from .semantic_head import CLIPSemanticHead
 from .templates import get_templates
 from .text_bank import TextBank
+from .views import View
 
 __all__ = [
     'AlignZeg',
@@ -32,7 +36,12 @@ __all__ = [
     'OracleAlignZeg',
     'PixelDecoderHead',
     'PredictiveBiasCorrection',
+    'PreferenceAlignZeg',
+    'PreferenceEnsemble',
+    'PreferenceHead',
+    'PreferenceLoss',
     'Proposals',
     'TextBank',
+    'View',
     'get_templates',
 ]

@@ -1,4 +1,4 @@
-"""One file per loss term of Eq. (8)."""
+"""One file per loss term of Eq. (8), and one for the preference score."""
 
 from .background_diversity import BackgroundDiversityLoss, background_diversity
 from .classification import classification_loss
@@ -6,6 +6,7 @@ from .feature_expansion import FeatureExpansionLoss, expand, virtual_logits
 from .jaccard_metric import JaccardMetricLoss, jaccard_mask_loss, jaccard_metric_loss
 from .mask import OVERLAP_LOSSES, dice_loss, mask_loss
 from .matching import HungarianMatcher, Match
+from .preference import PreferenceLoss, cover_with_noise, mask_iou, ranked_pairs, ranking_loss
 
 __all__ = [
     'OVERLAP_LOSSES',
@@ -14,12 +15,17 @@ __all__ = [
     'HungarianMatcher',
     'JaccardMetricLoss',
     'Match',
+    'PreferenceLoss',
     'background_diversity',
     'classification_loss',
+    'cover_with_noise',
     'dice_loss',
     'expand',
     'jaccard_mask_loss',
     'jaccard_metric_loss',
+    'mask_iou',
     'mask_loss',
+    'ranked_pairs',
+    'ranking_loss',
     'virtual_logits',
 ]
