@@ -19,6 +19,6 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=5000, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'),
+    visualization=dict(type='ZeroShotVisualizationHook'),
 )
 custom_hooks = [dict(type='SafeCheckpointHook'), dict(type='VocabularyHook')]

@@ -12,6 +12,8 @@ from mmseg.datasets import ADE20KDataset, BaseSegDataset, COCOStuffDataset, Pasc
 from mmseg.registry import DATASETS
 
 from .files import (
+    IMAGE_ENDINGS,
+    SUFFIX_SETTING,
     Problem,
     evenly_spaced,
     is_local,
@@ -118,14 +120,16 @@ class CheckedFiles(BaseSegDataset):
         endings = Counter(osp.splitext(name)[1] for name in names_in(folder))
         endings.pop('', None)
         found = ', '.join(f'{count:,} of {ending!r}' for ending, count in endings.most_common(3)) or 'no file at all'
-        return self._way_out(f'{folder} holds no image that ends with `img_suffix={self.img_suffix!r}`, but {found}')
+        fault = f'{folder} holds no image that ends with `img_suffix={self.img_suffix!r}`, but {found}'
+        other = next((ending for ending, _ in endings.most_common() if ending.lower() in IMAGE_ENDINGS), None)
+        return self._way_out(f'{fault} (set `img_suffix={other!r}`)' if other else fault)
 
     def _check_existence(self, samples: Sequence[dict]) -> None:
         keys = [('img_path', self.img_suffix, 'images'), ('seg_map_path', self.seg_map_suffix, 'label maps')]
         for key, suffix, noun in keys[: 1 + self._reads_labels]:
             missing = missing_files([sample[key] for sample in samples])
             if missing:
-                hint = missing_hint(missing[0], suffix)
+                hint = missing_hint(missing[0], suffix, SUFFIX_SETTING[key])
                 fault = f'{len(missing):,} of {len(samples):,} {noun} are missing, first: {missing[0]}'
                 raise FileNotFoundError(self._way_out(f'{fault} ({hint})' if hint else fault))
 

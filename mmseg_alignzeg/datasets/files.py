@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import os.path as osp
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from PIL import ExifTags, Image
 
 SINGLE_CHANNEL = ('1', 'L', 'P', 'I', 'I;16', 'I;16L', 'I;16B', 'F')
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+SUFFIX_SETTING = {'img_path': 'img_suffix', 'seg_map_path': 'seg_map_suffix'}  # of a dataset, by the folder's key
 END_MARKS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND'}
 
 
@@ -65,16 +68,31 @@ def missing_files(paths: Sequence[str]) -> list[str]:
     return missing
 
 
-def missing_hint(path: str, suffix: str) -> str:
-    """Why a file of a list may be missing, from what lies beside it; '' if nothing tells."""
+def missing_hint(path: str, suffix: str, setting: str, names: Sequence[str] | None = None) -> str:
+    """Why a file may be missing and what to do, from what lies beside it; '' if nothing tells.
+
+    Args:
+        path: The missing file.
+        suffix: How it ends.
+        setting: Where the config says so, ``'img_suffix'`` or ``'seg_map_suffix'``.
+        names: What its folder holds, sorted, where that is known already.
+    """
     folder, name = osp.split(path)
     stem = name.removesuffix(suffix)
     if ' ' in stem or not osp.isdir(folder or '.'):
         return 'a line of the list is one name, without `img_path` and suffix'
-    beside = min((n for n in names_in(folder) if n == stem or n.startswith((f'{stem}.', f'{stem}_'))), default='')
-    if beside and suffix == '_labelTrainIds.png':
+    names = sorted(names_in(folder)) if names is None else names
+    # The first name from each of these on: the stem itself, or another suffix.
+    begins = {begin: bisect_left(names, begin) for begin in (stem, f'{stem}.', f'{stem}_')}
+    close = [(names[at], begin) for begin, at in begins.items() if at < len(names)]
+    beside = next((name for name, begin in close if name == stem or (begin != stem and name.startswith(begin))), '')
+    if not beside:
+        return ''
+    if suffix == '_labelTrainIds.png':
         return f'there is {beside}, which is not converted to TrainIds yet'
-    return f'there is {beside}: is the suffix {suffix!r} right?' if beside else ''
+    if beside == stem:
+        return f'there is {beside}: the lines of a list have no suffix'
+    return f'there is {beside}: rename it, or set `{setting}={beside.removeprefix(stem)!r}`'
 
 
 def names_in(folder: str) -> list[str]:
@@ -149,7 +167,10 @@ def label_problems(path: str, label: Header) -> list[Problem]:
         return [Problem('jpeg', path, 'a label map that is a JPEG', todo)]
     if label.mode not in SINGLE_CHANNEL:
         what = f'has several channels (mode {label.mode}) where a label map has one, the number of the class'
-        todo = 'turn colours into numbers, or copy palette PNG files as they are instead of saving them as RGB'
+        todo = (
+            'turn colours into numbers as docs/custom_dataset.md shows (tools/check_dataset.py lists the colours), or '
+            'copy palette PNG files as they are instead of saving them as RGB'
+        )
         return [Problem('channels', path, what, todo)]
     return []
 
@@ -163,5 +184,5 @@ def size_problems(path: str, image: Header, label: Header) -> list[Problem]:
     if image.turned and image.size == label.size:
         todo = 'EXIF turns the image when it is loaded; save it without that tag'
     else:
-        todo = 'make the label map in the size of its image'
+        todo = 'make the label map in the size of its image (resize labels with NEAREST, which mixes no values)'
     return [Problem('size', path, what, todo)]

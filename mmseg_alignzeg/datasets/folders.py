@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from mmcv.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 
-from ..vocabulary import Vocabulary
+from ..vocabulary import Vocabulary, abridged
 from .checked import CheckedFiles
 from .loading import WIDE_IGNORE_LABEL
 
 WIDE = f'`ignore_index={WIDE_IGNORE_LABEL}` in dataset, model and metric'
 WAY_OUT = f'load 16-bit label maps with `LoadWideAnnotations`, and set {WIDE}'
+
+
+def refuse_unknown(names: Sequence[str], setting: str, known: Sequence[str], known_setting: str) -> None:
+    """Refuse names that are not among the known ones, and say which of those may be meant.
+
+    Args:
+        names: What a config names.
+        setting: Where, for the message.
+        known: What may be named.
+        known_setting: Where that stands.
+
+    Raises:
+        ValueError: If a name is not known.
+    """
+    foreign = [name for name in names if name not in known]
+    if not foreign:
+        return
+    exact = {name.casefold(): name for name in known}
+    found = {name: get_close_matches(str(name).casefold(), exact, n=1) for name in foreign}
+    meant = ', '.join(f'{exact[near[0]]!r} for {name!r}' for name, near in found.items() if near)
+    todo = f'did you mean {meant}?' if meant else f'use exact names, of {abridged(known, 20)}.'
+    raise ValueError(f'{setting} names {foreign}, which are not among {known_setting}: {todo}')
 
 
 @DATASETS.register_module()
@@ -30,7 +53,7 @@ class FoldersDataset(CheckedFiles):
     Args:
         label_classes: Names of the label values 0, 1, 2, … in the files.
         ignored_labels: Further label values in the files that mean "no label", besides 255 (if it is no class) and
-            ``ignore_index``.
+            ``ignore_index``; as they stand in the files, with ``reduce_zero_label`` too.
         metainfo: ``classes``, a subset of ``label_classes`` (default: all), and ``unseen_classes`` (default: none).
         **kwargs: As ``BaseSegDataset``: ``data_root``, ``data_prefix``, ``img_suffix``, ``seg_map_suffix``, …; and
             ``check_files`` and ``prepare_command`` of :class:`CheckedFiles`, which looks at the files.
@@ -41,7 +64,7 @@ class FoldersDataset(CheckedFiles):
             8 bits that mmseg's ``LoadAnnotations`` keeps.
     """
 
-    guide = "README.md, 'A dataset of your own'"
+    guide = 'docs/custom_dataset.md'
 
     def __init__(
         self,
@@ -52,14 +75,16 @@ class FoldersDataset(CheckedFiles):
     ) -> None:
         self.label_classes = Vocabulary(tuple(label_classes)).classes
         self.ignored_labels = tuple(ignored_labels)
-        named = [value for value in self.ignored_labels if 0 <= value < len(self.label_classes)]
+        # With `reduce_zero_label`, mmseg takes 1 from each value before it looks it up.
+        first = int(kwargs.get('reduce_zero_label') or False)
+        named = [value for value in self.ignored_labels if 0 <= value - first < len(self.label_classes)]
         if named:
             raise ValueError(f'`ignored_labels` holds {named}, which `label_classes` names: leave them out of one.')
         metainfo = {'classes': list(self.label_classes), 'unseen_classes': [], **(metainfo or {})}
+        unseen = metainfo.get('unseen_classes') or ()
+        refuse_unknown(metainfo['classes'], '`metainfo.classes`', self.label_classes, '`label_classes`')
+        refuse_unknown(unseen, '`unseen_classes`', metainfo['classes'], '`classes`')
         used = Vocabulary.from_metainfo(metainfo)
-        foreign = [name for name in used.classes if name not in self.label_classes]
-        if foreign:
-            raise ValueError(f'`metainfo.classes` names {foreign}, which are not among `label_classes`.')
         palette = metainfo.get('palette') or ()
         if len(palette) == len(self.label_classes) > len(used.classes):
             # mmseg would pick these colours too, but only where what is dropped becomes 255.
@@ -83,4 +108,5 @@ class FoldersDataset(CheckedFiles):
         none = self.ignore_index
         used = {i: names.index(name) if name in names else none for i, name in enumerate(self.label_classes)}
         further = {} if none == 255 else {255: none}  # which a class of that number overrides
-        return {**further, **used, **dict.fromkeys(self.ignored_labels, none)}
+        ignored = [value - int(self.reduce_zero_label) for value in self.ignored_labels]
+        return {**further, **used, **dict.fromkeys(ignored, none)}

@@ -3,6 +3,13 @@
 from .optim_wrapper_constructor import TrainableOptimWrapperConstructor
 from .proposal_visualization_hook import ProposalVisualizationHook
 from .safe_checkpoint_hook import SafeCheckpointHook
+from .visualization_hook import ZeroShotVisualizationHook
 from .vocabulary_hook import VocabularyHook
 
-__all__ = ['ProposalVisualizationHook', 'SafeCheckpointHook', 'TrainableOptimWrapperConstructor', 'VocabularyHook']
+__all__ = [
+    'ProposalVisualizationHook',
+    'SafeCheckpointHook',
+    'TrainableOptimWrapperConstructor',
+    'VocabularyHook',
+    'ZeroShotVisualizationHook',
+]

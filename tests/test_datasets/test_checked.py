@@ -100,12 +100,12 @@ BROKEN = {
     'image': (
         lambda root: (root / 'JPEGImages/c.jpg').rename(root / 'JPEGImages/c.jpeg'),
         {},
-        r"1 of 3 images are missing, first: .*c\.jpg \(there is c\.jpeg: is the suffix '\.jpg' right\?\)",
+        r"1 of 3 images are missing, first: .*c\.jpg \(there is c\.jpeg: rename it, or set `img_suffix='\.jpeg'`\)",
     ),
     'suffix in the list': (
         lambda root: (root / 'lists/train.txt').write_text('a.jpg\n'),
         {},
-        r'1 of 1 images are missing, first: .*a\.jpg\.jpg \(there is a\.jpg: is the suffix',
+        r'1 of 1 images are missing, first: .*a\.jpg\.jpg \(there is a\.jpg: the lines of a list have no suffix\)',
     ),
     'pairs in the list': (
         lambda root: (root / 'lists/train.txt').write_text('JPEGImages/a.jpg SegmentationClass/a.png\n'),
@@ -211,7 +211,7 @@ def test_folders_dataset_is_checked(root):
     cfg = dict(type='FoldersDataset', label_classes=SEEN, ann_file='')
     assert len(build(root, **cfg)) == 3
     remove_labels(root)
-    with pytest.raises(FileNotFoundError, match=re.escape("b.png: see README.md, 'A dataset of your own'.")):
+    with pytest.raises(FileNotFoundError, match=re.escape('b.png: see docs/custom_dataset.md.')):
         build(root, **cfg)
 
 

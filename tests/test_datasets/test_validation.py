@@ -148,8 +148,10 @@ def test_rules_of_datasets(kind, kwargs, expected, tmp_path):
 
 def test_wrong_files(pair, tmp_path):
     _, problems = look(pair(labels([0, 1], [2, 0]), size=(2, 3)))
-    assert problems == [f'{tmp_path}/a.png: a label map of 2 × 2 pixels for an image of 3 × 2: '
-                        'make the label map in the size of its image']  # fmt: skip
+    assert problems == [
+        f'{tmp_path}/a.png: a label map of 2 × 2 pixels for an image of 3 × 2: make the label map in the size of its '
+        'image (resize labels with NEAREST, which mixes no values)'
+    ]
     _, (line,) = look(pair(np.zeros((2, 2, 3), dtype=np.uint8)))
     assert 'has several channels (mode RGB)' in line and 'palette PNG' in line
     _, (line,) = look(pair(labels([0, 1]), name='a.jpeg'))

@@ -13,6 +13,7 @@ from mmseg.registry import DATASETS
 from ...vocabulary import Vocabulary
 from ..checked import CheckedFiles
 from ..files import Problem, is_local
+from ..folders import refuse_unknown
 from .splits import Counts, Progress, SplitReport, check_split
 
 
@@ -61,6 +62,7 @@ def check_config(
         RuntimeError, ValueError: If a dataset cannot be built or has no names, or an expected number is none.
     """
     model = cfg.get('model') or {}
+    refuse_unknown(model.get('unseen_classes') or (), '`unseen_classes`', model.get('classes') or (), '`classes`')
     vocabulary = Vocabulary.from_metainfo(model) if model.get('classes') else None
     reports: dict[str, SplitReport] = {}
     datasets: dict[str, tuple[dict, Counts]] = {}
@@ -93,5 +95,5 @@ def overlap_problems(reports: Mapping[str, SplitReport]) -> list[Problem]:
         common = trained.intersection(report.paths) if name != 'train' else set()
         if common:
             what = f'{len(common):,} training image(s), first this one, are also in {name}'
-            problems.append(Problem('overlap', min(common), what, 'remove them from the training list'))
+            problems.append(Problem('overlap', min(common), what, 'give each split a folder, or a list, of its own'))
     return problems

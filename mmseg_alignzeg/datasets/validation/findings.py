@@ -9,9 +9,13 @@ from PIL import Image
 
 from ...vocabulary import abridged
 from ..files import Problem
-from .pairs import Tally
+from .pairs import MANY_COLOURS, Tally
 from .rules import VOC_BORDER, LabelRules
 
+STRAY = 1  # percent of the pixels
+SHOWN_COLOURS = 40
+REMAKE = 'make the label maps again from the originals, as PNG, resized with NEAREST if at all'
+NO_CLASS = frozenset({'unlabelled', 'unlabeled', 'void', 'ignore', 'ignored', 'none', 'unknown', 'background'})
 COCO_STUFF_IDS = frozenset(range(171, 182))  # values of COCO-Stuff's own files that no TrainId reaches
 
 
@@ -38,8 +42,11 @@ def value_problems(tally: Tally) -> list[Problem]:
     if misfits:
         share = 100 * sum(u.pixels for u in misfits.values()) / sum(u.pixels for u in tally.values.values())
         foreign = {label if value is None else value for value, label in misfits}
-        what, todo = _explain(foreign, _raw_values(tally), tally.rules, f'{share:.2g}% of the pixels')
+        what, todo = _explain(foreign, _raw_values(tally), tally.rules, share)
         problems.append(Problem('values', next(iter(misfits.values())).first, what, todo))
+    if tally.rules.num_values == 2 and {0, 255} == _raw_values(tally) and not tally.rules.reduce_zero_label:
+        what = 'this and all other files hold 0 and 255 alone, as black and white masks do, and 255 means "no label"'
+        problems.append(Problem('values', next(iter(tally.values.values())).first, what, 'write 1 in place of 255'))
     if tally.images and len(tally.unlabelled) == tally.images:
         todo = 'check `metainfo.classes`, `reduce_zero_label` and the values in the files'
         what = 'neither this nor any other file has a label left after loading'
@@ -51,26 +58,31 @@ def _raw_values(tally: Tally) -> set[int]:
     return {value for value, _ in tally.values if value is not None}
 
 
-def _explain(foreign: set[int], raw: set[int], rules: LabelRules, share: str) -> tuple[str, str]:
-    """Where values that no class names may come from, and what to do."""
+def _explain(foreign: set[int], raw: set[int], rules: LabelRules, share: float) -> tuple[str, str]:
+    """Where values that no class names, ``share`` percent of the pixels, may come from, and what to do."""
     count, first = rules.num_values, int(rules.reduce_zero_label)
+    holds = f'holds {spans(foreign)} ({share:.2g}% of the pixels)'
     if rules.train_ids and foreign <= COCO_STUFF_IDS:
-        what = f'holds {spans(foreign)} ({share}): class ids of COCO-Stuff, not converted to TrainIds'
+        what = f'{holds}: class ids of COCO-Stuff, not converted to TrainIds'
         return what, 'run `python tools/convert_dataset.py coco_stuff ROOT`'
+    if first == 0 and 0 not in raw and count in raw - rules.ignored and max(raw - rules.ignored) <= count + 1:
+        what = f'values are {spans(raw - rules.ignored)} where 0…{count - 1} are expected, off by one'
+        return what, 'set `reduce_zero_label=True` in the dataset, or write each value less 1'
     if foreign == {count} and first == 0:
-        if 0 not in raw:
-            what = f'values are {spans(raw - rules.ignored)} where 0…{count - 1} are expected, off by one'
-            return what, 'set `reduce_zero_label=True` in the dataset, or write each value less 1'
-        what = f'holds {count} ({share}), one more than the last of 0…{count - 1}'
+        what = f'{holds}, one more than the last of 0…{count - 1}'
         todo = f'set `ignored_labels=[{count}]` of FoldersDataset, or write 255 in its place'
-        return what, f'if this value means "no label", {todo}; if 0 does, set `reduce_zero_label=True`'
+        others = 'if it is a class, name it; if 0 means "no label", set `reduce_zero_label=True`'
+        return what, f'if this value means "no label", {todo}; {others}'
     if rules.palette and raw <= _greys(rules.palette):
-        what = f'holds {spans(foreign)} ({share}), the grey shades of the class colours'
+        what = f'{holds}, the grey shades of the class colours'
         return what, "palette files were made grey (`convert('L')`); use the palette files as they are"
     if foreign == {65535}:
-        return f'holds 65535 ({share})', 'if it means "no label", set `ignore_index=65535` in dataset, model and metric'
-    what = f'holds {spans(foreign)} ({share}) where {first}…{count - 1 + first} and 255 for "no label" are expected'
-    return what, 'for "no label" write 255, or set `ignored_labels` of FoldersDataset; name what is a class'
+        return holds, 'if it means "no label", set `ignore_index=65535` in dataset, model and metric'
+    what = f'{holds} where {first}…{count - 1 + first} and 255 for "no label" are expected'
+    todo = 'for "no label" write 255, or set `ignored_labels` of FoldersDataset; name what is a class'
+    if len(foreign) > 1 and share < STRAY:
+        return what, f'so few pixels of several values come from JPEG or smooth resizing: {REMAKE}; or else, {todo}'
+    return what, todo
 
 
 def _greys(palette: Sequence[tuple[int, ...]]) -> set[int]:
@@ -80,13 +92,48 @@ def _greys(palette: Sequence[tuple[int, ...]]) -> set[int]:
 
 
 def shift_notes(tally: Tally) -> list[Problem]:
-    """A hint that ``reduce_zero_label`` may be one too many: all of 0 … K-1 occur, and K does not."""
+    """A hint that values may be off by one though all of them are named: those at one end are missing."""
     raw, count = _raw_values(tally), tally.rules.num_values
-    if not tally.rules.reduce_zero_label or not set(range(count)) <= raw or count in raw:
+    reduced = tally.rules.reduce_zero_label
+    if reduced and set(range(count)) <= raw and count not in raw:
+        what = f'with `reduce_zero_label`, 1…{count} are classes; all of 0…{count - 1} occur and {count} does not'
+        todo = 'if 0 is a class in the files, set `reduce_zero_label=False`'
+    elif not reduced and raw - {255} == set(range(1, count + 1)) and tally.rules.label_of(count) is not None:
+        what = f'0 occurs nowhere, all of 1…{count} do, and {count} is not a class'
+        todo = 'if classes count from 1 in the files, set `reduce_zero_label=True`'
+    else:
         return []
-    what = f'with `reduce_zero_label`, 1…{count} are classes; all of 0…{count - 1} occur and {count} does not'
-    first = next(iter(tally.values.values())).first
-    return [Problem('shift', first, what, 'if 0 is a class in the files, set `reduce_zero_label=False`')]
+    return [Problem('shift', next(iter(tally.values.values())).first, what, todo)]
+
+
+def colour_notes(tally: Tally) -> list[Problem]:
+    """The colours of label maps with several channels, the most frequent first, and what can be done with them."""
+    if not tally.coloured:
+        return []
+    total, count = tally.colours.total(), len(tally.colours)
+    shown = ', '.join(f'{colour} {100 * n / total:.2g}%' for colour, n in tally.colours.most_common(SHOWN_COLOURS))
+    more = f' and {count - SHOWN_COLOURS:,} more' if count > SHOWN_COLOURS else ''
+    what = f'{count:,} colours in {len(tally.coloured):,} label map(s): {shown}{more}'
+    if count >= MANY_COLOURS:
+        what = f'{count:,} colours or more in {len(tally.coloured):,} label map(s)'
+        todo = f'too many for classes: photographs (check `seg_map_path`), or JPEG or smooth resizing ({REMAKE})'
+    elif all(len(set(colour)) == 1 for colour in tally.colours):
+        todo = 'all channels are equal: keep one, `Image.open(file).getchannel(0).save(file)`'
+    else:
+        todo = 'give each the number of its class, with the lines in docs/custom_dataset.md'
+    return [Problem('colours', tally.coloured[0], what, todo)]
+
+
+def name_notes(rules: LabelRules) -> list[Problem]:
+    """Class names that rather say that there is no class."""
+    names = [name for name in rules.classes if name.casefold() in NO_CLASS]
+    if not names:
+        return []
+    todo = (
+        'if pixels of this value have no class, take out the name: value 0 by `reduce_zero_label=True`, a last one by '
+        '`ignored_labels`'
+    )
+    return [Problem('no class', 'class names', f'{names[0]!r} is trained and scored like any class', todo)]
 
 
 def training_problems(tally: Tally, seen_classes: Sequence[str]) -> list[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 
 from ..files import Header, Problem, is_local, label_problems, read_image, size_problems, unreadable
 from .rules import BY_VALUE, VOC_BORDER, LabelRules, label_table
+
+MANY_COLOURS = 256  # more than label maps have
 
 
 def count_values(values: np.ndarray) -> dict[int, int]:
@@ -35,6 +38,19 @@ def palette_problems(path: str, label: Header, values: Iterable[int], rules: Lab
     return [Problem('palette', path, what, 'the palette was made anew; use the original files, or map colours back')]
 
 
+def count_colours(pixels: np.ndarray) -> Counter[tuple[int, ...]]:
+    """Pixels of the most frequent RGB colours (or greys, with equal channels) of a picture.
+
+    Args:
+        pixels: (H, W, channels) integers; a fourth channel, or the second of two, is left alone.
+    """
+    channels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., [0, 0, 0]]
+    codes, counts = np.unique(channels.astype(np.int64) @ (1 << 32, 1 << 16, 1), return_counts=True)
+    frequent = np.argsort(-counts, kind='stable')[:MANY_COLOURS]
+    pairs = zip(codes[frequent].tolist(), counts[frequent].tolist(), strict=True)
+    return Counter({(code >> 32, code >> 16 & 0xFFFF, code & 0xFFFF): count for code, count in pairs})
+
+
 @dataclass
 class PairReport:
     """An image with its labels.
@@ -43,11 +59,13 @@ class PairReport:
         file: The label map, or the image where there is none.
         problems: What is wrong with the two files.
         values: Pixels of each (value in the file, label after loading); the value is None where only the loader knows.
+        colours: Pixels of each colour, of a label map with several channels.
     """
 
     file: str
     problems: list[Problem] = field(default_factory=list)
     values: dict[tuple[int | None, int], int] = field(default_factory=dict)
+    colours: Counter[tuple[int, ...]] = field(default_factory=Counter)
 
 
 class PairChecker:
@@ -77,6 +95,8 @@ class PairChecker:
             wrong = label_problems(path, label[0])
             report.problems += wrong or (size_problems(path, image[0], label[0]) if image else [])
             if wrong:
+                if label[1].ndim == 3:
+                    report.colours = count_colours(label[1])
                 return report
             stored = label[0], count_values(label[1])
             report.problems += palette_problems(path, *stored, self.rules)
@@ -132,15 +152,22 @@ class Tally:
         values: Use of each (value in the files, label after loading).
         images: Label maps that could be read.
         unlabelled: Those without any label left.
+        colours: Pixels of each colour, of label maps with several channels.
+        coloured: Those label maps.
     """
 
     rules: LabelRules
     values: dict[tuple[int | None, int], Use] = field(default_factory=dict)
     images: int = 0
     unlabelled: list[str] = field(default_factory=list)
+    colours: Counter[tuple[int, ...]] = field(default_factory=Counter)
+    coloured: list[str] = field(default_factory=list)
 
     def add(self, report: PairReport) -> None:
         """Count one label map; one that could not be read counts nowhere."""
+        if report.colours:
+            self.colours += report.colours
+            self.coloured.append(report.file)
         if not report.values:
             return
         self.images += 1

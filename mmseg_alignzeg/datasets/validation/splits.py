@@ -13,8 +13,18 @@ from typing import Any
 from mmengine import list_from_file
 
 from ..conversion.run import start_worker
-from ..files import Problem, evenly_spaced, is_local, list_fault, missing_files, missing_hint
-from .findings import shift_notes, training_problems, value_problems
+from ..files import (
+    IMAGE_ENDINGS,
+    SUFFIX_SETTING,
+    Problem,
+    evenly_spaced,
+    is_local,
+    list_fault,
+    missing_files,
+    missing_hint,
+    names_in,
+)
+from .findings import colour_notes, name_notes, shift_notes, training_problems, value_problems
 from .pairs import PairChecker, PairReport, Tally
 from .rules import LabelRules, annotation_loader
 
@@ -176,13 +186,16 @@ def check_existence(leaf: Any, infos: Sequence[Mapping[str, Any]], report: Split
         fault = list_fault(list_from_file(leaf.ann_file))
         report.problems += [Problem('list', leaf.ann_file, *fault)] if fault else []
     has_labels = annotation_loader(leaf) is not None
+    report.notes += unlisted_notes(leaf, infos)
     lost: set[str] = set()
     for key, suffix in (('img_path', leaf.img_suffix), ('seg_map_path', leaf.seg_map_suffix))[: 1 + has_labels]:
         missing = missing_files([info[key] for info in infos if is_local(info.get(key, '://'))])
         command = getattr(leaf, 'prepare_command', None)
-        todo = (missing_hint(missing[0], suffix) if missing else '') or 'complete the data set'
-        todo += f' (`{command}`)' if command else ''
-        report.problems += [Problem('missing', path, 'this file is missing', todo) for path in missing]
+        listings = {folder: sorted(names_in(folder)) for folder in {osp.dirname(path) for path in missing}}
+        for path in missing:
+            hint = missing_hint(path, suffix, SUFFIX_SETTING[key], listings[osp.dirname(path)])
+            todo = (hint or 'complete the data set') + (f' (`{command}`)' if command else '')
+            report.problems.append(Problem('missing', path, 'this file is missing', todo))
         lost.update(missing)
     if has_labels and not leaf.ann_file:
         wanted = defaultdict(set)
@@ -194,6 +207,20 @@ def check_existence(leaf: Any, infos: Sequence[Mapping[str, Any]], report: Split
                 what = f'{len(present - names):,} label maps have no image, first: {min(present - names)}'
                 report.notes.append(Problem('orphans', folder, what, 'fine if the images are left out on purpose'))
     return lost
+
+
+def unlisted_notes(leaf: Any, infos: Sequence[Mapping[str, Any]]) -> list[Problem]:
+    """Images of other endings among those of a folder that has no list: they are passed by without a word."""
+    if leaf.ann_file:
+        return []
+    notes = []
+    for folder in sorted({osp.dirname(info['img_path']) for info in infos}):  # none of a remote folder
+        known = tuple(filter(None, (leaf.img_suffix, leaf.seg_map_suffix)))
+        other = [n for n in names_in(folder) if n.lower().endswith(IMAGE_ENDINGS) and not n.endswith(known)]
+        if other:
+            what = f'{len(other):,} image(s) do not end with {leaf.img_suffix!r} and are not used, first: {min(other)}'
+            notes.append(Problem('unlisted', folder, what, 'fine on purpose; else give all images one suffix'))
+    return notes
 
 
 def check_contents(
@@ -213,7 +240,7 @@ def check_contents(
     report.problems += value_problems(tally)
     if seen_classes is not None:
         report.problems += training_problems(tally, seen_classes)
-    report.notes += shift_notes(tally)
+    report.notes += shift_notes(tally) + colour_notes(tally) + name_notes(tally.rules)
     if checker.loader is None:
         where = str(leaf.data_prefix.get('img_path'))
         report.notes.append(Problem('no labels', where, 'the pipeline loads no labels', 'they were not checked'))

@@ -1,0 +1,10 @@
+# AlignZeg on folders of one's own, all but the names: see custom_dataset.py beside this file.
+_base_ = [
+    './default_runtime.py',
+    './models/alignzeg_vitb16.py',
+    './schedules/adamw_poly.py',
+    './datasets/folders.py',
+]
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=20000, val_interval=5000)
+param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, end=20000, by_epoch=False)]
+default_hooks = dict(visualization=dict(interval=1))  # `--show-dir` draws every test image, not one in 50
