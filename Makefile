@@ -42,7 +42,8 @@ clean: ## Remove .venv, caches and builds (not work_dirs)
 # -q keeps pip's log short; each step says what is going on. --only-binary: never start a compiler.
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 
-$(STAMP): requirements/runtime.txt requirements/lite.txt requirements/tests.txt requirements/mmdet.txt requirements/report.txt requirements/lint.txt pyproject.toml
+$(STAMP): requirements/runtime.txt requirements/lite.txt requirements/tests.txt requirements/mmdet.txt requirements/report.txt requirements/web.txt requirements/export.txt \
+		requirements/lint.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 		{ echo "Python 3.11 to 3.13 is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@echo "[1/4] virtual environment in .venv"
@@ -50,8 +51,9 @@ $(STAMP): requirements/runtime.txt requirements/lite.txt requirements/tests.txt 
 	@$(PIP) 'setuptools>=77,<81' wheel
 	@echo "[2/4] PyTorch, MMEngine, MMSegmentation, open_clip (about 6 GB the first time)"
 	@$(PIP) --only-binary :all: -r requirements/runtime.txt -r requirements/lite.txt
-	@echo "[3/4] pytest, mmdet, ruff, mypy"
-	@$(PIP) --only-binary :all: -r requirements/tests.txt -r requirements/mmdet.txt -r requirements/report.txt -r requirements/lint.txt
+	@echo "[3/4] pytest, mmdet, gradio, onnx, ruff, mypy"
+	@$(PIP) --only-binary :all: -r requirements/tests.txt -r requirements/mmdet.txt -r requirements/report.txt \
+		-r requirements/web.txt -r requirements/export.txt -r requirements/lint.txt
 	@echo "[4/4] mmseg_alignzeg, as a link to this folder"
 	@$(PIP) --no-build-isolation --no-deps -e .
 	@touch $@

@@ -117,18 +117,12 @@ def worker_predict(name: str, device: str, weights: str, steady: bool) -> dict[s
     figures['prediction_s'] = timed(predict, PREDICTIONS, device)
     figures['predict_memory_mb'] = peak_memory_mb(device)
 
-    text = sum(p.numel() for key, p in model.named_parameters() if key.startswith('text_encoder.'))
-    figures['params_m'] = (sum(p.numel() for p in model.parameters()) - text) / 1e6
-    figures['trainable_m'] = sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
+    from mmseg_alignzeg.benchmark.flops import count_parameters, predict_flops
 
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    model.requires_grad_(False)  # the counter would hook into gradients,
-    torch.backends.mha.set_fastpath_enabled(False)  # and knows no formula for torch's fused attention module
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        predict()
-    figures['gflops'] = counter.get_total_flops() / 1e9
+    parameters = count_parameters(model)
+    figures['params_m'] = (parameters.trained + parameters.frozen) / 1e6
+    figures['trainable_m'] = parameters.trained / 1e6
+    figures['gflops'] = sum(predict_flops(model, (SIZE, SIZE)).values()) / 1e9
     return figures
 
 

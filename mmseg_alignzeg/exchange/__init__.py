@@ -1,0 +1,14 @@
+"""Trained models in forms that others can read: a folder of two plain files, and ONNX."""
+
+from .pretrained import find_pretrained, load_pretrained, read_config, save_pretrained
+from .weights import load_weights, read_weights, save_weights
+
+__all__ = [
+    'find_pretrained',
+    'load_pretrained',
+    'load_weights',
+    'read_config',
+    'read_weights',
+    'save_pretrained',
+    'save_weights',
+]

@@ -1,0 +1,103 @@
+"""Trained weights in a file, with the identity of the model they belong to."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ..engine.safe_checkpoint_hook import identity_differences, to_plain
+from ..models import AlignZeg
+from ..whole_file import whole_file
+
+IDENTITY_KEY = 'alignzeg'
+
+
+def save_weights(model: AlignZeg, path: str | Path) -> None:
+    """Write what a checkpoint holds of a model, CLIP's frozen weights left out, as ``.safetensors``.
+
+    Args:
+        model: Its ``checkpoint_identity()`` goes into the metadata of the file, as JSON.
+        path: Replaced if it exists; there whole or not at all.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    metadata = {IDENTITY_KEY: json.dumps(to_plain(model.checkpoint_identity()))}
+    with whole_file(Path(path)) as part:
+        part.write_bytes(save(tensors, metadata))  # `save_file` would make it unreadable for other users
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Read a ``.safetensors`` file or a checkpoint of MMEngine; neither can run code.
+
+    Returns:
+        The state dict on the CPU, and the identity that the file names, if any.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is truncated, or not what its suffix says.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'No weights {str(path)!r}: give a .safetensors file or a checkpoint (.pth).')
+    if path.suffix == '.safetensors':
+        try:
+            with safe_open(path, framework='pt') as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+                identity = json.loads((file.metadata() or {}).get(IDENTITY_KEY, 'null'))
+        except (SafetensorError, ValueError) as error:
+            raise ValueError(
+                f'{path} is not a whole .safetensors file ({error}): copy or download it again.'
+            ) from error
+        return tensors, identity
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        return checkpoint['state_dict'], checkpoint.get('meta', {}).get(IDENTITY_KEY)
+    except (RuntimeError, EOFError, KeyError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f'{path} is not a checkpoint that torch.load(weights_only=True) accepts and that holds a `state_dict` '
+            f'({type(error).__name__}): give one that `SafeCheckpointHook` wrote, or a .safetensors file.'
+        ) from error
+
+
+def load_weights(model: AlignZeg, path: str | Path) -> None:
+    """Load trained weights into a model, if they are this model's.
+
+    Args:
+        model: Changed in place.
+        path: See :func:`read_weights`.
+
+    Raises:
+        FileNotFoundError: See :func:`read_weights`.
+        ValueError: If the file cannot be read, names no identity or another one, or holds other weights.
+    """
+    tensors, identity = read_weights(path)
+    if not isinstance(identity, dict):
+        raise ValueError(
+            f'{path} does not say for which classes and which CLIP its weights were trained: give a checkpoint that '
+            '`SafeCheckpointHook` wrote, or a file of `save_pretrained`.'
+        )
+    differences = identity_differences(identity, to_plain(model.checkpoint_identity()))
+    if differences:
+        raise ValueError(f'{path} was trained for something else than this model: {"; ".join(differences)}.')
+    fault = _first_fault(tensors, model.state_dict())
+    if fault:
+        raise ValueError(f'{path} does not fit the model: {fault}. Use the configuration it was trained with.')
+    model.load_state_dict(tensors)
+
+
+def _first_fault(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with the names or shapes of a state dict, or None."""
+    for kind, names in (('has no', expected.keys() - given.keys()), ('has a foreign', given.keys() - expected.keys())):
+        if names:
+            return f'it {kind} {min(names)!r}' + (f' (and {len(names) - 1} more)' if len(names) > 1 else '')
+    for name, value in expected.items():
+        if given[name].shape != value.shape:
+            return f'{name!r} has shape {tuple(given[name].shape)} and not {tuple(value.shape)}'
+    return None

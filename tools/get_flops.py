@@ -1,0 +1,113 @@
+"""Parameters and FLOPs of a config's model: of one prediction, stage by stage, and of encoding its vocabulary once.
+
+Weights are random and nothing is downloaded: counts do not depend on them. One FLOP is a multiplication or an addition;
+many papers, and mmseg's own tool, count a pair of them as one, so that their figures are half as large.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from mmseg_alignzeg.arguments import positive
+from mmseg_alignzeg.benchmark.flops import Complexity, measure
+from mmseg_alignzeg.models import AlignZeg
+
+
+def build(config: Path, classes: int | None) -> tuple[nn.Module, tuple[int, int]]:
+    """Build the model of a config with random weights, and say how large its images are.
+
+    Raises:
+        ValueError: If the config has no model, or one that cannot be told another number of classes.
+    """
+    cfg = Config.fromfile(config)
+    if 'model' not in cfg:
+        raise ValueError(f'{config} has no `model`: give the config of a segmentor.')
+    init_default_scope('mmseg')
+    cfg.model.pretrained = None
+    if 'clip' in cfg.model:
+        cfg.model.clip.pretrained = None
+    text_encoder = cfg.model.get('text_encoder')
+    if classes is not None and text_encoder is not None:
+        text_encoder.update(dataset_name=None, vocabulary=invented(classes))
+    model = MODELS.build(cfg.model)
+    if classes is not None and isinstance(model, AlignZeg):
+        model.set_test_classes((*model.test_classes, *invented(classes))[:classes])
+    elif classes is not None and text_encoder is None:
+        raise ValueError(f'--classes {classes}: {config} has a fixed number of classes; leave the option out.')
+    size = (cfg.model.get('data_preprocessor') or {}).get('size') or cfg.get('crop_size') or (640, 640)
+    return model, (size[0], size[1])
+
+
+def invented(count: int) -> list[str]:
+    """Names that differ."""
+    return [f'object {i}' for i in range(count)]
+
+
+def as_json(complexity: Complexity) -> str:
+    """All figures as JSON: numbers of parameters and FLOPs, not millions."""
+    return json.dumps({**dataclasses.asdict(complexity), 'image': complexity.image}, indent=2)
+
+
+def as_table(complexity: Complexity, title: str) -> Table:
+    """The figures for people."""
+    parameters = complexity.parameters
+    table = Table('', 'GFLOPs', 'share', title=title)
+    for column in table.columns[1:]:
+        column.justify = 'right'
+    for stage, flops in complexity.stages.items():
+        table.add_row(stage, f'{flops / 1e9:,.3f}', f'{flops / complexity.image:.1%}')
+    table.add_section()
+    table.add_row('one prediction', f'{complexity.image / 1e9:,.3f}', '', style='bold')
+    if complexity.text is not None:
+        table.add_row(f'text tower, once for {complexity.classes} classes', f'{complexity.text / 1e9:,.3f}', '')
+    table.add_section()
+    table.add_row('', 'M parameters', '')
+    for label, count in (
+        ('trained', parameters.trained),
+        ('frozen', parameters.frozen),
+        ('text tower', parameters.text_tower),
+    ):
+        table.add_row(label, f'{count / 1e6:,.3f}', '')
+    return table
+
+
+def main() -> None:
+    """Count and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', type=Path, help="a config of this package, or of mmseg (its SAN's for instance)")
+    parser.add_argument('--shape', type=positive, nargs=2, metavar=('H', 'W'), help="default: the training's crop")
+    parser.add_argument('--classes', type=positive, help='number of classes (default: those of the config)')
+    parser.add_argument('--json', action='store_true', help='print JSON instead of a table')
+    args = parser.parse_args()
+    if not args.config.is_file():
+        parser.error(f'no config {args.config}: give the path of a .py file')
+    logging.disable(logging.WARNING)  # open_clip warns of random weights, which are meant here,
+    warnings.filterwarnings('ignore', module='mm(seg|cv)')  # and these two of their own code
+    try:
+        model, shape = build(args.config, args.classes)
+    except ValueError as error:
+        sys.exit(str(error))
+    complexity = measure(model, tuple(args.shape or shape))
+    if args.json:
+        print(as_json(complexity))
+    else:
+        Console().print(
+            as_table(complexity, f'{args.config.stem}, {complexity.shape[0]} × {complexity.shape[1]} pixels')
+        )
+
+
+if __name__ == '__main__':
+    main()
