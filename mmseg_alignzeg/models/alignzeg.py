@@ -161,11 +161,18 @@ class AlignZeg(BaseSegmentor):
         self.background_at_test = background_at_test
         self.return_scores = return_scores
         self.ignore_index = ignore_index
-        self.test_classes = self.vocabulary.classes
+        self.set_test_classes(self.vocabulary.classes)
 
-    def set_test_classes(self, classes: Sequence[str]) -> None:
-        """Choose the names that :meth:`predict` tells apart, in label order; any words CLIP knows."""
+    def set_test_classes(self, classes: Sequence[str], unseen: Sequence[str] | None = None) -> None:
+        """Choose the names that :meth:`predict` tells apart, in label order; any words CLIP knows.
+
+        Args:
+            classes: The names.
+            unseen: Those that are not in S; by default all that training had no labels for.
+        """
         self.test_classes = Vocabulary(tuple(classes)).classes
+        seen = self.vocabulary.seen_classes if unseen is None else set(self.test_classes).difference(unseen)
+        self._test_seen = frozenset(seen)
 
     def checkpoint_identity(self) -> dict[str, Any]:
         """What a checkpoint must share with the model that loads it, in plain types."""
@@ -263,9 +270,8 @@ class AlignZeg(BaseSegmentor):
 
     @property
     def seen_mask(self) -> Tensor:
-        """(C,) bool, which test classes are in S: those whose names the training had labels for."""
-        known = set(self.vocabulary.seen_classes)
-        return torch.tensor([name in known for name in self.test_classes])
+        """(C,) bool, which test classes are in S, see :meth:`set_test_classes`."""
+        return torch.tensor([name in self._test_seen for name in self.test_classes])
 
     def class_bias(self, like: Tensor) -> Tensor | None:
         """(C,) float32 on the device of ``like``: what calibration, if any, adds to the pixel scores of a class."""

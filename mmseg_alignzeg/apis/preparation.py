@@ -1,0 +1,66 @@
+"""From a picture to what the model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mmcv
+import numpy as np
+import torch
+from mmseg.structures import SegDataSample
+
+from .image_files import Source, read_rgb
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture on its way through a batch.
+
+    Attributes:
+        source: Where it is from.
+        image: (H, W, 3) uint8 RGB, upright.
+        packed: ``inputs`` (3, h, w) uint8 BGR and ``data_samples``, as mmseg's ``PackSegInputs`` gives them.
+        notes: What the user should know, one line each.
+    """
+
+    source: Source
+    image: np.ndarray
+    packed: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def prepare(source: Source, scale: Sequence[int]) -> Item:
+    """Read and resize a picture.
+
+    Args:
+        source: See :func:`read_rgb`.
+        scale: (long, short) pixels, see :func:`fit`.
+
+    Raises:
+        ValueError: See :func:`read_rgb`.
+    """
+    image = read_rgb(source)
+    height, width = image.shape[:2]
+    columns, rows = fit((width, height), scale)
+    # Bilinear as in mmseg's pipelines; below half the size it would skip pixels.
+    interpolation = 'area' if 4 * columns * rows < width * height else 'bilinear'
+    bgr = mmcv.imresize(image, (columns, rows), interpolation=interpolation)[..., ::-1]
+    notes = []
+    if columns * rows < width * height:
+        notes.append(f'scaled from {width} × {height} to {columns} × {rows} pixels for the model')
+    sample = SegDataSample(metainfo=dict(img_path=source.name, ori_shape=(height, width), img_shape=(rows, columns)))
+    inputs = torch.from_numpy(np.ascontiguousarray(bgr.transpose(2, 0, 1)))
+    return Item(source, image, dict(inputs=inputs, data_samples=sample), tuple(notes))
+
+
+def fit(size: tuple[int, int], scale: Sequence[int]) -> tuple[int, int]:
+    """Columns and rows of an input: as large as fits into ``scale``, as of mmcv's ``Resize``, and at least 1.
+
+    Args:
+        size: Columns and rows of the picture.
+        scale: (long, short) bounds; so an input never has more than long × short pixels.
+    """
+    columns, rows = mmcv.rescale_size(size, tuple(scale))
+    return max(1, columns), max(1, rows)

@@ -1,0 +1,48 @@
+"""``alignzeg doctor``: what is installed, what works, and what to do about the rest."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from .options import add_command
+from .output import write
+
+DETAILS = """
+Looks at the installation without network and without changing anything but its own cache: versions, MMCV's compiled
+operators, GPUs, CLIP's weights, the shipped model (which segments one picture), caches and disk space. Each line is
+`ok`, a `note` (something optional is not there) or a `PROBLEM`, with what to do about it. Exit code 1 if there is a
+problem.
+"""
+EXAMPLES = """
+alignzeg doctor
+alignzeg doctor --json > doctor.json
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = add_command(commands, 'doctor', 'check the installation and say how to fix it', DETAILS, EXAMPLES)
+    parser.set_defaults(run=run)
+    parser.add_argument('--json', action='store_true', help='{"problems": N, "checks": [{name, status, found, fix}]}')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, print and return the exit code."""
+    from .checks import all_checks
+
+    checks = []
+    for check in all_checks():
+        checks.append(check)
+        if not args.json:
+            write(f'{check.status:7}  {check.name:26}  {check.found}', args.stdout)
+            if check.fix:
+                write(f'{"":7}  {"":26}  -> {check.fix}', args.stdout)
+    problems = sum(check.status == 'PROBLEM' for check in checks)
+    if args.json:
+        write(json.dumps({'problems': problems, 'checks': [asdict(check) for check in checks]}, indent=2), args.stdout)
+    else:
+        write(f'{problems} problem(s) found.' if problems else 'Everything that is needed works.', args.stdout)
+    return int(problems > 0)

@@ -1,0 +1,98 @@
+"""Which files a prediction becomes, so that no picture takes the place of another."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from ..visualization.overlay import overlay_picture
+from ..vocabulary import Vocabulary
+from ..whole_file import whole_file
+
+if TYPE_CHECKING:
+    from ..apis import Prediction
+
+SUFFIXES = {'overlay': '_overlay.png', 'labels': '_labels.png', 'proposals': '_proposals.npz'}
+CLASSES = 'classes.json'
+
+
+def output_names(paths: Sequence[str]) -> list[str]:
+    """A name for the files of each picture: its own without suffix, and more of its path where two would be the same.
+
+    Where names meet, the folder comes first (``a/x.jpg`` and ``b/x.jpg`` become ``a_x`` and ``b_x``); where that is
+    not enough, as for ``x.jpg`` and ``x.png``, a number is added. Upper and lower case count as the same, as they do
+    on some disks.
+    """
+    names = [Path(path).stem for path in paths]
+    taken = Counter(name.casefold() for name in names)
+    for i, path in enumerate(paths):
+        if taken[names[i].casefold()] > 1:
+            names[i] = f'{Path(path).absolute().parent.name}_{names[i]}'.lstrip('_')
+    seen: set[str] = set()
+    for i, name in enumerate(names):
+        number = 1
+        while names[i].casefold() in seen:
+            number += 1
+            names[i] = f'{name}_{number}'
+        seen.add(names[i].casefold())
+    return names
+
+
+def save_prediction(prediction: Prediction, files: dict[str, Path]) -> None:
+    """Write what was asked for, each file whole.
+
+    Args:
+        prediction: Of one picture.
+        files: Path by kind, a key of ``SUFFIXES``.
+    """
+    for kind, target in files.items():
+        with whole_file(target) as part:
+            if kind == 'overlay':
+                vocabulary = Vocabulary(prediction.classes, prediction.unseen)
+                picture = overlay_picture(prediction.image, prediction.labels, vocabulary, plain_classes(prediction))
+                Image.fromarray(picture).save(part, 'PNG')
+            elif kind == 'labels':
+                Image.fromarray(prediction.labels).save(part, 'PNG')
+            else:
+                _save_proposals(prediction, part)
+
+
+def plain_classes(prediction: Prediction) -> tuple[str, ...]:
+    """The class of everything else, which takes no colour, if there is one."""
+    return tuple(name for name in prediction.classes[-1:] if name == 'others')
+
+
+def _save_proposals(prediction: Prediction, path: Path) -> None:
+    """Arrays that ``numpy.load`` reads: masks, labels, scores, unseen_scores (NaN where there are none)."""
+    proposals = prediction.proposals or ()
+    height, width = prediction.labels.shape
+    masks = np.array([proposal.mask for proposal in proposals], bool).reshape(-1, height, width)
+    unseen = [np.nan if proposal.unseen_score is None else proposal.unseen_score for proposal in proposals]
+    with path.open('wb') as file:  # of a path, NumPy would append a suffix
+        np.savez_compressed(
+            file,
+            masks=masks,
+            labels=np.array([prediction.classes.index(proposal.label) for proposal in proposals], np.int64),
+            scores=np.array([proposal.score for proposal in proposals], np.float32),
+            unseen_scores=np.array(unseen, np.float32),
+        )
+
+
+def save_classes(prediction: Prediction, folder: Path, overwrite: bool) -> None:
+    """Write what the values of label maps mean: value ``i`` is ``classes[i]``.
+
+    Raises:
+        ValueError: If the folder has label maps of other words, which are not to be replaced.
+    """
+    path = folder / CLASSES
+    content = {'classes': list(prediction.classes), 'unseen': list(prediction.unseen)}
+    if path.exists() and not overwrite and json.loads(path.read_text(encoding='utf-8')) != content:
+        raise ValueError(f'{path} says that its label maps are of other words: give the same words, or another --out.')
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + '\n', encoding='utf-8')

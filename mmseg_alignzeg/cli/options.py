@@ -1,0 +1,110 @@
+"""Options that several commands share, and the library that they all import late."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def load_library() -> None:
+    """Do what ``import mmseg_alignzeg`` does outside of the command line; it takes seconds."""
+    import mmseg_alignzeg
+
+    from .. import library
+
+    vars(mmseg_alignzeg)['AlignZegInferencer'] = library.AlignZegInferencer
+
+
+def add_command(commands: Any, name: str, summary: str, details: str, examples: str) -> argparse.ArgumentParser:
+    """A subparser whose help ends with examples.
+
+    Args:
+        commands: What ``add_subparsers`` returned.
+        name: Of the command.
+        summary: One line for the list of commands.
+        details: What it does, shown above its options.
+        examples: Lines to copy.
+    """
+    indented = '\n'.join(f'  {line}'.rstrip() for line in examples.strip().splitlines())
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=f'{summary[0].upper()}{summary[1:]}.\n\n{details.strip()}',
+        epilog=f'examples:\n{indented}',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Options that choose a model."""
+    group = parser.add_argument_group('model (default: the shipped one of the embedded world of patterns)')
+    group.add_argument('--model', metavar='CONFIG|FOLDER', help='config (.py), or a folder of `alignzeg export`')
+    group.add_argument('--checkpoint', metavar='FILE', help='.pth or .safetensors that was trained with that config')
+    group.add_argument('--clip-weights', metavar='FILE|TAG', help="CLIP's weights, where the config has others")
+    group.add_argument('--device', help="such as 'cuda:0' (default: a GPU if there is one)")
+    group.add_argument('--dtype', choices=('fp32', 'fp16', 'bf16'), default='fp32', help='precision (default: fp32)')
+
+
+def check_model(args: argparse.Namespace) -> None:
+    """Refuse a checkpoint without its config, and a config without a checkpoint.
+
+    Raises:
+        ValueError: In the words of the command line.
+    """
+    if args.checkpoint is not None and args.model is None:
+        raise ValueError(
+            f'the checkpoint {args.checkpoint} needs the config it was trained with, which MMEngine keeps in the same '
+            'folder (or the one above): give both.'
+        )
+    if args.checkpoint is None and str(args.model).endswith('.py'):
+        raise ValueError(f'the config {args.model} needs its weights: give --checkpoint too.')
+
+
+def fraction(text: str) -> float:
+    """A number in (0, 1].
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f'expected a number above 0 and up to 1, got {text!r}')
+    return number
+
+
+def add_word_options(parser: argparse._ArgumentGroup) -> None:
+    """Options that choose the words."""
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument('--classes', metavar='WORDS', help='any words, with commas between: "red stripes, blue dots"')
+    words.add_argument('--classes-file', type=Path, metavar='FILE', help='the words, one per line (may hold commas)')
+
+
+def split_words(text: str | None) -> list[str] | None:
+    """Words between commas; None stays None. Blank ones are kept: the library says where they stand."""
+    return None if text is None else [word.strip() for word in text.split(',')]
+
+
+def read_words(args: argparse.Namespace) -> list[str] | None:
+    """Words of ``--classes`` or ``--classes-file``; None without both.
+
+    Raises:
+        ValueError: If the file is empty or no text, or has a blank or repeated line.
+    """
+    if args.classes_file is None:
+        return split_words(args.classes)
+    from ..datasets.files import list_fault
+
+    try:
+        lines = args.classes_file.read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{args.classes_file} is no UTF-8 text ({error.reason}): save it as UTF-8.') from None
+    if not lines:
+        raise ValueError(f'{args.classes_file} is empty: write one word per line.')
+    fault = list_fault(lines)
+    if fault:
+        raise ValueError(f'{args.classes_file}: {fault[0]}: {fault[1]}.')
+    return lines

@@ -1,0 +1,59 @@
+"""``alignzeg web``: a page to try pictures and words on."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from typing import Any
+
+from ..arguments import positive
+from .options import add_command, check_model, load_library
+
+DETAILS = """
+Serves a page: a picture and words in, an overlay and the share of each word out, with a slider for γ. It can be
+reached from this machine alone unless --host says otherwise; pictures are not kept.
+"""
+EXAMPLES = """
+alignzeg web
+alignzeg web --model config.py --checkpoint iter_80000.pth --port 8080
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = add_command(commands, 'web', 'try pictures and words on a web page', DETAILS, EXAMPLES)
+    parser.set_defaults(run=run)
+    group = parser.add_argument_group('model (default: the shipped one of the embedded world of patterns)')
+    group.add_argument('--model', metavar='CONFIG|FOLDER', help='config (.py), or a folder of `alignzeg export`')
+    group.add_argument('--checkpoint', metavar='FILE', help='.pth or .safetensors that was trained with that config')
+    group.add_argument('--device', help="such as 'cuda:0' (default: a GPU if there is one)")
+    group = parser.add_argument_group('server')
+    group.add_argument('--host', default='127.0.0.1', help='0.0.0.0 lets other machines in (default: 127.0.0.1)')
+    group.add_argument('--port', type=port, default=7860, help='default: 7860')
+    group.add_argument('--max-upload-mb', type=positive, default=20, metavar='MB', help='per picture (default: 20)')
+
+
+def port(text: str) -> int:
+    """A port, 1 to 65535.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    number = positive(text)
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f'expected a port up to 65535, got {text!r}')
+    return number
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until Ctrl-C."""
+    check_model(args)
+    if importlib.util.find_spec('gradio') is None:
+        raise ImportError(
+            'the web page needs gradio: pip install "mmseg_alignzeg[web]", or pip install "gradio>=5.30,<7"'
+        )
+    load_library()
+    from ..web import serve
+
+    serve(args.model, args.checkpoint, args.device, args.host, args.port, args.max_upload_mb)
+    return 0

@@ -1,0 +1,10 @@
+"""Importing this registers every model, dataset, metric and hook; ``import mmseg_alignzeg`` does so."""
+
+from .compat import enable_mmcv_lite
+
+enable_mmcv_lite()  # before anything below imports mmseg.models
+
+from . import datasets, engine, evaluation, models  # noqa: E402
+from .apis import AlignZegInferencer  # noqa: E402
+
+__all__ = ['AlignZegInferencer', 'datasets', 'engine', 'evaluation', 'models']

@@ -1,0 +1,87 @@
+import inspect
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from mmseg_alignzeg import AlignZegInferencer
+from mmseg_alignzeg.apis.loading import load_model
+from mmseg_alignzeg.cli import main
+from mmseg_alignzeg.datasets.patterns import CLASSES, draw_scene
+from mmseg_alignzeg.exchange import onnx as exchange_onnx
+from mmseg_alignzeg.exchange import save_weights
+from mmseg_alignzeg.models import AlignZeg
+from mmseg_alignzeg.vocabulary import Vocabulary
+
+CONFIG = 'configs/alignzeg_patterns.py'
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / 'weights.safetensors'
+    save_weights(load_model(None, None)[0], path)
+    return str(path)
+
+
+def test_a_folder_predicts_as_its_checkpoint(checkpoint, tmp_path, capsys):
+    out = tmp_path / 'model'
+    arguments = ['export', CONFIG, '--checkpoint', checkpoint, '--format', 'safetensors', '--out', str(out)]
+    assert main(arguments) == 0
+    assert f'alignzeg predict IMAGES --model {out}' in capsys.readouterr().out
+    image = draw_scene(2, 0)[0]
+    results = [AlignZegInferencer(*model)(image)[0].labels for model in ((str(out),), (CONFIG, checkpoint))]
+    assert np.array_equal(*results)
+    assert main(arguments) == 2 and 'config.json exists already' in capsys.readouterr().err
+    assert main([*arguments, '--overwrite']) == 0
+
+
+def test_onnx_gets_its_words_and_is_compared(tmp_path, capsys, monkeypatch):
+    real = inspect.signature(exchange_onnx.export_onnx)
+    asked = []
+
+    def export(*args, **kwargs):
+        asked.append(real.bind(*args, **kwargs).arguments)
+        return SimpleNamespace(vocabulary=Vocabulary(tuple(asked[-1]['classes'])))
+
+    def compare(path, predictor, images):
+        assert images.dtype == torch.uint8 and images.shape[1] == 3
+        return exchange_onnx.Agreement(labels=0.99876, scores=None)
+
+    monkeypatch.setattr(exchange_onnx, 'export_onnx', export)
+    monkeypatch.setattr(exchange_onnx, 'compare_onnx', compare)
+    out = tmp_path / 'model.onnx'
+    words = ['--classes', 'red stripes, blue checks', '--size', '64', '96', '--gamma', '0.5', '--no-pbc']
+    assert main(['export', '--format', 'onnx', '--out', str(out), *words]) == 0
+    message = f'{out}: 2 words, pictures of 64 × 96 (H × W); 99.88% of the labels as in PyTorch\n'
+    assert capsys.readouterr().out == message
+    model = asked[0].pop('model')
+    assert isinstance(model, AlignZeg) and next(model.parameters()).device.type == 'cpu'
+    expected = dict(classes=['red stripes', 'blue checks'], path=out, size=(64, 96), gamma=0.5, pbc=False)
+    assert asked[0] == expected
+    out.touch()
+    assert main(['export', '--format', 'onnx', '--out', str(out)]) == 2
+    assert 'model.onnx exists already' in capsys.readouterr().err
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    assert main(['export', '--format', 'onnx', '--out', str(out), '--overwrite']) == 0
+    assert asked[1]['classes'] == CLASSES and asked[1]['size'] == (128, 128) and asked[1]['pbc'] is True
+    assert 'not compared with PyTorch: pip install onnxruntime' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--format', 'safetensors'], 'safetensors are written from a config and its checkpoint'),
+        ([CONFIG, '--format', 'safetensors'], 'needs its weights: give --checkpoint too'),
+        (['--checkpoint', 'a.pth', '--format', 'onnx'], 'the checkpoint a.pth needs the config'),
+        ([CONFIG, '--checkpoint', 'a.pth', '--format', 'safetensors', '--classes', 'a'], 'are for --format onnx alone'),
+        ([CONFIG, '--checkpoint', 'no.pth', '--format', 'safetensors'], "No weights 'no.pth'"),
+        (['nowhere', '--format', 'onnx'], "'nowhere' does not exist"),
+        (['--format', 'onnx', '--classes', 'a,,b'], 'position'),
+    ],
+)
+def test_wrong_arguments_are_one_line(tmp_path, capsys, arguments, message):
+    assert main(['export', *arguments, '--out', str(tmp_path / 'out')]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and captured.err.count('\n') == 1 and captured.out == ''
+    assert not (tmp_path / 'out').exists()
