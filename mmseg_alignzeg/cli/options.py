@@ -8,12 +8,8 @@ from typing import Any
 
 
 def load_library() -> None:
-    """Do what ``import mmseg_alignzeg`` does outside of the command line; it takes seconds."""
-    import mmseg_alignzeg
-
-    from .. import library
-
-    vars(mmseg_alignzeg)['AlignZegInferencer'] = library.AlignZegInferencer
+    """Register what ``import mmseg_alignzeg`` registers outside of the command line; it takes seconds."""
+    from .. import library  # noqa: F401
 
 
 def add_command(commands: Any, name: str, summary: str, details: str, examples: str) -> argparse.ArgumentParser:
