@@ -89,7 +89,7 @@ def main() -> None:
     config = str(args.config)
 
     train = ['train', 'mmseg', config, '--gpus', gpus, '--work-dir', str(args.work_dir), *options]
-    seconds = {'train': run_mim('1/4 Train on 15 seen classes', train)}
+    seconds = {'train': run_mim('1/4 Train on 12 seen classes', train)}
     checkpoint = Path((args.work_dir / 'last_checkpoint').read_text().strip())
     results = {}
     for number, name, extra in (
@@ -100,7 +100,7 @@ def main() -> None:
         test = ['test', 'mmseg', config, '--checkpoint', str(checkpoint), '--gpus', gpus, '--work-dir', str(target)]
         overrides = [*args.cfg_options, *extra]
         test += ['--cfg-options', *overrides] if overrides else []
-        seconds[name] = run_mim(f'{number} Test on 15 seen and 5 unseen classes: {name}', test)
+        seconds[name] = run_mim(f'{number} Test on 12 seen and 8 unseen classes: {name}', test)
         results[name] = read_scores(target)
 
     console.rule('[bold]4/4 Pictures')

@@ -20,7 +20,7 @@ ROWS = 6  # in the contact sheet
 
 DETAILS = """
 Draws scenes of a small world (blobs of 4 colours and 5 patterns), segments them with the model that comes with the
-package, once with and once without predictive bias correction (PBC), and writes a contact sheet. Five of the twenty
+package, once with and once without predictive bias correction (PBC), and writes a contact sheet. Eight of the twenty
 classes were never labelled in training: they are unseen. It takes seconds and needs no download.
 
 This is not `make demo` of the repository, which trains such a model first.

@@ -19,8 +19,13 @@ from mmseg_alignzeg.vocabulary import Vocabulary
 COLOURS = {'red': (205, 50, 45), 'green': (50, 160, 65), 'blue': (50, 85, 205), 'yellow': (220, 195, 50)}
 PATTERNS = ('stripes', 'checks', 'dots', 'zigzags', 'grid')
 CLASSES = tuple(f'{colour} {pattern}' for colour in COLOURS for pattern in PATTERNS)
-# One unseen pair per pattern, spread over all colours: each colour and each pattern is still seen in other pairs.
-UNSEEN_CLASSES = ('red dots', 'red grid', 'green stripes', 'blue checks', 'yellow zigzags')
+# Two unseen pairs per colour, at most two per pattern: each colour and each pattern is still seen in other pairs.
+# fmt: off
+UNSEEN_CLASSES = (
+    'red dots', 'red grid', 'green stripes', 'green zigzags',
+    'blue checks', 'blue grid', 'yellow dots', 'yellow zigzags',
+)
+# fmt: on
 
 IGNORE_LABEL = 255
 BLOBS_PER_SCENE = (2, 5)  # both ends included

@@ -85,7 +85,7 @@ def test_the_same_model_gives_the_same_bytes(trained, folder, tmp_path):
 
 def test_the_shipped_model_knows_its_world():
     model = load_pretrained(SHIPPED)
-    assert len(model.vocabulary.classes) == 20 and len(model.vocabulary.unseen_classes) == 5
+    assert len(model.vocabulary.classes) == 20 and len(model.vocabulary.unseen_classes) == 8
     hits = []
     for index in range(3):
         image, truth = draw_scene(2, index)
@@ -93,7 +93,7 @@ def test_the_shipped_model_knows_its_world():
         result = model.test_step({'inputs': [bgr], 'data_samples': [SegDataSample()]})[0]
         labels = result.pred_sem_seg.data[0].numpy()
         hits.append((labels == truth)[truth != 255].mean())
-    assert sum(hits) / 3 > 0.7  # chance is 0.05; the README measures 0.85 over 500 scenes
+    assert sum(hits) / 3 > 0.7  # chance is 0.05; the README measures 0.83 over 500 scenes
 
 
 def test_full_size_config_keeps_its_input_scale_and_no_path(monkeypatch, tmp_path):
@@ -150,7 +150,7 @@ def test_refused_when_saving(trained, tmp_path):
         (lambda c: c.update(type='OracleAlignZeg'), "`model.type` is 'OracleAlignZeg'; only 'AlignZeg'"),
         (lambda c: c.update(names=dict(source='names.txt')), 'must be one of .*not a file'),
         (lambda c: c.update(data_preprocessor=torch.float32), 'holds a dtype .* which JSON cannot'),
-        (lambda c: c.update(unseen_classes=['red dots']), '`unseen_classes`: the checkpoint has 5 and the model 1'),
+        (lambda c: c.update(unseen_classes=['red dots']), '`unseen_classes`: the checkpoint has 8 and the model 1'),
         (lambda c: c.image_encoder.update(depth=1), "has a foreign 'image_encoder.vit.blocks.1.*and 11 more"),
         (lambda c: c.image_encoder.update(depth=3), "has no 'image_encoder.vit.blocks.2.*and 11 more"),
         (lambda c: c.decode_head.update(num_queries=99), r"'decode_head.queries' has shape \(100, 96\) and not \(99"),
