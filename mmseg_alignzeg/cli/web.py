@@ -8,6 +8,7 @@ from typing import Any
 
 from ..arguments import positive
 from .options import add_command, check_model, load_library
+from .output import write
 
 DETAILS = """
 Serves a page: a picture and words in, an overlay and the share of each word out, with a slider for γ. It can be
@@ -50,10 +51,18 @@ def run(args: argparse.Namespace) -> int:
     check_model(args)
     if importlib.util.find_spec('gradio') is None:
         raise ImportError(
-            'the web page needs gradio: pip install "mmseg_alignzeg[web]", or pip install "gradio>=5.30,<7"'
+            'the web page needs gradio: pip install "mmseg_alignzeg[web]", or pip install "gradio>=6.31,<7"'
         )
     load_library()
     from ..web import serve
 
-    serve(args.model, args.checkpoint, args.device, args.host, args.port, args.max_upload_mb)
+    serve(
+        args.model,
+        args.checkpoint,
+        args.device,
+        args.host,
+        args.port,
+        args.max_upload_mb,
+        tell=lambda line: write(line, args.stdout),
+    )
     return 0

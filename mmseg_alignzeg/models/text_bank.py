@@ -23,6 +23,8 @@ from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .templates import get_templates
 
+KEPT = 16  # vocabularies in memory: words that anyone types must not fill it
+
 
 def encode_tokens(clip: nn.Module, tokens: Tensor) -> Tensor:
     """Encode token ids as ``clip.encode_text`` does, without the padding after the longest prompt.
@@ -75,7 +77,7 @@ def embed_classes(
 
 
 class TextBank:
-    """Text embeddings by class names; memory first, then disk, then the text tower.
+    """Text embeddings by class names; memory first (the last 16 vocabularies), then disk, then the text tower.
 
     The file name covers the CLIP weights, the templates and the phrases, in that order, so a stale bank cannot be
     read by mistake. Several processes may fill the same cache: each writes to a temporary name and renames.
@@ -109,9 +111,10 @@ class TextBank:
         S is 1, or with ``combine='max'`` the largest number of phrases of a class; shorter lists repeat their first.
         """
         key = tuple(classes)
-        if key not in self._memory:
-            self._memory[key] = self._prototypes(key, device)
-        self._memory[key] = self._memory[key].to(device)
+        known = self._memory.pop(key, None)
+        self._memory[key] = self._prototypes(key, device) if known is None else known.to(device)  # now the latest
+        if len(self._memory) > KEPT:
+            del self._memory[next(iter(self._memory))]
         return self._memory[key]
 
     def _prototypes(self, classes: tuple[str, ...], device: torch.device | str) -> Tensor:

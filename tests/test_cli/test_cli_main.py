@@ -99,7 +99,9 @@ def test_characters_that_a_terminal_cannot_show_are_escaped(tmp_path):
 
 def test_web_hands_its_arguments_on(monkeypatch):
     served = []
-    monkeypatch.setitem(sys.modules, 'mmseg_alignzeg.web', SimpleNamespace(serve=lambda *args: served.append(args)))
+    monkeypatch.setitem(
+        sys.modules, 'mmseg_alignzeg.web', SimpleNamespace(serve=lambda *args, tell: served.append(args))
+    )
     monkeypatch.setattr('importlib.util.find_spec', lambda name: name)
     assert main(['web']) == 0
     options = ['--model', 'c.py', '--checkpoint', 'w.pth', '--device', 'cpu', '--host', '0.0.0.0', '--port', '80']

@@ -1,0 +1,216 @@
+"""The page itself: gradio's components around :func:`segment`."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from ..apis import AlignZegInferencer
+from ..datasets.patterns import CLASSES, draw_scene
+from ..models import PredictiveBiasCorrection
+from ..vocabulary import abridged
+from .segment import SHOWN_PROPOSALS, segment
+from .uploads import Upload, png_value
+
+SCENES = ((2, 43), (2, 1), (2, 6), (2, 4))  # world seed and number; what PBC changes is easy to see in them
+WAITING = 8  # requests; more are turned away
+
+SHARES = ['Word', 'Share (%)', 'Unseen']
+PROPOSALS = ['Word', 'Score', 'Unseen score', 'Share (%)']
+
+
+# Gradio's default asks no other server for fonts; its hints are too pale to read.
+THEME = gr.themes.Default().set(block_info_text_color='*neutral_500', block_info_text_color_dark='*neutral_300')
+CSS = """
+.picture img { width: 100%; height: 100%; object-fit: contain; }
+.scenes { display: flex; flex-wrap: wrap; gap: 8px; }
+.scenes span { flex-basis: 100%; }
+.scenes button { padding: 0; border: 2px solid var(--border-color-primary); border-radius: 6px; cursor: pointer; }
+.scenes button:hover, .scenes button:focus { border-color: var(--color-accent); }
+.scenes img { display: block; width: 56px; height: 56px; border-radius: 4px; }
+.status p { margin: 0; }
+.status .error { font-weight: 600; color: var(--error-text-color); }
+.gradio-container { --font-mono: var(--font); }
+"""
+# Clicks on the pictures inside one component; gradio's own examples would be files.
+ON_CLICK = """
+element.addEventListener('click', (event) => {
+    const button = event.target.closest('button');
+    if (button) trigger('click', {scene: Number(button.dataset.scene)});
+});
+"""
+# On a phone the result is below all settings; it has its height when its picture has loaded.
+TO_RESULT = """() => { setTimeout(() => {
+    const result = document.querySelector('.result');
+    const below = result?.getBoundingClientRect().top > innerHeight / 2;
+    if (below && result.querySelector('img')) result.scrollIntoView({behavior: 'smooth'});
+}, 300); }"""
+
+
+def build_page(inferencer: AlignZegInferencer, clean: Callable[[], None] = lambda: None) -> gr.Blocks:
+    """Build the page; :func:`serving` launches it.
+
+    Handlers take and give what goes over the wire (``preprocess=False``), because gradio's own conversions of pictures
+    write files.
+
+    Args:
+        inferencer: The model.
+        clean: Called after every prediction.
+    """
+    vocabulary = inferencer.model.vocabulary
+    has_indicator = inferencer.model.class_indicator is not None
+    correction = inferencer.model.bias_correction or PredictiveBiasCorrection()
+
+    def accept(picture: dict[str, Any] | None) -> tuple[dict[str, Any] | None, str]:
+        """Swap an upload for a picture that the browser keeps."""
+        try:
+            upload = Upload.take(picture)
+            return (upload.shown(folder), '') if upload else (None, '')
+        except ValueError as error:
+            return None, failed(error)
+
+    def run(
+        picture: dict[str, Any] | None, words: str, unseen: str, others: bool, pbc: bool, gamma: float
+    ) -> tuple[Any, ...]:
+        """Overlay, shares, proposals and status of a picture."""
+        try:
+            upload = Upload.take(picture)
+            pixels = upload.pixels(folder) if upload else None
+            result = segment(inferencer, pixels, words, unseen, others, gamma if pbc else None, pbc)
+        except (ValueError, OSError) as error:
+            return None, table(SHARES), table(PROPOSALS), failed(error)
+        finally:
+            clean()
+        overlay = png_value(result.overlay, 'overlay.png')
+        return overlay, table(SHARES, result.shares), table(PROPOSALS, result.proposals), lines(result.status)
+
+    def choose(event: gr.EventData) -> tuple[dict[str, Any], str]:
+        """The scene that was clicked on."""
+        return scene(int(event.scene)), ''
+
+    with gr.Blocks(title='AlignZeg', analytics_enabled=False) as page:
+        gr.Markdown(
+            '# AlignZeg\nAny picture into any words. This model was trained on labels of '
+            f'{len(vocabulary.seen_classes)} classes ({abridged(vocabulary.seen_classes)}); other words are unseen. '
+            'Pictures are not kept.'
+        )
+        with gr.Row():
+            with gr.Column():
+                picture = gr.Image(
+                    label='Picture', sources=['upload', 'clipboard'], height=300, buttons=[], elem_classes='picture'
+                )
+                scenes = None
+                if set(vocabulary.classes) <= set(CLASSES):
+                    picture.value = scene(0)
+                    scenes = gr.HTML(thumbnails(), js_on_load=ON_CLICK)
+                words = gr.Textbox(
+                    label='Words',
+                    info=f'With commas between. Empty: the {len(vocabulary.classes)} classes of the model.',
+                    placeholder=', '.join(vocabulary.classes[:3]),
+                    max_lines=4,
+                )
+                button = gr.Button('Segment', variant='primary')
+                status = gr.HTML(elem_classes='status')
+                others = gr.Checkbox(label='others', info='One more class, for pixels of none of the words.')
+                pbc = gr.Checkbox(
+                    has_indicator,
+                    label='PBC (predictive bias correction)',
+                    info='Takes words trained on from regions that look unseen.'
+                    if has_indicator
+                    else 'This model was trained without it.',
+                    interactive=has_indicator,
+                )
+                gamma = gr.Slider(
+                    0.05,
+                    1,
+                    max(0.05, correction.gamma),
+                    step=0.05,
+                    label='γ of PBC',
+                    info='A region looks unseen if its unseen score is above γ.',
+                    interactive=has_indicator,
+                )
+                unseen = gr.Textbox(
+                    label='Unseen words',
+                    info='Which of the words PBC takes for unseen. Empty: all that the model was not trained on.',
+                    max_lines=4,
+                )
+            with gr.Column():
+                overlay = gr.Image(
+                    label='Result', interactive=False, buttons=['download', 'fullscreen'], elem_classes='result'
+                )
+                shares = gr.Dataframe(label='Shares of the picture', **columns(SHARES))
+                proposals = gr.Dataframe(
+                    label=f'Proposals, the best {SHOWN_PROPOSALS}; they may overlap', **columns(PROPOSALS)
+                )
+
+        folder = picture.GRADIO_CACHE
+        raw: dict[str, Any] = dict(preprocess=False, postprocess=False)
+        picture.upload(accept, picture, [picture, status], api_visibility='undocumented', show_progress='hidden', **raw)
+        if scenes is not None:
+            scenes.click(choose, None, [picture, status], api_visibility='private', show_progress='hidden', **raw)
+        gr.on(
+            [button.click, words.submit, unseen.submit],
+            run,
+            [picture, words, unseen, others, pbc, gamma],
+            [overlay, shares, proposals, status],
+            api_name='segment',
+            concurrency_limit=1,
+            **raw,
+        ).then(None, js=TO_RESULT)
+    for block in page.blocks.values():
+        vars(block)['async_move_resource_to_block_cache'] = refuse_links
+    return page.queue(max_size=WAITING, default_concurrency_limit=1)
+
+
+async def refuse_links(path: str) -> str:
+    """In place of gradio's method, which would fetch any link that a client gives as a picture."""
+    if '://' in path:
+        raise gr.Error('Give the picture itself, not a link to it.', print_exception=False)
+    return path
+
+
+def scene(number: int) -> dict[str, Any]:
+    """One of ``SCENES`` for gradio's ``Image``."""
+    return png_value(draw_scene(*SCENES[number % len(SCENES)])[0], f'scene_{number}.png')
+
+
+def thumbnails() -> str:
+    """Buttons with the scenes on them."""
+    buttons = (
+        f'<button type="button" data-scene="{i}"><img src="{scene(i)["url"]}" alt="example {i + 1}"></button>'
+        for i in range(len(SCENES))
+    )
+    return f'<div class="scenes"><span>Or an example:</span>{"".join(buttons)}</div>'
+
+
+def columns(headers: list[str]) -> dict[str, Any]:
+    """Arguments of a ``Dataframe`` that only shows."""
+    widths = ['34%', '20%', '24%', '22%'] if len(headers) == 4 else ['50%', '25%', '25%']
+    return dict(
+        headers=headers,
+        column_count=len(headers),
+        column_widths=widths,
+        interactive=False,
+        buttons=[],
+        max_height=400,
+        wrap=True,
+    )
+
+
+def table(headers: list[str], rows: list[Any] | None = None) -> dict[str, Any]:
+    """The value of a ``Dataframe``."""
+    return {'headers': headers, 'data': rows or [], 'metadata': None}
+
+
+def lines(texts: list[str], kind: str = 'done') -> str:
+    """Status lines as HTML; words are anyone's, so they are escaped."""
+    return ''.join(f'<p class="{kind}" role="status">{html.escape(text)}</p>' for text in texts)
+
+
+def failed(error: Exception) -> str:
+    """The status line of an error, in the names of the page."""
+    text = ' '.join(f'Not done: {error}'.split())
+    return lines([text.replace('`classes`', '“Words”').replace('`unseen`', '“Unseen words”')], 'error')

@@ -1,0 +1,105 @@
+"""What the page does with a picture and words, without the page."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from ..apis import AlignZegInferencer, Prediction
+from ..visualization import overlay_picture
+from ..vocabulary import Vocabulary
+
+MOST_WORDS = 1000  # one request must not keep the text tower of a shared server busy for long
+SHOWN_PROPOSALS = 20
+
+
+class Result(NamedTuple):
+    """What the page shows.
+
+    Attributes:
+        overlay: (height, width, 3) uint8 RGB, with a legend.
+        shares: Of each word, largest first: the word, its share of the pixels in percent, ``'unseen'`` or ``''``.
+        proposals: The best: word, score 0..1, unseen score 0..1 or None, share of the pixels in percent.
+        status: What was done, then what the user should know, one line each.
+    """
+
+    overlay: np.ndarray
+    shares: list[list[str | float]]
+    proposals: list[list[str | float | None]]
+    status: list[str]
+
+
+def segment(
+    inferencer: AlignZegInferencer,
+    picture: np.ndarray | None,
+    words: str = '',
+    unseen: str = '',
+    others: bool = False,
+    gamma: float | None = None,
+    pbc: bool = True,
+) -> Result:
+    """Segment a picture into words as people type them.
+
+    Args:
+        inferencer: The model.
+        picture: (H, W, 3) uint8 RGB.
+        words: With commas or line breaks between; blank for the classes of the model.
+        unseen: Those of them that bias correction takes for unseen; blank for all that were not trained on.
+        others: Add a class for pixels of none of the words.
+        gamma: γ of the bias correction, in (0, 1]; None for that of the model.
+        pbc: False leaves the bias correction out, whatever ``gamma``.
+
+    Raises:
+        ValueError: If there is no picture, there are too many words, or the inferencer cannot use something.
+    """
+    if picture is None:
+        raise ValueError('There is no picture yet: upload one, or click on an example.')
+    begin = time.perf_counter()
+    # fmt: off
+    prediction = inferencer(
+        picture, classes=split(words), unseen=split(unseen), others=others, gamma=gamma, pbc=pbc, proposals=True,
+    )[0]
+    # fmt: on
+    plain = prediction.classes[-1:] if others else ()
+    vocabulary = Vocabulary(prediction.classes, prediction.unseen)
+    overlay = overlay_picture(prediction.image, prediction.labels, vocabulary, plain)
+    seconds = time.perf_counter() - begin
+    height, width = prediction.labels.shape
+    count = len(prediction.classes) - others
+    done = f'{width} × {height} pixels into {count:,} word{"s" * (count != 1)} in {seconds:.1f} s'
+    return Result(overlay, share_rows(prediction), proposal_rows(prediction), [f'{done}.', *prediction.notes])
+
+
+def split(text: str) -> list[str] | None:
+    """Words between commas, ASCII or not, and line breaks; None without any.
+
+    Raises:
+        ValueError: If there are more than ``MOST_WORDS``.
+    """
+    words = [word.strip() for word in re.split('[,，、\n]', text or '')]
+    words = [word for word in words if word]
+    if len(words) > MOST_WORDS:
+        raise ValueError(f'{len(words):,} words are too many for this page: give at most {MOST_WORDS:,}.')
+    return words or None
+
+
+def share_rows(prediction: Prediction) -> list[list[str | float]]:
+    """Rows of ``Result.shares``."""
+    shares = sorted(prediction.shares().items(), key=lambda item: -item[1])
+    return [[name, round(100 * share, 1), 'unseen' if name in prediction.unseen else ''] for name, share in shares]
+
+
+def proposal_rows(prediction: Prediction) -> list[list[str | float | None]]:
+    """Rows of ``Result.proposals``."""
+    return [
+        [
+            proposal.label,
+            round(proposal.score, 3),
+            None if proposal.unseen_score is None else round(proposal.unseen_score, 3),
+            round(100 * float(proposal.mask.mean()), 1),
+        ]
+        for proposal in (prediction.proposals or ())[:SHOWN_PROPOSALS]
+    ]

@@ -1,0 +1,254 @@
+"""The page as a browser or script uses it, from a server on this machine."""
+
+import base64
+import io
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from PIL import Image
+
+from mmseg_alignzeg import AlignZegInferencer
+from mmseg_alignzeg.cli import main
+from mmseg_alignzeg.datasets.patterns import draw_scene
+from mmseg_alignzeg.web import build_page, segment, server, serving
+from mmseg_alignzeg.web.server import is_loopback, sweep
+from mmseg_alignzeg.web.uploads import Upload
+
+WORDS = 'blue checks, blue grid, blue zigzags, green zigzags'
+LIMIT_MB = 1
+
+
+@pytest.fixture(scope='module')
+def inferencer():
+    return AlignZegInferencer(device='cpu')
+
+
+@pytest.fixture(scope='module')
+def page(inferencer, tmp_path_factory):
+    """Address and private folder of a server."""
+    inferencer.model.text_bank.cache_dir = tmp_path_factory.mktemp('text_cache')
+    with serving(inferencer, port=free_port(), max_upload_mb=LIMIT_MB) as (address, folder):
+        yield address, folder.parent
+    assert not folder.parent.exists()
+
+
+@pytest.fixture(scope='module')
+def client(page):
+    return Client(page[0], verbose=False, analytics_enabled=False)
+
+
+@pytest.fixture(scope='module')
+def scene():
+    return draw_scene(2, 43)[0]
+
+
+@pytest.fixture
+def picture(scene, tmp_path):
+    Image.fromarray(scene).save(tmp_path / 'scene.png')
+    return tmp_path / 'scene.png'
+
+
+@pytest.fixture
+def own_sigterm():
+    """The command says what SIGTERM does; the tests after it want that as it was."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+def ask(client, path, words=WORDS, unseen='', others=True, pbc=True, gamma=0.3):
+    file = None if path is None else handle_file(str(path))
+    overlay, shares, proposals, status = client.predict(file, words, unseen, others, pbc, gamma, api_name='/segment')
+    pixels = overlay and np.asarray(Image.open(io.BytesIO(base64.b64decode(overlay['url'].split('base64,')[1]))))
+    return pixels, shares['data'], proposals['data'], re.sub('<.*?>', '', status)
+
+
+def files(folder):
+    return [path for path in folder.rglob('*') if path.is_file()]
+
+
+def test_an_upload_becomes_what_the_function_gives_and_nothing_stays(page, client, inferencer, picture, scene):
+    shown = {}
+    for pbc in (True, False):
+        pixels, shares, proposals, status = ask(client, picture, words='', others=False, pbc=pbc)
+        expected = segment(inferencer, scene, gamma=0.3 if pbc else None, pbc=pbc)
+        np.testing.assert_array_equal(pixels, expected.overlay)
+        assert (shares, proposals) == (expected.shares, expected.proposals)
+        assert status.startswith('128 × 128 pixels into 20 words in')
+        assert files(page[1]) == []
+        shown[pbc] = shares
+    assert shown[True] != shown[False]
+
+
+def test_gamma_and_unseen_words_arrive(client, inferencer, picture, scene):
+    shares = ask(client, picture, unseen='green zigzags', gamma=0.05)[1]
+    assert shares == segment(inferencer, scene, WORDS, 'green zigzags', True, 0.05).shares
+    assert [mark for word, _, mark in shares if word == 'green zigzags'] == ['unseen']
+
+
+def test_the_browser_keeps_the_picture(page, client, picture):
+    value, status = client.predict(handle_file(str(picture)), api_name='/accept')
+    assert base64.b64decode(value['url'].removeprefix('data:image/png;base64,')) == picture.read_bytes()
+    assert (value['path'], value['orig_name'], status) == (None, 'scene.png', '') and files(page[1]) == []
+    again = client.predict(value, WORDS, '', True, True, 0.3, api_name='/segment')
+    assert again[1]['data'] == ask(client, picture)[1]
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(words='a, b, A'), 'Not done: “Words” has &#x27;A&#x27; twice'),
+        (dict(unseen='c'), 'Not done: “Unseen words” names c, not among the 4 classes'),
+        (dict(words='<b>x</b>, a,a'), 'has &#x27;a&#x27; twice'),
+        (dict(gamma=7.0), 'Not done: gamma=7.0 must be in'),
+    ],
+)
+def test_bad_words_are_one_line(client, picture, settings, message):
+    pixels, shares, proposals, status = ask(client, picture, **settings)
+    assert message in status and '\n' not in status
+    assert (pixels, shares, proposals) == (None, [], [])
+
+
+def test_bad_pictures_are_one_line_and_do_not_stay(page, client, picture, tmp_path):
+    (tmp_path / 'notes.txt').write_text('no picture')
+    (tmp_path / 'cut.png').write_bytes(picture.read_bytes()[:9000])
+    (tmp_path / 'empty.png').write_bytes(b'')
+    Image.open(picture).save(tmp_path / 'scene.tif')
+    cases = {
+        'notes.txt': 'notes.txt is no picture that Pillow can read',
+        'cut.png': 'cut.png cannot be read',
+        'empty.png': 'empty.png is empty',
+    }
+    for name, message in cases.items():
+        assert message in ask(client, tmp_path / name)[3]
+        value, status = client.predict(handle_file(str(tmp_path / name)), api_name='/accept')
+        assert value is None and message in status
+    value, status = client.predict(handle_file(str(tmp_path / 'scene.tif')), api_name='/accept')
+    assert value is None and 'scene.tif is a TIFF file, which browsers do not show' in status
+    assert ask(client, tmp_path / 'scene.tif')[1] == ask(client, picture)[1]
+    assert 'There is no picture yet' in ask(client, None)[3]
+    assert files(page[1]) == []
+
+
+def test_large_files_and_bodies_are_refused(page, client, tmp_path):
+    large = tmp_path / 'large.png'
+    large.write_bytes(bytes(LIMIT_MB * 2**20 + 1))
+    with large.open('rb') as file:
+        answer = httpx.post(f'{page[0]}gradio_api/upload', files={'files': file})
+    assert answer.status_code == 413 and 'maximum allowed size' in answer.text
+    body = b'{"data": "' + bytes(3 * LIMIT_MB * 2**20) + b'"}'
+    answer = httpx.post(f'{page[0]}gradio_api/queue/join', content=body)
+    assert answer.status_code == 413 and 'request is too large' in answer.text
+    answer = httpx.post(f'{page[0]}gradio_api/queue/join', content=iter([b'{}']))  # of no told size
+    assert answer.status_code == 413
+    assert files(page[1]) == []
+
+
+def test_links_and_files_of_the_server_are_refused(page, monkeypatch):
+    fetched = []
+
+    async def fetch(url, **kwargs):
+        fetched.append(url)
+
+    monkeypatch.setattr('gradio.processing_utils.async_ssrf_protected_download', fetch)
+    address = f'{page[0]}gradio_api/call/segment'
+    for path in ('http://example.org/x.png', '/etc/hostname', f'{page[1]}/../x.png'):
+        value = {'path': path, 'meta': {'_type': 'gradio.FileData'}}
+        for data in ([value, WORDS], [None, value]):
+            event = httpx.post(address, json={'data': [*data, '', True, True, 0.3]}).json()['event_id']
+            answer = httpx.get(f'{address}/{event}').text
+            assert answer.startswith('event: error') and 'Traceback' not in answer
+    assert fetched == []
+
+
+def test_the_page_asks_no_other_server(page):
+    text = httpx.get(page[0]).text
+    sources = re.findall(r'(?:src|href)="(https?://[^"]+)"', text)
+    assert [source for source in sources if not source.startswith(page[0])] == []
+    config = httpx.get(f'{page[0]}config').json()
+    assert config['analytics_enabled'] is False and config['run_history'] is False
+    assert config['footer_links'] == []
+    css = httpx.get(f'{page[0]}theme.css').text
+    assert 'font-face' in css and 'http' not in re.sub(r'http://www\.w3\.org', '', css)
+
+
+def test_only_this_machine_reaches_it(page):
+    port = int(page[0].rstrip('/').rsplit(':', 1)[1])
+    with open('/proc/net/tcp') as table:
+        listening = [row.split()[1] for row in table.readlines()[1:] if row.split()[3] == '0A']
+    assert [address for address in listening if address.endswith(f':{port:04X}')] == [f'0100007F:{port:04X}']
+    assert all(map(is_loopback, ('127.0.0.1', '127.1.2.3', '::1', '[::1]', 'localhost')))
+    assert not any(map(is_loopback, ('0.0.0.0', '::', '192.168.0.2', 'example.org')))
+
+
+def test_one_prediction_at_a_time_and_a_bounded_queue(inferencer):
+    built = build_page(inferencer)
+    assert {function.concurrency_limit for function in built.fns.values()} <= {1, 'default'}
+    assert built._queue.default_concurrency_limit == 1 and built._queue.max_size == 8
+
+
+def test_uploads_that_nobody_asks_about_are_swept(tmp_path):
+    for name, age in (('old/a.png', 400), ('tmpbroken', 400), ('new/b.png', 0)):
+        path = tmp_path / 'uploads' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b'x')
+        os.utime(path, (time.time() - age,) * 2)
+    sweep(tmp_path / 'uploads', 300)
+    assert [path.name for path in files(tmp_path)] == ['b.png']
+    assert not (tmp_path / 'uploads/old').exists()
+
+
+def test_an_upload_that_is_gone(tmp_path):
+    with pytest.raises(ValueError, match='x.png is gone already: upload it again'):
+        Upload.take({'path': str(tmp_path / 'nothing'), 'orig_name': '../x.png'})
+    with pytest.raises(ValueError, match='did not arrive whole'):
+        Upload.take({'url': 'data:image/png;base64,A'})
+
+
+@pytest.mark.parametrize('host', ['127.0.0.1', '0.0.0.0'])
+def test_command_serves_until_it_is_stopped(host, monkeypatch, capsys, own_sigterm):
+    folders = []
+
+    def stop(seconds):
+        folders.append(Path(os.environ['GRADIO_TEMP_DIR']).parent)
+        assert folders[0].is_dir()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(server, 'time', SimpleNamespace(sleep=stop))  # gradio's threads sleep too
+    port = free_port()
+    with pytest.raises(SystemExit) as stopped:
+        main(['web', '--host', host, '--port', str(port), '--device', 'cpu'])
+    out = capsys.readouterr().out.splitlines()
+    assert stopped.value.code == 143 and not folders[0].exists() and len(folders) == 1
+    assert out[0].startswith('The page is at http://') and f':{port}/ (Ctrl-C ends it)' in out[0]
+    assert ['no password' in line for line in out[1:]] == ([True] if host == '0.0.0.0' else [])
+
+
+def test_taken_port(page, capsys, own_sigterm):
+    port = page[0].rstrip('/').rsplit(':', 1)[1]
+    assert main(['web', '--port', port, '--device', 'cpu']) == 2
+    assert re.search(rf'error: The page cannot be served on 127.0.0.1, port {port}: .*--port', capsys.readouterr().err)
+
+
+def test_without_gradio(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith('mmseg_alignzeg.web')]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, 'gradio', None)
+    with pytest.raises(ImportError, match=re.escape('pip install "mmseg_alignzeg[web]"')):
+        import mmseg_alignzeg.web  # noqa: F401
