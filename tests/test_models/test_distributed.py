@@ -29,7 +29,7 @@ wrapped = MMDistributedDataParallel(model, find_unused_parameters=False)
 optim_wrapper = build_optim_wrapper(wrapped, cfg.optim_wrapper)
 torch.manual_seed(rank)
 for _ in range(2):
-    labels = torch.full((1, 64, 64), 255) if rank else torch.randint(0, 15, (1, 2, 2)).repeat_interleave(
+    labels = torch.full((1, 64, 64), 255) if rank else torch.randint(0, 12, (1, 2, 2)).repeat_interleave(
         32, 1).repeat_interleave(32, 2)
     samples = [SegDataSample(gt_sem_seg=PixelData(data=labels))]
     losses = wrapped.train_step(dict(inputs=[torch.randint(0, 256, (3, 64, 64))], data_samples=samples), optim_wrapper)
