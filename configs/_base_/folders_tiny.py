@@ -1,13 +1,13 @@
 # folders.py in the small: the embedded tiny CLIP at 128², to try files and names on a CPU. Its scores mean nothing.
-_base_ = './folders.py'
-model = dict(  # sizes as in alignzeg_patterns.py
-    data_preprocessor=dict(size=(128, 128), test_cfg=dict(size_divisor=16)),
-    clip=dict(model_name='tiny_clip', pretrained='embedded', tap_layer=3, tail_layers=3, scale_factor=0.5),
-    image_encoder=dict(image_size=128, patch_size=8, embed_dim=96, depth=2, num_heads=3),
-    decode_head=dict(num_heads=3, bias_heads=3),
-    class_indicator=dict(balanced=True),
-    num_points=1024,
-)
+_base_ = [
+    './default_runtime.py',
+    './models/alignzeg_tiny.py',
+    './schedules/adamw_poly.py',
+    './datasets/folders.py',
+]
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=20000, val_interval=5000)
+param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, end=20000, by_epoch=False)]
+default_hooks = dict(visualization=dict(interval=1))
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -16,6 +16,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from ..cache import cache_folder
+
 DISTRIBUTION = 'mmseg_alignzeg'
 EXTRAS = {'web': 'the web page', 'export': 'ONNX files', 'report': 'the map of proposal features'}
 CLIP = ('ViT-B-16-quickgelu', 'openai')  # of the full-size configs
@@ -197,11 +199,6 @@ def check_disk() -> Check:
     if min(free.values()) < FREE_GB:
         return Check('disk', 'note', found, f'less than {FREE_GB} GB may not hold weights and results: make room')
     return Check('disk', 'ok', found)
-
-
-def cache_folder() -> Path:
-    """The cache of :class:`TextBank`."""
-    return Path(os.environ.get('MMSEG_ALIGNZEG_CACHE', '~/.cache/mmseg_alignzeg')).expanduser()
 
 
 def existing_parent(folder: Path) -> Path:

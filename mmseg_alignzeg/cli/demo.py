@@ -27,7 +27,7 @@ This is not `make demo` of the repository, which trains such a model first.
 """
 EXAMPLES = """
 alignzeg demo
-alignzeg demo --scenes 200 --out /tmp/demo
+alignzeg demo --scenes 200 --out scenes_200
 """
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from mmengine.runner.amp import autocast
 from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
@@ -28,6 +28,7 @@ from ..visualization.inspection import (
 )
 from ..vocabulary import Vocabulary
 from .bare_model import bare_model
+from .visualization_hook import training_step
 
 MIN_POINTS = 5  # of a t-SNE map
 
@@ -190,9 +191,7 @@ class ProposalVisualizationHook(Hook):
                 self._show(runner, f'{name}_corrections', picture)
 
     def _show(self, runner: Runner, name: str, picture: np.ndarray) -> None:
-        # `runner.iter` would build the training data.
-        step = runner._train_loop.iter if isinstance(runner._train_loop, BaseLoop) else 0
-        runner.visualizer.add_image(name, picture, step)
+        runner.visualizer.add_image(name, picture, training_step(runner))
 
     def _shows_unseen(self, truth: Tensor | None) -> bool:
         unseen = [self._vocabulary.classes.index(name) for name in self._vocabulary.unseen_classes]

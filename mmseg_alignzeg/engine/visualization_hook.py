@@ -10,6 +10,11 @@ from mmseg.engine.hooks import SegVisualizationHook
 from mmseg.registry import HOOKS
 
 
+def training_step(runner: Runner) -> int:
+    """The iteration of the training, 0 in a test; ``runner.iter`` would build the training data."""
+    return runner.iter if isinstance(runner._train_loop, BaseLoop) else 0
+
+
 @HOOKS.register_module()
 class ZeroShotVisualizationHook(SegVisualizationHook):
     """mmseg's hook, with the names of the tested classes.
@@ -19,5 +24,4 @@ class ZeroShotVisualizationHook(SegVisualizationHook):
     """
 
     def _after_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        step = runner.iter if isinstance(runner._train_loop, BaseLoop) else 0
-        super()._after_iter(SimpleNamespace(iter=step), *args, **kwargs)
+        super()._after_iter(SimpleNamespace(iter=training_step(runner)), *args, **kwargs)

@@ -180,17 +180,29 @@ def predict_labels(
     Returns:
         (1, *window.size) int64.
     """
-    labels = torch.empty(window.size, dtype=torch.long, device=mask_logits.device)
-    for stripe, scores in semantic_stripes(mask_logits, class_probs, window, class_bias=class_bias):
-        torch.argmax(scores, dim=-1, out=labels[stripe])
-    return labels[None]
+    stripes = semantic_stripes(mask_logits, class_probs, window, class_bias=class_bias)
+    return collect_labels(stripes, window, mask_logits.device)
 
 
 def predict_scores(
     mask_logits: Tensor, class_probs: Tensor, window: Window, class_bias: Tensor | None = None
 ) -> Tensor:
     """Full-size class scores of one image, (C, *window.size): for inspection only."""
-    scores = mask_logits.new_empty((class_probs.shape[1], *window.size))
-    for stripe, part in semantic_stripes(mask_logits, class_probs, window, class_bias=class_bias):
+    stripes = semantic_stripes(mask_logits, class_probs, window, class_bias=class_bias)
+    return collect_scores(stripes, window, class_probs.shape[1], mask_logits)
+
+
+def collect_labels(stripes: Iterator[tuple[slice, Tensor]], window: Window, device: torch.device) -> Tensor:
+    """Best classes, (1, *window.size) int64, of score stripes such as those of :func:`semantic_stripes`."""
+    labels = torch.empty(window.size, dtype=torch.long, device=device)
+    for stripe, scores in stripes:
+        torch.argmax(scores, dim=-1, out=labels[stripe])
+    return labels[None]
+
+
+def collect_scores(stripes: Iterator[tuple[slice, Tensor]], window: Window, num_classes: int, like: Tensor) -> Tensor:
+    """All of score stripes such as those of :func:`semantic_stripes`, (C, *window.size) of the type of ``like``."""
+    scores = like.new_empty((num_classes, *window.size))
+    for stripe, part in stripes:
         scores[:, stripe] = part.permute(2, 0, 1)
     return scores

@@ -14,7 +14,7 @@ from mmseg.utils import seg_data_to_instance_data
 from torch import Tensor
 
 from .alignzeg import AlignZeg
-from .inference import Window, unflip
+from .inference import Window, collect_labels, collect_scores, unflip
 from .losses.preference import mask_iou
 from .preference_ensemble import ViewProposals, merged_stripes
 from .views import View
@@ -150,15 +150,14 @@ class PreferenceAlignZeg(AlignZeg):
             window = Window.of_image(sample.metainfo, inputs.shape[2:], self.stride)
             for view in views:
                 view.mask_logits = unflip(view.mask_logits, sample.metainfo)
-            seg_logits = self._empty_scores(window, inputs) if self.return_scores else None
-            labels = torch.empty(window.size, dtype=torch.long, device=inputs.device)
-            for rows, scores in self._merged(views, window):
-                torch.argmax(scores, dim=-1, out=labels[rows])
-                if seg_logits is not None:
-                    seg_logits[:, rows] = scores.permute(2, 0, 1)
-            if seg_logits is not None:
+            stripes = self._merged(views, window)
+            if self.return_scores:
+                seg_logits = collect_scores(stripes, window, len(self.test_classes), inputs)
                 sample.seg_logits = PixelData(data=seg_logits)
-            sample.pred_sem_seg = PixelData(data=labels[None])
+                labels = seg_logits.argmax(dim=0, keepdim=True)
+            else:
+                labels = collect_labels(stripes, window, inputs.device)
+            sample.pred_sem_seg = PixelData(data=labels)
         return samples
 
     @torch.no_grad()
@@ -167,16 +166,11 @@ class PreferenceAlignZeg(AlignZeg):
         if self.ensemble is None:
             return super().encode_decode(inputs, batch_img_metas)
         window = Window.of_image({}, inputs.shape[2:], self.stride)
-        seg_logits = torch.stack([self._empty_scores(window, inputs) for _ in inputs])
-        for image, views in zip(seg_logits, self.look(inputs), strict=True):
-            for rows, scores in self._merged(views, window):
-                image[:, rows] = scores.permute(2, 0, 1)
-        return seg_logits
+        num_classes = len(self.test_classes)
+        merged = (self._merged(views, window) for views in self.look(inputs))
+        return torch.stack([collect_scores(stripes, window, num_classes, inputs) for stripes in merged])
 
     def _merged(self, views: Sequence[ViewProposals], window: Window) -> Iterator[tuple[slice, Tensor]]:
         assert self.ensemble is not None
         bias = self.class_bias(views[0].class_probs)
         return merged_stripes(views, window, class_bias=bias, temperature=self.ensemble.temperature)
-
-    def _empty_scores(self, window: Window, inputs: Tensor) -> Tensor:
-        return torch.empty(len(self.test_classes), *window.size, device=inputs.device)

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..cache import cache_folder
 from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .templates import get_templates
@@ -96,8 +97,7 @@ class TextBank:
         self.source = source
         self.names = names or ClassNames()
         self.templates = get_templates(templates)
-        default = os.environ.get('MMSEG_ALIGNZEG_CACHE', '~/.cache/mmseg_alignzeg')
-        self.cache_dir = Path(cache_dir or default).expanduser()
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else cache_folder()
         self._memory: dict[tuple[str, ...], Tensor] = {}
 
     def path(self, phrases: Sequence[str]) -> Path:
