@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format report bench clean
+.PHONY: help setup demo test attack lint format report bench clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -16,6 +16,9 @@ demo: $(STAMP) ## Train, test and show the method in its small embedded world
 
 test: $(STAMP) ## Run the tests; ARGS="-k name" picks some
 	@$(BIN)/python -m pytest $(ARGS)
+
+attack: $(STAMP) ## Attack the page, checkpoints, training and files; ends with a table
+	@$(BIN)/python -m pytest -q -m attack -p tests.attack_table $(ARGS)
 
 lint: $(STAMP) ## Check style and types
 	@$(BIN)/ruff check .
