@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +10,37 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(target: Path) -> Iterator[Path]:
-    """Lend a path beside ``target``: what was written there becomes ``target`` at the end, and vanishes on an error."""
+def whole_file(target: Path, flush: bool = True) -> Iterator[Path]:
+    """Lend a path beside ``target``: what was written there becomes ``target`` at the end, and vanishes on an error.
+
+    Args:
+        target: Replaced if it exists; its folder is made if need be.
+        flush: Wait until the file is on the disk before it takes the place of the old one, so that it is whole after a
+            power cut too. False is for many small files that are quickly made again.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f'{target.name}.{os.getpid()}.part')
     part.unlink(missing_ok=True)
     try:
         yield part
+        if flush:
+            _flush(part)
         os.replace(part, target)
+        if flush:
+            _flush(target.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Write what the system still holds of a file, or of the names in a folder, to the disk."""
+    if os.name == 'nt':  # which opens no folders, and flushes no file that was opened for reading
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot flush a folder
+            raise
+    finally:
+        os.close(descriptor)

@@ -31,6 +31,7 @@ from rich.progress import track
 from rich.table import Table
 from torch.utils.data import DataLoader
 
+from mmseg_alignzeg.engine.checkpoint_file import read_checkpoint
 from mmseg_alignzeg.engine.safe_checkpoint_hook import identity_differences
 from mmseg_alignzeg.models import AlignZeg, PredictiveBiasCorrection
 
@@ -44,13 +45,8 @@ def load_model(cfg: Config, checkpoint: Path) -> AlignZeg:
     Raises:
         ValueError: If the file is no checkpoint, or one of another vocabulary, CLIP or architecture.
     """
-    try:
-        content = torch.load(checkpoint, map_location='cpu', weights_only=True)
-        weights = content['state_dict']
-    except Exception as error:  # torch raises half a dozen types
-        raise ValueError(
-            f'{checkpoint} is no checkpoint that `torch.load(weights_only=True)` reads ({type(error).__name__}).'
-        ) from None
+    content = read_checkpoint(checkpoint)
+    weights = content.get('state_dict', {})
     model = MODELS.build(cfg.model)
     if not isinstance(model, AlignZeg):
         raise ValueError(f'The config builds a {type(model).__name__}: only AlignZeg has proposals to analyse.')

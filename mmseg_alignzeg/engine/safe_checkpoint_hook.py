@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import PurePath
+from reprlib import Repr
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from mmseg.registry import HOOKS
 from .bare_model import bare_model
 
 _HISTORY_KEYS = {'log_history', 'count_history', 'max_length'}
+_SHORT = Repr()  # what a stranger's file holds may be long
+_SHORT.maxstring = _SHORT.maxother = 120
 
 
 def to_plain(value: Any, name: str = 'checkpoint') -> Any:
@@ -66,23 +69,29 @@ def to_plain(value: Any, name: str = 'checkpoint') -> Any:
 def restore_history(message_hub: dict[str, Any]) -> None:
     """Turn the plain histories in a loaded ``checkpoint['message_hub']`` back into buffers, in place."""
     scalars = message_hub.get('log_scalars', {})
-    for key, history in scalars.items():
+    for key, history in scalars.items() if isinstance(scalars, dict) else ():
         if isinstance(history, dict) and history.keys() == _HISTORY_KEYS:
-            # `load_checkpoint(map_location='cuda')` moves every tensor, these too.
-            log_history, count_history = (history[k].cpu().numpy() for k in ('log_history', 'count_history'))
-            scalars[key] = HistoryBuffer(log_history, count_history, history['max_length'])
+            buffers = [history[k] for k in ('log_history', 'count_history')]
+            # MMEngine leaves out what is none, and says so.
+            if all(isinstance(x, torch.Tensor) and x.shape == (len(buffers[0]),) for x in buffers):
+                # `load_checkpoint(map_location='cuda')` moves every tensor, these too.
+                scalars[key] = HistoryBuffer(*(x.cpu().numpy() for x in buffers), history['max_length'])
 
 
 def identity_differences(saved: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
-    """Say, one phrase per entry, where two results of ``model.checkpoint_identity()`` differ."""
+    """Say, one phrase per entry, where two results of ``model.checkpoint_identity()`` differ; anything may be saved."""
+    if not isinstance(saved, Mapping):
+        return [f'it names a {type(saved).__name__} instead']
     differences = []
-    for key in sorted(saved.keys() | expected.keys()):
+    for key in sorted(saved.keys() | expected.keys(), key=str):
         there, here = saved.get(key), expected.get(key)
         if isinstance(there, (list, tuple)) and isinstance(here, (list, tuple)):
             if list(there) != list(here):
                 differences.append(f'`{key}`: {_list_difference(there, here)}')
-        elif there != here:
-            differences.append(f'`{key}`: the checkpoint has {there!r}, the model {here!r}')
+        elif type(there) is not type(here) or there != here:
+            differences.append(
+                f'`{_SHORT.repr(key)[1:-1]}`: the checkpoint has {_SHORT.repr(there)}, the model {_SHORT.repr(here)}'
+            )
     return differences
 
 
@@ -173,7 +182,7 @@ def _list_difference(there: list[Any] | tuple[Any, ...], here: list[Any] | tuple
     position = next(
         (i for i, (a, b) in enumerate(zip(there, here, strict=False)) if a != b), min(len(there), len(here))
     )
-    first = [repr(names[position]) if position < len(names) else 'nothing' for names in (there, here)]
+    first = [_SHORT.repr(names[position]) if position < len(names) else 'nothing' for names in (there, here)]
     return (
         f'the checkpoint has {len(there)} and the model {len(here)}, '
         f'first different at position {position} ({first[0]} against {first[1]})'

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ..engine.checkpoint_file import read_checkpoint
 from ..engine.safe_checkpoint_hook import identity_differences, to_plain
 from ..models import AlignZeg
 from ..whole_file import whole_file
@@ -51,19 +50,16 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | 
             with safe_open(path, framework='pt') as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
                 identity = json.loads((file.metadata() or {}).get(IDENTITY_KEY, 'null'))
-        except (SafetensorError, ValueError) as error:
+        except (SafetensorError, ValueError, RecursionError) as error:
+            reason = ' '.join(str(error).split())[:200]
             raise ValueError(
-                f'{path} is not a whole .safetensors file ({error}): copy or download it again.'
+                f'{path} is not a whole .safetensors file ({reason}): copy or download it again.'
             ) from error
         return tensors, identity
-    try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-        return checkpoint['state_dict'], checkpoint.get('meta', {}).get(IDENTITY_KEY)
-    except (RuntimeError, EOFError, KeyError, TypeError, AttributeError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f'{path} is not a checkpoint that torch.load(weights_only=True) accepts and that holds a `state_dict` '
-            f'({type(error).__name__}): give one that `SafeCheckpointHook` wrote, or a .safetensors file.'
-        ) from error
+    checkpoint = read_checkpoint(path)
+    if 'state_dict' not in checkpoint:
+        raise ValueError(f'{path} has no `state_dict`: give a checkpoint of MMEngine, or a .safetensors file.')
+    return checkpoint['state_dict'], checkpoint.get('meta', {}).get(IDENTITY_KEY)
 
 
 def load_weights(model: AlignZeg, path: str | Path) -> None:
@@ -93,11 +89,15 @@ def load_weights(model: AlignZeg, path: str | Path) -> None:
 
 
 def _first_fault(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
-    """What is wrong with the names or shapes of a state dict, or None."""
+    """What is wrong with the names, shapes or numbers of a state dict, or None."""
     for kind, names in (('has no', expected.keys() - given.keys()), ('has a foreign', given.keys() - expected.keys())):
         if names:
-            return f'it {kind} {min(names)!r}' + (f' (and {len(names) - 1} more)' if len(names) > 1 else '')
+            return f'it {kind} {min(names)[:120]!r}' + (f' (and {len(names) - 1} more)' if len(names) > 1 else '')
     for name, value in expected.items():
+        if not isinstance(given[name], Tensor):
+            return f'{name!r} is a {type(given[name]).__name__} and not a tensor'
         if given[name].shape != value.shape:
             return f'{name!r} has shape {tuple(given[name].shape)} and not {tuple(value.shape)}'
+        if given[name].is_floating_point() != value.is_floating_point() or given[name].is_complex():
+            return f'{name!r} holds {given[name].dtype} and not {value.dtype}'
     return None

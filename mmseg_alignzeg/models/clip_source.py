@@ -111,7 +111,8 @@ class CLIPSource:
 
     def load_full(self) -> nn.Module:
         """Build the whole CLIP model (for its text tower), frozen, in float32 and evaluation mode."""
-        model = open_clip.create_model(self.model_name, pretrained=str(self.weights) if self.weights else None)
+        weights = str(self.weights) if self.weights else None
+        model = open_clip.create_model(self.model_name, pretrained=weights, weights_only=True)
         return model.eval().requires_grad_(False)
 
     def _read_state_dict(self) -> dict[str, Tensor]:

@@ -113,7 +113,7 @@ def changed(checkpoint, tmp_path, how):
         ('absent', 'There is no checkpoint'),
         ('vocabulary', "`templates`: the checkpoint has 'vild', the model 'single'"),
         ('weights', 'lacks 1 weights of the model, the first is fusion.bias'),
-        ('text', 'is no checkpoint that'),
+        ('text', 'is not a checkpoint that'),
         ('other proposals', 'was made with another checkpoint (SHA-256'),
         ('gamma', 'gamma=1.5 is outside [0, 1]'),
         ('limit', '--limit 0 leaves no image'),
