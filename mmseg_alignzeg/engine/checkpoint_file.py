@@ -63,7 +63,7 @@ def _check_bytes(path: Path) -> None:
 
 
 def _check_content(checkpoint: Any, size: int) -> None:
-    """Refuse what is no checkpoint, or takes longer to walk through or more memory than its ``size`` in bytes allows."""
+    """Refuse what is no checkpoint, or would take longer to walk through or more memory than its ``size`` in bytes."""
     if not isinstance(checkpoint, dict):
         raise ValueError(f'it holds a {type(checkpoint).__name__} and not a dict')
     for key in ('state_dict', 'meta', 'message_hub'):

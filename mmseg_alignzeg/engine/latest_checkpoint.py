@@ -41,7 +41,7 @@ def find_latest(pointer: Path, folder: Path, template: str) -> Latest:
     candidates = [numbered[number] for number in sorted(numbered, reverse=True)]
     if named is not None:
         candidates = [named, *(path for path in candidates if path.name != named.name)]
-    damaged = []
+    damaged: list[str] = []
     for path in candidates:
         try:
             content = read_checkpoint(path)

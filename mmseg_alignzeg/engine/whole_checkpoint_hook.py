@@ -47,6 +47,11 @@ class WholeCheckpointHook(CheckpointHook):
         ValueError: On ``before_run``: the work_dir is in use, or all of its checkpoints are damaged.
     """
 
+    backend_args: dict[str, Any] | None
+    file_backend: Any
+    best_ckpt_path: str | None
+    best_ckpt_path_dict: dict[str, str | None]
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if self.file_client_args is None and self.backend_args is None and '://' not in str(self.out_dir):
@@ -146,7 +151,7 @@ class WholeCheckpointHook(CheckpointHook):
         if runner.cfg.filename is None:
             return
         path, text = Path(runner.work_dir, Path(runner.cfg.filename).name), runner.message_hub.get_info('cfg')
-        if path.suffix == '.py' and path.is_file() and path.read_text(encoding='utf-8') != text:
+        if path.suffix == '.py' and path.is_file() and path.read_text(encoding='utf-8', errors='replace') != text:
             runner.logger.warning(f'{path} was replaced during training: writing it again.')
             _write(path, text)
 

@@ -17,7 +17,7 @@ except ImportError:  # Windows: MMEngine trains there, and two trainings in one 
     fcntl = None  # type: ignore[assignment]
 
 NAME = 'training.lock'
-_held: dict[Path, IO[str]] = {}
+_held: dict[tuple[int, Path], IO[str]] = {}  # by process, as a forked one inherits the dict but no lock
 
 
 def acquire(work_dir: str | Path) -> None:
@@ -31,7 +31,8 @@ def acquire(work_dir: str | Path) -> None:
         ValueError: If another process trains there; says which.
     """
     path = Path(work_dir).resolve() / NAME
-    if path in _held or fcntl is None:
+    key = (os.getpid(), path)
+    if key in _held or fcntl is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open('a+', encoding='utf-8')
@@ -51,11 +52,11 @@ def acquire(work_dir: str | Path) -> None:
     file.truncate(0)
     file.write(f'process {os.getpid()} on {platform.node()}, since {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z},')
     file.flush()
-    _held[path] = file
+    _held[key] = file
 
 
 def release(work_dir: str | Path) -> None:
     """Give a work_dir back; does nothing where this process does not hold it."""
-    file = _held.pop(Path(work_dir).resolve() / NAME, None)
+    file = _held.pop((os.getpid(), Path(work_dir).resolve() / NAME), None)
     if file is not None:
         file.close()
