@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -13,12 +12,11 @@ from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS
 
 from ..exchange import load_pretrained, load_weights, read_config
-from ..exchange.plain_config import input_scale
+from ..exchange.plain_config import default_input_scale, input_scale
 from ..models import AlignZeg
 from ..models.clip_source import ASSETS
 
 PathLike = str | os.PathLike
-WIDEST = 4  # long side to short side of the largest input, where a config has no resize; as in the full-size pipelines
 
 
 def load_model(
@@ -52,7 +50,7 @@ def load_model(
         if weights is not None:
             raise ValueError(f'The folder {path} has weights of its own: leave {os.fspath(weights)!r} out.')
         built, config = load_pretrained(path, clip_weights=clip_weights), read_config(path)
-        return built, tuple(config.get('input_scale') or default_scale(config))
+        return built, default_input_scale(config, str(path))
     if not path.exists():
         raise FileNotFoundError(
             f'{os.fspath(model)!r} does not exist: give a config (.py) or a folder of a saved model.'
@@ -74,13 +72,7 @@ def load_model(
             f'The model of {path} is a {type(built).__name__}, but only AlignZeg itself is served: use `mim test`.'
         )
     load_weights(built, Path(weights).expanduser())
-    return built, input_scale(cfg) or default_scale(cfg)
-
-
-def default_scale(config: Any) -> tuple[int, int]:
-    """(long, short) of a config without a resize: the short side is the size of the training images."""
-    short = min(config['model']['data_preprocessor']['size'])
-    return WIDEST * short, short
+    return built, input_scale(cfg) or default_input_scale(cfg, str(path))
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:

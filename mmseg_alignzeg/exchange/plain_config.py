@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from reprlib import Repr
 from typing import Any
 
 import open_clip
@@ -12,8 +14,19 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 FORMAT = 1
+WIDEST = 4  # long to short side of the largest input where a config has no resize, as in the full-size pipelines
 #: Sources of :class:`ClassNames` that are no file of the machine that trained.
 NAME_SOURCES = ('raw', 'comma', 'cleaned')
+#: What a configuration of a stranger may ask of this machine. The largest of ours: 8 deep, 847 names, 640 pixels.
+LARGEST_FILE = 4 << 20  # bytes
+LARGEST_AREA = 1 << 24  # pixels of an input
+LARGEST_NUMBER = 1_000_000
+DEEPEST = 8
+LONGEST_LIST = {'classes': 20_000, 'unseen_classes': 20_000}
+LONGEST_OTHER_LIST = 64
+MOST_LAYERS = 64
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 120
 
 
 def plain_config(cfg: Config) -> dict[str, Any]:
@@ -90,42 +103,132 @@ def check_config(config: Any, origin: str) -> None:
         raise ValueError(
             f'{origin} is no configuration of this version: expected {{"format": {FORMAT}, "model": {{…}}}}.'
         )
-    unknown = config.keys() - {'format', 'model', 'input_scale'}
+    unknown = sorted(config.keys() - {'format', 'model', 'input_scale'})
     if unknown:
-        raise ValueError(f'{origin}: unknown entry {min(unknown)!r}; expected `model` and, if at all, `input_scale`.')
+        raise ValueError(
+            f'{origin}: unknown entry {_SHORT.repr(unknown[0])}; expected `model` and, if at all, `input_scale`.'
+        )
     model = config['model']
     if model.get('type') != 'AlignZeg':
-        raise ValueError(f"{origin}: `model.type` is {model.get('type')!r}; only 'AlignZeg' can be exchanged.")
+        raise ValueError(
+            f"{origin}: `model.type` is {_SHORT.repr(model.get('type'))}; only 'AlignZeg' can be exchanged."
+        )
     types = allowed_types()
     for where, key, value in _entries(model, 'model'):
         if key == 'type' and (not isinstance(value, str) or value not in types):
-            raise ValueError(f'{origin}: `{where}` is {value!r}; allowed are {", ".join(sorted(types))}.')
+            raise ValueError(f'{origin}: `{where}` is {_SHORT.repr(value)}; allowed are {", ".join(sorted(types))}.')
         if key.startswith('_') or key == 'cache_dir':
             raise ValueError(f'{origin}: `{where}` is not allowed in an exchanged model; delete it.')
+        fault = _fault(key, value)
+        if fault:
+            raise ValueError(f'{origin}: `{where}` is {_SHORT.repr(value)}; expected {fault}.')
     clip, names = model.get('clip'), model.get('names') or {}
-    if not isinstance(clip, dict) or clip.get('model_name') not in open_clip.list_models():
+    name = clip.get('model_name') if isinstance(clip, dict) else None
+    if not isinstance(name, str) or name not in open_clip.list_models():
         raise ValueError(f'{origin}: `model.clip.model_name` must be one of open_clip.list_models().')
     pretrained = clip.get('pretrained', 'none')
     if not isinstance(pretrained, str) or Path(pretrained).suffix or '/' in pretrained:
         raise ValueError(
-            f'{origin}: `model.clip.pretrained` is {pretrained!r}; expected "embedded" or a tag of open_clip. Leave it '
-            'out where weights come from a file, and give that file when loading.'
+            f'{origin}: `model.clip.pretrained` is {_SHORT.repr(pretrained)}; expected "embedded" or a tag of open_clip. '
+            'Leave it out where weights come from a file, and give that file when loading.'
         )
-    if not isinstance(names, dict) or names.get('source', 'raw') not in NAME_SOURCES:
+    if not isinstance(names, dict) or _SHORT.repr(names.get('source', 'raw'))[1:-1] not in NAME_SOURCES:
         raise ValueError(f'{origin}: `model.names.source` must be one of {NAME_SOURCES}, not a file.')
-    scale = config.get('input_scale', [1, 1])
-    if not isinstance(scale, list) or len(scale) != 2 or any(type(side) is not int or side < 1 for side in scale):
-        raise ValueError(f'{origin}: `input_scale` is {scale!r}; expected [long, short] in pixels.')
+    if not 0 < _number(clip.get('scale_factor', 1)) <= 4:
+        raise ValueError(
+            f'{origin}: `model.clip.scale_factor` is {_SHORT.repr(clip["scale_factor"])}; expected a number in (0, 4].'
+        )
+    _check_preprocessor(model.get('data_preprocessor'), f'{origin}: `model.data_preprocessor')
+    scale = config.get('input_scale')
+    if scale is not None and not _is_size(scale):
+        raise ValueError(f'{origin}: `input_scale` is {_SHORT.repr(scale)}; expected [long, short] in pixels.')
+    long, short = default_input_scale(config, origin)
+    if long * short > LARGEST_AREA:
+        raise ValueError(
+            f'{origin}: images would be enlarged to {long} × {short} pixels; expected at most {LARGEST_AREA:,} pixels: '
+            'change `input_scale`, or `model.data_preprocessor.size` where there is none.'
+        )
 
 
-def _entries(value: Any, where: str) -> Iterator[tuple[str, str, Any]]:
-    """Every entry of every dict in a nested value: its path, its key and its value."""
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in pairs:
+def default_input_scale(config: Any, origin: str) -> tuple[int, int]:
+    """(long, short) of ``input_scale``; without one, the short side is the size of the training images.
+
+    Args:
+        config: With ``model`` and perhaps ``input_scale``.
+        origin: Where it is from, for messages.
+
+    Raises:
+        ValueError: If there is neither.
+    """
+    scale = config.get('input_scale')
+    if scale is None:
+        size = (config['model'].get('data_preprocessor') or {}).get('size')
+        if not isinstance(size, (list, tuple)) or not _is_size(list(size)):
+            raise ValueError(
+                f'{origin} has no resize of test images, and `model.data_preprocessor.size` is {_SHORT.repr(size)}: '
+                'expected [height, width] of training images.'
+            )
+        scale = WIDEST * min(size), min(size)
+    return scale[0], scale[1]
+
+
+def _check_preprocessor(given: Any, where: str) -> None:
+    """Refuse a preprocessor that would not normalise images, or would pad them to any size."""
+    if not isinstance(given, dict) or given.get('type') != 'SegDataPreProcessor':
+        raise ValueError(f'{where}` is {_SHORT.repr(given)}; expected {{"type": "SegDataPreProcessor", …}}.')
+    for key, smallest in (('mean', -LARGEST_NUMBER), ('std', 1e-6)):
+        values = given.get(key)
+        if not isinstance(values, list) or len(values) != 3 or not all(_number(x) >= smallest for x in values):
+            raise ValueError(f'{where}.{key}` is {_SHORT.repr(values)}; expected 3 numbers, of `std` above 0.')
+    padding = given.get('test_cfg') or {}
+    if not isinstance(padding, dict):
+        raise ValueError(f'{where}.test_cfg` is {_SHORT.repr(padding)}; expected {{"size_divisor": 1 to 1024}}.')
+    for size in (given.get('size'), padding.get('size')):
+        if size is not None and not (_is_size(size) and size[0] * size[1] <= LARGEST_AREA):
+            raise ValueError(f'{where}.size` is {_SHORT.repr(size)}; expected [height, width] in pixels.')
+    for divisor in (given.get('size_divisor'), padding.get('size_divisor')):
+        if divisor is not None and (type(divisor) is not int or not 1 <= divisor <= 1024):
+            raise ValueError(f'{where}.size_divisor` is {_SHORT.repr(divisor)}; expected 1 to 1024 pixels.')
+
+
+def _fault(key: str, value: Any) -> str | None:
+    """What was expected of one entry of `model`, or None."""
+    if isinstance(value, str):
+        return None if len(value) <= 1000 and value.isprintable() else 'at most 1000 printable characters'
+    if isinstance(value, list):
+        longest = LONGEST_LIST.get(key, LONGEST_OTHER_LIST)
+        return None if len(value) <= longest else f'at most {longest} entries'
+    if isinstance(value, (int, float)) and not abs(_number(value, value)) <= LARGEST_NUMBER:
+        return f'a number of at most {LARGEST_NUMBER:,}'
+    if key in ('depth', 'num_layers', 'tap_layer', 'tail_layers') and not 0 < _number(value) <= MOST_LAYERS:
+        return f'a whole number from 1 to {MOST_LAYERS}'
+    return None
+
+
+def _number(value: Any, otherwise: float = math.nan) -> float:
+    """A number as it is; for anything else, of which truth values are a part, NaN, with which no comparison is true."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else otherwise
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(type(x) is int and 0 < x < 1 << 24 for x in value)
+
+
+def _entries(value: Any, where: str, depth: int = 0) -> Iterator[tuple[str, str, Any]]:
+    """Every entry of every dict and list in a nested value: its path, the key it is under, and its value.
+
+    Raises:
+        ValueError: If a key is no name, or the value is nested too deep.
+    """
+    if depth > DEEPEST:
+        raise ValueError(f'`{where[:120]}…` is nested more than {DEEPEST} deep.')
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(key, str) and not (key.isidentifier() and len(key) <= 64):
+            raise ValueError(f'`{where}` has an entry {_SHORT.repr(key)}; expected names of arguments.')
         path = f'{where}.{key}'
-        if isinstance(value, dict):
-            yield path, str(key), item
-        yield from _entries(item, path)
+        yield path, str(key), item
+        if isinstance(item, (dict, list)):
+            yield from _entries(item, path, depth + 1)
 
 
 def _refuse(value: Any) -> None:

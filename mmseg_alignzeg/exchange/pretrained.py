@@ -7,14 +7,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS
+from torch import Tensor
 
 from ..models import AlignZeg
 from ..whole_file import whole_file
-from .plain_config import check_config, plain_config
-from .weights import load_weights, save_weights
+from .plain_config import LARGEST_FILE, check_config, plain_config
+from .weights import check_shapes, load_weights, save_weights
 
 CONFIG = 'config.json'
 WEIGHTS = 'model.safetensors'
@@ -67,7 +69,9 @@ def load_pretrained(name: str | Path, download: bool = False, clip_weights: str 
         ValueError: If a file is damaged, not allowed, or the two do not fit each other or CLIP.
     """
     folder = find_pretrained(name, download)
-    model = _build(read_config(folder), str(folder / CONFIG), clip_weights)
+    config, origin = read_config(folder), str(folder / CONFIG)
+    check_shapes(folder / WEIGHTS, _outline(config, origin))  # before memory is taken for what nobody has weights for
+    model = _build(config, origin, clip_weights)
     load_weights(model, folder / WEIGHTS)
     return model
 
@@ -106,8 +110,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         ValueError: If it is no JSON, or holds what is not allowed.
     """
     path = folder / CONFIG
+    if path.stat().st_size > LARGEST_FILE:
+        raise ValueError(f'{path} has {path.stat().st_size:,} bytes; a configuration has at most {LARGEST_FILE:,}.')
     try:
-        config = json.loads(path.read_text(encoding='utf-8'))
+        text = path.read_text(encoding='utf-8')
+        config = json.loads(text, parse_constant=_no_number, object_pairs_hook=_each_key_once)
     except (ValueError, RecursionError) as error:
         raise ValueError(f'{path} is no JSON ({error}).') from error
     check_config(config, str(path))
@@ -123,12 +130,43 @@ def _build(config: dict[str, Any], origin: str, clip_weights: str | None) -> Ali
         raise ValueError(
             f"{origin} names no CLIP weights, because they came from a file: give that file's path as `clip_weights`."
         )
+    model = _build_parts(arguments, origin)
+    if model.stride > 1024:
+        raise ValueError(
+            f'{origin}: images would be padded to multiples of {model.stride} pixels; expected at most 1024.'
+        )
+    return model.eval()
+
+
+def _outline(config: dict[str, Any], origin: str) -> dict[str, Tensor]:
+    """The state dict of a configuration without memory for its weights; CLIP's own file is not needed."""
+    arguments = {**config['model'], 'clip': {**config['model']['clip'], 'pretrained': None}}
+    for loss in ('feature_expansion', 'background_diversity'):  # no weights, and one computes with its arguments
+        arguments[loss] = None
+    with torch.device('meta'):
+        return _build_parts(arguments, origin).state_dict()
+
+
+def _build_parts(arguments: dict[str, Any], origin: str) -> AlignZeg:
     try:
         with DefaultScope.overwrite_default_scope('mmseg'):
-            return MODELS.build(arguments).eval()
-    except (TypeError, KeyError, AttributeError, RuntimeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+            return MODELS.build(arguments)
+    except OSError:  # CLIP's weights, which say what is wrong with them
+        raise
+    except Exception as error:  # what a stranger gives to layers makes them raise nearly anything
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise ValueError(f'{origin}: AlignZeg cannot be built from `model`: {first}') from error
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f'it has {text}, which is not a number')
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError('an entry stands there twice')
+    return content
 
 
 def _fetch(hub_id: str) -> Path:

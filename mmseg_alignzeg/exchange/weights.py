@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,20 +47,31 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | 
     if not path.is_file():
         raise FileNotFoundError(f'No weights {str(path)!r}: give a .safetensors file or a checkpoint (.pth).')
     if path.suffix == '.safetensors':
-        try:
-            with safe_open(path, framework='pt') as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-                identity = json.loads((file.metadata() or {}).get(IDENTITY_KEY, 'null'))
-        except (SafetensorError, ValueError, RecursionError) as error:
-            reason = ' '.join(str(error).split())[:200]
-            raise ValueError(
-                f'{path} is not a whole .safetensors file ({reason}): copy or download it again.'
-            ) from error
+        with _opened(path) as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+            identity = json.loads((file.metadata() or {}).get(IDENTITY_KEY, 'null'))
         return tensors, identity
     checkpoint = read_checkpoint(path)
     if 'state_dict' not in checkpoint:
         raise ValueError(f'{path} has no `state_dict`: give a checkpoint of MMEngine, or a .safetensors file.')
     return checkpoint['state_dict'], checkpoint.get('meta', {}).get(IDENTITY_KEY)
+
+
+def check_shapes(path: Path, expected: Mapping[str, Tensor]) -> None:
+    """Compare the names and shapes in a ``.safetensors`` file with those of a model, without reading a weight.
+
+    Args:
+        path: The file.
+        expected: The state dict of the model; it may be on the device 'meta'.
+
+    Raises:
+        ValueError: If the file is damaged, or holds other weights.
+    """
+    with _opened(path) as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    fault = _misfit(shapes, expected)
+    if fault:
+        raise ValueError(f'{path} does not fit the model: {fault}. Use the configuration it was trained with.')
 
 
 def load_weights(model: AlignZeg, path: str | Path) -> None:
@@ -88,16 +100,36 @@ def load_weights(model: AlignZeg, path: str | Path) -> None:
     model.load_state_dict(tensors)
 
 
-def _first_fault(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
-    """What is wrong with the names, shapes or numbers of a state dict, or None."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework='pt') as file:
+            yield file
+    except (SafetensorError, ValueError, RecursionError) as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise ValueError(f'{path} is not a whole .safetensors file ({reason}): copy or download it again.') from error
+
+
+def _misfit(given: Mapping[str, tuple[int, ...]], expected: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with names or shapes, or None."""
     for kind, names in (('has no', expected.keys() - given.keys()), ('has a foreign', given.keys() - expected.keys())):
         if names:
             return f'it {kind} {min(names)[:120]!r}' + (f' (and {len(names) - 1} more)' if len(names) > 1 else '')
     for name, value in expected.items():
-        if not isinstance(given[name], Tensor):
-            return f'{name!r} is a {type(given[name]).__name__} and not a tensor'
-        if given[name].shape != value.shape:
-            return f'{name!r} has shape {tuple(given[name].shape)} and not {tuple(value.shape)}'
+        if given[name] != tuple(value.shape):
+            return f'{name!r} has shape {given[name]} and not {tuple(value.shape)}'
+    return None
+
+
+def _first_fault(given: Mapping[str, Any], expected: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with a state dict, or None."""
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            return f'{name[:120]!r} is a {type(value).__name__} and not a tensor'
+    fault = _misfit({name: tuple(value.shape) for name, value in given.items()}, expected)
+    if fault:
+        return fault
+    for name, value in expected.items():
         if given[name].is_floating_point() != value.is_floating_point() or given[name].is_complex():
             return f'{name!r} holds {given[name].dtype} and not {value.dtype}'
     return None
