@@ -20,6 +20,7 @@ NAME_SOURCES = ('raw', 'comma', 'cleaned')
 #: What a configuration of a stranger may ask of this machine. The largest of ours: 8 deep, 847 names, 640 pixels.
 LARGEST_FILE = 4 << 20  # bytes
 LARGEST_AREA = 1 << 24  # pixels of an input
+SMALLEST_SIDE = 16  # pixels of an input
 LARGEST_NUMBER = 1_000_000
 DEEPEST = 8
 LONGEST_LIST = {'classes': 20_000, 'unseen_classes': 20_000}
@@ -114,14 +115,14 @@ def check_config(config: Any, origin: str) -> None:
             f"{origin}: `model.type` is {_SHORT.repr(model.get('type'))}; only 'AlignZeg' can be exchanged."
         )
     types = allowed_types()
-    for where, key, value in _entries(model, 'model'):
+    for where, key, value in _entries(model, f'{origin}: `model'):
         if key == 'type' and (not isinstance(value, str) or value not in types):
-            raise ValueError(f'{origin}: `{where}` is {_SHORT.repr(value)}; allowed are {", ".join(sorted(types))}.')
+            raise ValueError(f'{where}` is {_SHORT.repr(value)}; allowed are {", ".join(sorted(types))}.')
         if key.startswith('_') or key == 'cache_dir':
-            raise ValueError(f'{origin}: `{where}` is not allowed in an exchanged model; delete it.')
+            raise ValueError(f'{where}` is not allowed in an exchanged model; delete it.')
         fault = _fault(key, value)
         if fault:
-            raise ValueError(f'{origin}: `{where}` is {_SHORT.repr(value)}; expected {fault}.')
+            raise ValueError(f'{where}` is {_SHORT.repr(value)}; expected {fault}.')
     clip, names = model.get('clip'), model.get('names') or {}
     name = clip.get('model_name') if isinstance(clip, dict) else None
     if not isinstance(name, str) or name not in open_clip.list_models():
@@ -129,10 +130,10 @@ def check_config(config: Any, origin: str) -> None:
     pretrained = clip.get('pretrained', 'none')
     if not isinstance(pretrained, str) or Path(pretrained).suffix or '/' in pretrained:
         raise ValueError(
-            f'{origin}: `model.clip.pretrained` is {_SHORT.repr(pretrained)}; expected "embedded" or a tag of open_clip. '
-            'Leave it out where weights come from a file, and give that file when loading.'
+            f'{origin}: `model.clip.pretrained` is {_SHORT.repr(pretrained)}; expected "embedded" or a tag of '
+            'open_clip. Leave it out where weights come from a file, and give that file when loading.'
         )
-    if not isinstance(names, dict) or _SHORT.repr(names.get('source', 'raw'))[1:-1] not in NAME_SOURCES:
+    if not isinstance(names, dict) or names.get('source', 'raw') not in NAME_SOURCES:
         raise ValueError(f'{origin}: `model.names.source` must be one of {NAME_SOURCES}, not a file.')
     if not 0 < _number(clip.get('scale_factor', 1)) <= 4:
         raise ValueError(
@@ -143,10 +144,11 @@ def check_config(config: Any, origin: str) -> None:
     if scale is not None and not _is_size(scale):
         raise ValueError(f'{origin}: `input_scale` is {_SHORT.repr(scale)}; expected [long, short] in pixels.')
     long, short = default_input_scale(config, origin)
-    if long * short > LARGEST_AREA:
+    if min(long, short) < SMALLEST_SIDE or long * short > LARGEST_AREA:
         raise ValueError(
-            f'{origin}: images would be enlarged to {long} × {short} pixels; expected at most {LARGEST_AREA:,} pixels: '
-            'change `input_scale`, or `model.data_preprocessor.size` where there is none.'
+            f'{origin}: images would be resized to {long} × {short} pixels; expected sides of at least {SMALLEST_SIDE} '
+            f'and at most {LARGEST_AREA:,} pixels in all: change `input_scale`, or `model.data_preprocessor.size` '
+            'where there is none.'
         )
 
 
@@ -176,10 +178,10 @@ def _check_preprocessor(given: Any, where: str) -> None:
     """Refuse a preprocessor that would not normalise images, or would pad them to any size."""
     if not isinstance(given, dict) or given.get('type') != 'SegDataPreProcessor':
         raise ValueError(f'{where}` is {_SHORT.repr(given)}; expected {{"type": "SegDataPreProcessor", …}}.')
-    for key, smallest in (('mean', -LARGEST_NUMBER), ('std', 1e-6)):
+    for key, smallest in (('mean', 0), ('std', 1)):  # of pixels that are 0 to 255
         values = given.get(key)
-        if not isinstance(values, list) or len(values) != 3 or not all(_number(x) >= smallest for x in values):
-            raise ValueError(f'{where}.{key}` is {_SHORT.repr(values)}; expected 3 numbers, of `std` above 0.')
+        if not isinstance(values, list) or len(values) != 3 or not all(smallest <= _number(x) <= 255 for x in values):
+            raise ValueError(f'{where}.{key}` is {_SHORT.repr(values)}; expected 3 numbers from {smallest} to 255.')
     padding = given.get('test_cfg') or {}
     if not isinstance(padding, dict):
         raise ValueError(f'{where}.test_cfg` is {_SHORT.repr(padding)}; expected {{"size_divisor": 1 to 1024}}.')
@@ -215,16 +217,16 @@ def _is_size(value: Any) -> bool:
 
 
 def _entries(value: Any, where: str, depth: int = 0) -> Iterator[tuple[str, str, Any]]:
-    """Every entry of every dict and list in a nested value: its path, the key it is under, and its value.
+    """Every entry of every dict and list in a nested value: where it stands, the key it is under, and its value.
 
     Raises:
         ValueError: If a key is no name, or the value is nested too deep.
     """
     if depth > DEEPEST:
-        raise ValueError(f'`{where[:120]}…` is nested more than {DEEPEST} deep.')
+        raise ValueError(f'{where}` is nested more than {DEEPEST} deep.')
     for key, item in value.items() if isinstance(value, dict) else enumerate(value):
         if isinstance(key, str) and not (key.isidentifier() and len(key) <= 64):
-            raise ValueError(f'`{where}` has an entry {_SHORT.repr(key)}; expected names of arguments.')
+            raise ValueError(f'{where}` has an entry {_SHORT.repr(key)}; expected names of arguments.')
         path = f'{where}.{key}'
         yield path, str(key), item
         if isinstance(item, (dict, list)):
