@@ -32,6 +32,12 @@ def whole_file(target: Path, flush: bool = True) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def write_text(target: Path, text: str) -> None:
+    """Write a text file, in UTF-8, whole or not at all."""
+    with whole_file(target) as part:
+        part.write_text(text, encoding='utf-8', newline='')
+
+
 def _flush(path: Path) -> None:
     """Write what the system still holds of a file, or of the names in a folder, to the disk."""
     if os.name == 'nt':  # which opens no folders, and flushes no file that was opened for reading

@@ -247,7 +247,9 @@ def main() -> None:
         shares = (ours[key] / san[key], prompted[key] / san[key])
         table.add_row(label, *(f'{value:.2f}' for value in row), *(f'{share:.3f}' for share in shares))
     console.print(table)
-    args.out.write_text(json.dumps({'device': device, **models, **ratios}, indent=2) + '\n')
+    from mmseg_alignzeg.whole_file import write_text
+
+    write_text(args.out, json.dumps({'device': device, **models, **ratios}, indent=2) + '\n')
     console.print(f'Written to {args.out}')
 
 

@@ -26,6 +26,7 @@ from mmseg_alignzeg.datasets.files import Problem
 from mmseg_alignzeg.datasets.validation.configs import check_config, distinct
 from mmseg_alignzeg.datasets.validation.splits import SplitReport, accepted_counts, either
 from mmseg_alignzeg.vocabulary import Vocabulary, abridged
+from mmseg_alignzeg.whole_file import write_text
 
 SPLITS = ('train', 'val', 'test')
 SHOWN = 10  # problems per split; the JSON file has all
@@ -159,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show(Console(), reports, Vocabulary.from_metainfo(model).seen_classes if model.get('classes') else None)
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({name: r.to_dict() for name, r in reports.items()}, indent=2) + '\n')
+        write_text(args.json, json.dumps({name: r.to_dict() for name, r in reports.items()}, indent=2) + '\n')
     return int(any(report.problems for report in reports.values()))
 
 

@@ -24,6 +24,7 @@ from rich.table import Table
 from mmseg_alignzeg.benchmark.mim import MIM, newest_scores
 from mmseg_alignzeg.visualization import contact_sheet
 from mmseg_alignzeg.vocabulary import Vocabulary
+from mmseg_alignzeg.whole_file import write_text
 
 console = Console()
 KEYS = ('pAcc', 'mIoU_seen', 'mIoU_unseen', 'hIoU')
@@ -118,7 +119,7 @@ def main() -> None:
     console.print(table)
     result = {**results['test'], 'without_pbc': results['test_without_pbc'], 'seconds': seconds}
     result_file = args.work_dir / 'result.json'
-    result_file.write_text(json.dumps(result, indent=2) + '\n')
+    write_text(result_file, json.dumps(result, indent=2) + '\n')
     console.print(f'{sum(seconds.values()):.0f} s in all. Scores: {result_file}  Pictures: {sheet}')
 
 

@@ -32,6 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmseg_alignzeg.datasets.patterns import CLASSES, IGNORE_LABEL, UNSEEN_CLASSES, draw_scene
 from mmseg_alignzeg.models.templates import get_templates
+from mmseg_alignzeg.whole_file import whole_file
 
 CONFIG = Path(__file__).resolve().parents[1] / 'mmseg_alignzeg/assets/tiny_clip/tiny_clip.json'
 FIRST_SEED = 1000
@@ -246,8 +247,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     console = Console()
     model = train(args.steps, args.batch_size, args.seed, args.lr, args.region_weight, console)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.half().contiguous() for key, value in model.state_dict().items()}, args.out)
+    with whole_file(args.out) as part:
+        save_file({key: value.half().contiguous() for key, value in model.state_dict().items()}, part)
     exported = open_clip.create_model('tiny_clip', pretrained=str(args.out)).eval()
     for name, value in evaluate(exported, args.eval_scenes).items():
         console.print(f'{name}: {value:.1f}')

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 
+from ..whole_file import whole_file, write_text
 from .figures import gamma_figure, histogram_figure, stacking_figure
 from .page import PAGE
 
@@ -34,11 +35,10 @@ def write_report(result: Mapping[str, Any], about: Mapping[str, str], folder: Pa
         about: What to say at the bottom: config, checkpoint, images, date, versions.
         folder: Where to; it is made if need be.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'report.html').write_text(render(result, about), encoding='utf-8')
+    write_text(folder / 'report.html', render(result, about))
     text = json.dumps({'about': about, **result}, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / 'analysis.json').write_text(text + '\n', encoding='utf-8')
-    with (folder / 'curves.csv').open('w', newline='', encoding='utf-8') as file:
+    write_text(folder / 'analysis.json', text + '\n')
+    with whole_file(folder / 'curves.csv') as part, part.open('w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, ['setting', 'gamma', 'constant', 'oracle', 'own', *HEADINGS])
         writer.writeheader()
         writer.writerows({'setting': label(row), **row} for row in result['rows'])

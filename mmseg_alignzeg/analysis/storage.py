@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from ..models.inference import Window
 from ..vocabulary import Vocabulary
+from ..whole_file import whole_file
 from .collect import ImageProposals, Task
 
 FORMAT = 1
@@ -65,22 +65,17 @@ class ProposalWriter:
         self.path = path
         self.task = task
         self.fingerprint = fingerprint
-        self.temporary = path.with_name(path.name + '.tmp')
 
     def tee(self, images: Iterable[ImageProposals]) -> Iterator[ImageProposals]:
         """Write images and hand them on; what was written stays only if all of them were taken."""
         count = 0
-        try:
-            with zipfile.ZipFile(self.temporary, 'w') as file:
-                for image in images:
-                    for name, array in self._arrays(image).items():
-                        _write_array(file, f'{count:07d}/{name}', array)
-                    count += 1
-                    yield image
-                _write_array(file, 'meta', np.array(self._meta(count)))
-            os.replace(self.temporary, self.path)
-        finally:
-            self.temporary.unlink(missing_ok=True)
+        with whole_file(self.path) as part, zipfile.ZipFile(part, 'w') as file:
+            for image in images:
+                for name, array in self._arrays(image).items():
+                    _write_array(file, f'{count:07d}/{name}', array)
+                count += 1
+                yield image
+            _write_array(file, 'meta', np.array(self._meta(count)))
 
     def _arrays(self, image: ImageProposals) -> dict[str, np.ndarray]:
         tensors: dict[str, Tensor | None] = {

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
+from ..whole_file import write_text
 from .mim import MIM, newest_scores
 from .plan import Job, Trial, finished_checkpoint, read_result
-from .table import KEYS, write
+from .table import KEYS
 
 ITERATION = re.compile(r'Iter\((?:train|test)\)\s*\[\s*(\d+)/(\d+)\]')
 
@@ -98,7 +99,7 @@ class Bench:
             return
         scores = {key: value for key, value in written.items() if key in KEYS}
         result = {'checkpoint': str(checkpoint), 'scores': scores}
-        write(job.work_dir / 'result.json', json.dumps(result, indent=2) + '\n')
+        write_text(job.work_dir / 'result.json', json.dumps(result, indent=2) + '\n')
         shown = '  '.join(f'{key} {value:.2f}' for key, value in scores.items())
         self._say(f'{trial.row} seed {trial.seed}: {shown}  (test {time.perf_counter() - begin:.0f} s)')
 
@@ -114,7 +115,7 @@ class Bench:
         if self.stopping.is_set():
             return False
         job.work_dir.mkdir(parents=True, exist_ok=True)
-        write(job.work_dir / f'{command}.fingerprint', job.fingerprint())
+        write_text(job.work_dir / f'{command}.fingerprint', job.fingerprint())
         arguments = [*MIM, command, 'mmseg', str(job.config), '--work-dir', str(job.work_dir), *arguments]
         arguments += ['--gpus', str(len(device))] + (['--launcher', 'pytorch'] if len(device) > 1 else [])
         arguments += ['--cfg-options', *(f'{key}={value}' for key, value in job.options)]

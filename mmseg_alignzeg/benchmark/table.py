@@ -9,7 +9,7 @@ from typing import Any
 
 from scipy.stats import ttest_rel
 
-from ..whole_file import whole_file
+from ..whole_file import whole_file, write_text
 from .plan import Trial, read_result
 
 KEYS = ('pAcc', 'mIoU', 'mIoU_seen', 'mIoU_unseen', 'hIoU')
@@ -92,16 +92,10 @@ def write_tables(rows: list[dict[str, Any]], folder: Path) -> None:
     if any('gain' in row for row in rows):
         note += f' Δ and p: mean difference of {COMPARED} to the row without them, and a paired t-test over seeds.'
     note += '\n\n'
-    write(folder / 'table.md', note + markdown(rows))
+    write_text(folder / 'table.md', note + markdown(rows))
     spread = [f'{key}_{part}' for key in KEYS for part in ('mean', 'std')]
     fields = ['row', 'config', 'seeds', *spread, 'gain', 'p', 'paper', *(f'paper_{key}' for key in KEYS)]
-    with (folder / 'table.csv').open('w', newline='') as file:
+    with whole_file(folder / 'table.csv') as part, part.open('w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, fields)
         writer.writeheader()
         writer.writerows(rows)
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    with whole_file(path) as part:
-        part.write_text(text)

@@ -52,7 +52,7 @@ def save_prediction(prediction: Prediction, files: dict[str, Path]) -> None:
         files: Path by kind, a key of ``SUFFIXES``.
     """
     for kind, target in files.items():
-        with whole_file(target) as part:
+        with whole_file(target, flush=False) as part:
             if kind == 'overlay':
                 vocabulary = Vocabulary(prediction.classes, prediction.unseen)
                 picture = overlay_picture(prediction.image, prediction.labels, vocabulary, plain_classes(prediction))

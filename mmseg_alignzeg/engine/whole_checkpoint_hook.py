@@ -12,7 +12,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 
-from ..whole_file import whole_file
+from ..whole_file import whole_file, write_text
 from . import work_dir_lock
 from .latest_checkpoint import POINTER, find_latest
 
@@ -106,7 +106,7 @@ class WholeCheckpointHook(CheckpointHook):
             pointer.unlink(missing_ok=True)
         elif not latest.named:
             runner.logger.warning(f'{pointer} did not name a whole checkpoint: resuming from {latest.path}.')
-            _write(pointer, str(latest.path))
+            write_text(pointer, str(latest.path))
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         """As MMEngine's, in another order: checkpoint, pointer, and then the deletion of what they replace."""
@@ -132,7 +132,7 @@ class WholeCheckpointHook(CheckpointHook):
         )
         if not is_main_process():
             return
-        _write(Path(runner.work_dir, POINTER), self.last_ckpt)
+        write_text(Path(runner.work_dir, POINTER), self.last_ckpt)
         self._delete(outdated)
         self._keep_config(runner)
 
@@ -153,7 +153,7 @@ class WholeCheckpointHook(CheckpointHook):
         path, text = Path(runner.work_dir, Path(runner.cfg.filename).name), runner.message_hub.get_info('cfg')
         if path.suffix == '.py' and path.is_file() and path.read_text(encoding='utf-8', errors='replace') != text:
             runner.logger.warning(f'{path} was replaced during training: writing it again.')
-            _write(path, text)
+            write_text(path, text)
 
     def _join(self, name: str) -> str:
         return self.file_backend.join_path(self.out_dir, name)
@@ -186,11 +186,6 @@ class _RemoveLater:
         self.paths.append(path)
 
     rmtree = remove
-
-
-def _write(path: Path, text: str) -> None:
-    with whole_file(path) as part:
-        part.write_text(text, encoding='utf-8')
 
 
 def _on_main_process(work: Callable[[], None]) -> None:

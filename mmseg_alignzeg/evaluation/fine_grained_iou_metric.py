@@ -18,6 +18,7 @@ from prettytable import PrettyTable
 from torch import Tensor
 
 from ..vocabulary import abridged
+from ..whole_file import whole_file
 from .fine_grained_iou import ImageScores, check_worst_q, fine_grained_iou, image_means, image_scores
 from .vocabulary_metric import VocabularyMetric, label_map, names_mask, sample_fields
 
@@ -132,7 +133,8 @@ class FineGrainedIoUMetric(VocabularyMetric):
         if self.output_dir is not None and len(scores):
             self.output_dir.mkdir(parents=True, exist_ok=True)
             _draw_histogram(scores, self.output_dir / 'image_scores.png')
-            with open(self.output_dir / 'worst_images.csv', 'w', encoding='utf-8', newline='') as file:
+            table = self.output_dir / 'worst_images.csv'
+            with whole_file(table) as part, part.open('w', encoding='utf-8', newline='') as file:
                 csv.writer(file).writerows([('mIoU_I', 'image'), *worst])
         return measures
 

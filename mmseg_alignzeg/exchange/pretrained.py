@@ -14,7 +14,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ..models import AlignZeg
-from ..whole_file import whole_file
+from ..whole_file import write_text
 from .plain_config import LARGEST_FILE, check_config, plain_config
 from .weights import check_shapes, load_weights, save_weights
 
@@ -43,8 +43,7 @@ def save_pretrained(cfg: Config, checkpoint: str | Path, folder: str | Path) -> 
     config = plain_config(cfg)
     model = _build(config, 'the config', cfg.model.clip.pretrained)
     load_weights(model, checkpoint)
-    with whole_file(Path(folder) / CONFIG) as part:
-        part.write_text(json.dumps(config, indent=2, ensure_ascii=False) + '\n', encoding='utf-8')
+    write_text(Path(folder) / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + '\n')
     save_weights(model, Path(folder) / WEIGHTS)
     return model
 

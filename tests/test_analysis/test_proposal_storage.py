@@ -32,7 +32,7 @@ def test_what_is_read_is_what_was_written(tmp_path, indicator):
     path = tmp_path / 'proposals.npz'
     written = list(ProposalWriter(path, TASK, MARK).tee(images(indicator)))
     task, count, read = read_proposals(path, MARK)
-    assert task == TASK and count == 3 and not list(tmp_path.glob('*.tmp'))
+    assert task == TASK and count == 3 and not list(tmp_path.glob('*.part'))
     for ours, theirs in zip(read, written, strict=True):
         for key in ('masks', 'scores', 'labels', 'matched'):
             a, b = getattr(ours, key), getattr(theirs, key)

@@ -19,7 +19,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from ...whole_file import whole_file
+from ...whole_file import whole_file, write_text
 
 Job = tuple[Path, Path]
 FORMATS = {'.png': 'PNG', '.tif': 'TIFF', '.jpg': 'JPEG'}
@@ -73,7 +73,7 @@ def convert_file(job: Job, read: Callable[[Path], np.ndarray | Path]) -> str:
     """Convert one file; return in one line what was wrong with it, or an empty string."""
     source, target = job
     try:
-        with whole_file(target) as part:
+        with whole_file(target, flush=False) as part:
             content = read(source)
             if isinstance(content, Path):
                 link_or_copy(content, part)
@@ -93,8 +93,7 @@ def write_list(path: Path, names: Sequence[str], complete: bool) -> str:
         return f'{path}: kept with its {count:,} names{more}'
     if not complete:
         return f'{path}: not written, as files that it names are missing'
-    with whole_file(path) as part:
-        part.write_text(''.join(f'{name}\n' for name in names), encoding='utf-8')
+    write_text(path, ''.join(f'{name}\n' for name in names))
     return f'{path}: {len(names):,} names'
 
 
@@ -137,6 +136,8 @@ def run(plan: Plan, workers: int) -> int:
     failed = [f'FAILED {source}: {reason}' for (source, _), reason in zip(todo, reasons, strict=True) if reason]
     for line in failed:
         console.print(line)
+    if todo and hasattr(os, 'sync'):
+        os.sync()  # once for all files that the lists are about to name
     for path, names in plan.lists.items():
         console.print(write_list(path, names, complete=not failed))
     done, skipped = len(todo) - len(failed), len(plan.jobs) - len(todo)
