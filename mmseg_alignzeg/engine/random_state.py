@@ -53,14 +53,21 @@ def set_random_state(state: dict[str, Any]) -> None:
         if cuda:
             torch.cuda.set_rng_state_all(cuda)
         kept = state['numpy']
-        words = kept['words'].cpu().numpy().astype(np.uint32)
-        if not 0 <= kept['position'] <= _WORDS:  # NumPy would read beyond its table
-            raise ValueError(f'position {kept["position"]} of NumPy is not in 0 … {_WORDS}')
-        np.random.set_state(('MT19937', words, kept['position'], kept['has_gauss'], kept['gauss']))
+        np.random.set_state(('MT19937', _twister(kept), kept['position'], kept['has_gauss'], kept['gauss']))
         kept = state['python']
-        random.setstate((3, (*kept['words'].tolist(), kept['position']), kept['gauss']))
-    except (AttributeError, KeyError, TypeError, RuntimeError, OverflowError) as error:
-        raise ValueError(f'{type(error).__name__}: {error}') from error
+        random.setstate((3, (*_twister(kept).tolist(), kept['position']), kept['gauss']))
+    except (AttributeError, LookupError, TypeError, RuntimeError, ArithmeticError) as error:
+        raise ValueError(f'{type(error).__name__}: {str(error).splitlines()[0]}') from error
+
+
+def _twister(kept: dict[str, Any]) -> np.ndarray:
+    """The words of a Mersenne Twister that can be used: NumPy checks neither of these."""
+    words = kept['words'].cpu().numpy()
+    if not 0 <= kept['position'] <= _WORDS:  # it would read beyond its table
+        raise ValueError(f'position {kept["position"]} is not in 0 … {_WORDS}')
+    if words.shape != (_WORDS,) or not (0 <= words).all() or not 0 < words[1:].max() < 2**32:  # from 0 only 0 follows
+        raise ValueError(f'it needs {_WORDS} numbers of 32 bits, not all of them 0')
+    return words.astype(np.uint32)
 
 
 @contextmanager

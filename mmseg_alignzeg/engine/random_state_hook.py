@@ -8,7 +8,6 @@ from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
-from torch import Tensor
 
 from .bare_model import bare_model
 from .random_state import random_state, set_random_state
@@ -44,14 +43,8 @@ class RandomStateHook(Hook):
         if loaded is None or runner.iter == 0:  # not loaded, or only the weights
             return
         try:
-            if not loaded:
-                raise ValueError('the checkpoint has none')
-            if len(loaded) != get_world_size():
-                raise ValueError(f'the checkpoint was written by {len(loaded)} process(es) of {get_world_size()}')
-            own = loaded[get_rank()]
-            set_random_state(own['random'])
-            _set_gradients(runner, own['gradients'])
-        except (ValueError, KeyError, TypeError) as error:
+            _restore(runner, loaded)
+        except ValueError as error:
             runner.logger.warning(
                 f'The random state is not restored: {error}. Training goes on, with other random numbers than without '
                 'the stop.'
@@ -92,10 +85,22 @@ def _own_state(runner: Runner) -> dict[str, Any]:
     }
 
 
-def _set_gradients(runner: Runner, gradients: dict[str, Tensor]) -> None:
+def _restore(runner: Runner, states: Any) -> None:
+    """Restore the state of this process, or raise a ValueError."""
+    if not isinstance(states, list):
+        raise ValueError(f'`{_KEY}` of the checkpoint is not a list')
+    if not states:
+        raise ValueError('the checkpoint has none')
+    if len(states) != get_world_size():
+        raise ValueError(f'the checkpoint was written by {len(states)} process(es), and there are {get_world_size()}')
     params = dict(bare_model(runner).named_parameters())
-    for name, gradient in gradients.items():
-        params[name].grad = gradient.to(params[name])
+    try:
+        own = states[get_rank()]
+        set_random_state(own['random'])
+        for name, gradient in own['gradients'].items():
+            params[name].grad = gradient.to(params[name])
+    except (AttributeError, LookupError, TypeError, RuntimeError) as error:
+        raise ValueError(f'{type(error).__name__}: {str(error).splitlines()[0]}') from error
 
 
 def _saves_now(hook: CheckpointHook, runner: Runner) -> bool:
