@@ -1,9 +1,7 @@
-"""A resumed run against the uninterrupted one, to the bit: the method on real data, and a toy for the corners."""
+"""The corners of resuming, with a toy that draws from every random generator, in training and in validation."""
 
-import itertools
 import random
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,126 +9,11 @@ import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
 from mmseg.registry import DATASETS, METRICS, MODELS
-from PIL import Image
+from resuming import COMPARED, outcome, same, train
 from torch.utils.data import Dataset
 
 from mmseg_alignzeg.engine import ResumableTrainLoop
-
-ROOT = Path(__file__).parents[2]
-RUN = itertools.count()
-COMPARED = ('state_dict', 'optimizer', 'param_schedulers', 'process_states')
-
-
-def same(first, second):
-    """Whether two values of a checkpoint are equal, tensors to the bit."""
-    if isinstance(first, torch.Tensor):
-        return first.dtype == second.dtype and first.equal(second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
-    if isinstance(first, (list, tuple)):
-        return len(first) == len(second) and all(map(same, first, second))
-    return first == second
-
-
-def outcome(work_dir, end=2):
-    """All of a checkpoint that the clock does not change."""
-    checkpoint = torch.load(work_dir / f'iter_{end}.pth', weights_only=True)
-    scalars = checkpoint['message_hub']['log_scalars']
-    histories = {name: values for name, values in scalars.items() if 'time' not in name}
-    assert 'train/lr' in histories and len(histories['train/loss']['log_history']) == end
-    return {**{key: checkpoint[key] for key in COMPARED}, 'histories': histories}
-
-
-def train(cfg, work_dir, resume=None, **changes):
-    """Run a config, from a checkpoint if one is given, and give the runner."""
-    cfg = cfg.copy()
-    cfg.merge_from_dict(changes)
-    cfg.work_dir, cfg.launcher = str(work_dir), 'none'
-    cfg.experiment_name = f'resume {next(RUN)}'  # runners of one name would share their history
-    if resume:
-        cfg.update(load_from=str(resume), resume=True)
-    for seed in (random.seed, np.random.seed, torch.manual_seed):
-        seed(next(RUN))  # what a process has drawn before must not matter
-    runner = Runner.from_cfg(cfg)
-    runner.train()
-    return runner
-
-
-@pytest.fixture(scope='module')
-def shared(tmp_path_factory):
-    """A folder for all runs: six images of 48 × 40 with bands of two classes, every third without any label."""
-    root = tmp_path_factory.mktemp('shared')
-    for i in range(6):
-        labels = np.repeat(np.array([0, 1, 1, 255] if i % 3 else [255] * 4, dtype=np.uint8), 12)[None].repeat(40, 0)
-        image = np.random.default_rng(i).integers(0, 256, (40, 48, 3), dtype=np.uint8)
-        for folder, values in (('images', image), ('labels', labels)):
-            (root / folder).mkdir(exist_ok=True)
-            Image.fromarray(values).save(root / folder / f'{i}.png')
-    return root
-
-
-def method(data, root, workers):
-    """AlignZeg in the small, on its embedded world or on folders with the augmentation of the full-size configs."""
-    cfg = Config.fromfile(ROOT / f'configs/{"alignzeg_patterns" if data == "patterns" else "_base_/folders_tiny"}.py')
-    if data == 'patterns':
-        cfg.val_dataloader.dataset.length = 2
-    else:
-        names = dict(classes=['sky', 'road', 'car'], unseen_classes=['car'])
-        files = dict(data_root=str(root), img_suffix='.png', seg_map_suffix='.png', label_classes=names['classes'])
-        files['data_prefix'] = dict(img_path='images', seg_map_path='labels')
-        cfg.model.update(names)
-        cfg.train_dataloader.dataset.update(files, metainfo=dict(classes=['sky', 'road'], unseen_classes=[]))
-        cfg.val_dataloader.dataset.update(files, metainfo=names, indices=2)
-        cfg.train_dataloader.dataset.pipeline.insert(4, dict(type='DropUnlabelled'))
-    cfg.model.update(num_points=64, templates='single')
-    cfg.train_dataloader.update(batch_size=2, num_workers=workers, persistent_workers=workers > 0)
-    cfg.val_dataloader.update(num_workers=0, persistent_workers=False)
-    cfg.train_cfg.update(max_iters=2, val_interval=1)
-    cfg.param_scheduler = [dict(type='PolyLR', power=0.9, begin=0, end=2, by_epoch=False)]
-    cfg.default_hooks.checkpoint.interval = 1
-    return cfg
-
-
-FIRST = {}  # of all numbers of workers
-
-
-@pytest.mark.attack('resume: another result than without the stop')
-@pytest.mark.parametrize(
-    'data, workers',
-    [
-        ('folders', 0),
-        ('folders', 2),
-        pytest.param('folders', 1, marks=pytest.mark.slow),
-        pytest.param('patterns', 1, marks=pytest.mark.slow),
-    ],
-)
-def test_the_method_goes_on_as_if_it_had_not_stopped(shared, tmp_path, monkeypatch, data, workers):
-    monkeypatch.setenv('MMSEG_ALIGNZEG_CACHE', str(shared / 'cache'))
-    cfg = method(data, shared, workers)
-    train(cfg, tmp_path / 'whole')
-    expected = FIRST.setdefault(data, outcome(tmp_path / 'whole'))
-    assert same(outcome(tmp_path / 'whole'), expected)
-    train(cfg, tmp_path / 'resumed', tmp_path / 'whole/iter_1.pth')
-    assert same(outcome(tmp_path / 'resumed'), expected)
-
-
-@pytest.mark.slow
-def test_validation_does_not_change_the_training(shared, tmp_path, monkeypatch):
-    monkeypatch.setenv('MMSEG_ALIGNZEG_CACHE', str(shared / 'cache'))
-    often, never = (method('folders', shared, 0) for _ in range(2))
-    for key in ('val_cfg', 'val_dataloader', 'val_evaluator'):
-        never[key] = None
-    results = []
-    for cfg, name in ((often, 'often'), (never, 'never')):
-        train(cfg, tmp_path / name, **({'train_cfg.val_interval': 1} if cfg is often else {}))
-        results.append(outcome(tmp_path / name))
-    assert all(same(results[0][key], results[1][key]) for key in COMPARED)
-    assert 'val/hIoU' in results[0]['histories'] and 'val/hIoU' not in results[1]['histories']
-
-
-# ---------------------------------------------------------------- the corners, with a toy
 
 
 class ToyData(Dataset):
