@@ -54,8 +54,10 @@ class ResumableTrainLoop(IterBasedTrainLoop):
         batches = self.dataloader.batch_sampler
         stream: SampleStream = batches.sampler
         self.runner.call_hook('before_train')
-        if self._iter > 0:
-            stream.seed = hub.runtime_info.get(_SEED, stream.seed)
+        if 0 < self._iter < self._max_iters:
+            seed = hub.runtime_info.get(_SEED)
+            if type(seed) is int and 0 <= seed < 2**32:
+                stream.seed = seed
             stream.start = self._iter * batches.batch_size
             self.dataloader_iterator = _InfiniteDataloaderIterator(self.dataloader)
         hub.update_info(_SEED, stream.seed)
