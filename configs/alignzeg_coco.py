@@ -11,5 +11,5 @@ model = dict(
     semantic_head=dict(num_backgrounds=20),
     templates='zegclip_coco',
 )
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=80000, val_interval=5000)
+train_cfg = dict(type='ResumableTrainLoop', max_iters=80000, val_interval=5000)
 param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, end=80000, by_epoch=False)]

@@ -8,7 +8,7 @@ _base_ = [
 model = dict(classes={{_base_.classes}}, unseen_classes={{_base_.unseen_classes}})
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 max_iters = 1000
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
+train_cfg = dict(type='ResumableTrainLoop', max_iters=max_iters, val_interval=max_iters)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=100, by_epoch=False),
     dict(type='PolyLR', power=0.9, eta_min=0.0, begin=100, end=max_iters, by_epoch=False),

@@ -9,5 +9,5 @@ model = dict(
     unseen_classes={{_base_.unseen_classes}},
     templates='single',
 )
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=20000, val_interval=5000)
+train_cfg = dict(type='ResumableTrainLoop', max_iters=20000, val_interval=5000)
 param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, end=20000, by_epoch=False)]

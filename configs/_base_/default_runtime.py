@@ -21,4 +21,4 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='ZeroShotVisualizationHook'),
 )
-custom_hooks = [dict(type='SafeCheckpointHook'), dict(type='VocabularyHook')]
+custom_hooks = [dict(type='SafeCheckpointHook'), dict(type='VocabularyHook'), dict(type='RandomStateHook')]

@@ -5,6 +5,6 @@ _base_ = [
     './schedules/adamw_poly.py',
     './datasets/folders.py',
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=20000, val_interval=5000)
+train_cfg = dict(type='ResumableTrainLoop', max_iters=20000, val_interval=5000)
 param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, end=20000, by_epoch=False)]
 default_hooks = dict(visualization=dict(interval=1))  # `--show-dir` draws every test image, not one in 50

@@ -5,7 +5,7 @@ _base_ = [
     './schedules/adamw_poly.py',
     './datasets/folders.py',
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=20000, val_interval=5000)
+train_cfg = dict(type='ResumableTrainLoop', max_iters=20000, val_interval=5000)
 param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, end=20000, by_epoch=False)]
 default_hooks = dict(visualization=dict(interval=1))
 optim_wrapper = dict(optimizer=dict(lr=5e-4))

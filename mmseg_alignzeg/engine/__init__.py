@@ -1,15 +1,19 @@
-"""Hooks for training, resuming, testing and drawing with a vocabulary, and the optimizer's choice of parameters."""
+"""Hooks and the loop for training, resuming, testing and drawing with a vocabulary, and the optimizer's parameters."""
 
 from .checkpoint_file import read_checkpoint
 from .optim_wrapper_constructor import TrainableOptimWrapperConstructor
 from .proposal_visualization_hook import ProposalVisualizationHook
+from .random_state_hook import RandomStateHook
 from .safe_checkpoint_hook import SafeCheckpointHook
+from .train_loop import ResumableTrainLoop
 from .visualization_hook import ZeroShotVisualizationHook
 from .vocabulary_hook import VocabularyHook
 from .whole_checkpoint_hook import WholeCheckpointHook
 
 __all__ = [
     'ProposalVisualizationHook',
+    'RandomStateHook',
+    'ResumableTrainLoop',
     'SafeCheckpointHook',
     'TrainableOptimWrapperConstructor',
     'VocabularyHook',

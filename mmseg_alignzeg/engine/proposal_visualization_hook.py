@@ -39,7 +39,7 @@ class ProposalVisualizationHook(Hook):
 
     To switch it on, inherit from a config and write its hooks again, with this one::
 
-        custom_hooks = [dict(type='SafeCheckpointHook'), dict(type='VocabularyHook'),
+        custom_hooks = [dict(type='SafeCheckpointHook'), dict(type='VocabularyHook'), dict(type='RandomStateHook'),
                         dict(type='ProposalVisualizationHook', num_images=8)]
 
     ``mim test mmseg CONFIG --checkpoint FILE --show-dir DIR`` then writes PNG files to ``DIR/vis_data/vis_image``;

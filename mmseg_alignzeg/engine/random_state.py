@@ -1,0 +1,92 @@
+"""The random state of a process: as plain values of a checkpoint, and put aside for as long as something else draws."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+_WORDS = 624  # of the Mersenne Twister
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every global generator of this process.
+
+    Returns:
+        ``torch`` (uint8 tensor), ``cuda`` (one such tensor per visible device; empty where CUDA is not in use),
+        ``numpy`` and ``python``: each a dict of ``words`` (624 int64), ``position``, and the normal number kept for
+        the next call (``gauss``; NumPy also says in ``has_gauss`` whether there is one).
+    """
+    _, words, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    _, (*python_words, python_position), python_gauss = random.getstate()
+    return {
+        'torch': torch.get_rng_state(),
+        'cuda': torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        'numpy': {
+            'words': torch.from_numpy(np.asarray(words).astype(np.int64)),
+            'position': int(position),
+            'has_gauss': int(has_gauss),
+            'gauss': float(gauss),
+        },
+        'python': {'words': torch.tensor(python_words), 'position': python_position, 'gauss': python_gauss},
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Restore what :func:`random_state` gave, from any device.
+
+    Args:
+        state: As it comes out of a checkpoint.
+
+    Raises:
+        ValueError: If a value is missing, malformed, or of another number of CUDA devices.
+    """
+    try:
+        cuda = [words.cpu() for words in state['cuda']]
+        if cuda and len(cuda) != torch.cuda.device_count():
+            raise ValueError(f'it is of {len(cuda)} CUDA device(s), and there are {torch.cuda.device_count()}')
+        torch.set_rng_state(state['torch'].cpu())
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+        kept = state['numpy']
+        np.random.set_state(('MT19937', _twister(kept), kept['position'], kept['has_gauss'], kept['gauss']))
+        kept = state['python']
+        random.setstate((3, (*_twister(kept).tolist(), kept['position']), kept['gauss']))
+    except (AttributeError, LookupError, TypeError, RuntimeError, ArithmeticError) as error:
+        raise ValueError(f'{type(error).__name__}: {str(error).splitlines()[0]}') from error
+
+
+def _twister(kept: dict[str, Any]) -> np.ndarray:
+    """The words of a Mersenne Twister that can be used: NumPy checks neither of these."""
+    words = kept['words'].cpu().numpy()
+    if not 0 <= kept['position'] <= _WORDS:  # it would read beyond its table
+        raise ValueError(f'position {kept["position"]} is not in 0 … {_WORDS}')
+    if words.shape != (_WORDS,) or not (0 <= words).all() or not 0 < words[1:].max() < 2**32:  # from 0 only 0 follows
+        raise ValueError(f'it needs {_WORDS} numbers of 32 bits, not all of them 0')
+    return words.astype(np.uint32)
+
+
+@contextmanager
+def seeded(*seed: int) -> Iterator[None]:
+    """Draw from a seed of one's own inside the block; outside, everything goes on as if it had not been there.
+
+    Covers the global generators of Python, NumPy and torch's CPU, not CUDA.
+
+    Args:
+        seed: Non-negative numbers; each sequence gives other random numbers.
+    """
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    words = np.random.SeedSequence(seed).generate_state(8)
+    try:
+        np.random.seed(words[:4])
+        random.seed(words[4:6].tobytes())
+        torch.default_generator.manual_seed(int(words[6]) << 32 | int(words[7]))  # torch.manual_seed is CUDA's too
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
