@@ -120,6 +120,14 @@ def test_pixels_that_are_not_finite_are_refused(cfg, value):
         MODELS.build(cfg.model).train().loss(inputs, samples)
 
 
+def test_weights_that_are_not_finite_reach_the_loss(cfg):
+    """The matcher says nothing of them: who watches the losses names the term and the images."""
+    model = MODELS.build(cfg.model).train()
+    torch.nn.init.constant_(model.fusion.weight, float('nan'))
+    losses = model.loss(*batch())
+    assert losses['loss_ce'].isnan() and losses['loss_bce'].isnan() and losses['loss_reg'].isfinite()
+
+
 def test_a_batch_without_labels_and_without_a_background_weight_is_zero(cfg):
     model = MODELS.build({**cfg.model, 'background_weight': 0.0}).train()
     losses = model.loss(torch.randn(1, 3, 64, 64), [sample(torch.full((64, 64), 255))])

@@ -67,9 +67,9 @@ def test_two_processes_agree_although_one_has_no_labels(tmp_path):
     run(lambda rank: ['-c', SCRIPT, str(rank)], 2, tmp_path / 'meeting', 'agreed')
 
 
-@pytest.mark.attack('ranks: some are blank, one has a foreign label')
+@pytest.mark.attack('ranks: some are blank, one has a foreign label or a loss that is not finite')
 @pytest.mark.parametrize('size', [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_several_processes_equal_one_with_the_whole_batch(tmp_path, size):
-    """Losses and gradients of every term; and a label of no class in one rank ends all of them."""
+    """Losses and gradients of every term; what one rank cannot train on ends or skips the step of all."""
     script = str(Path(__file__).with_name('worlds.py'))
     run(lambda rank: [script, str(rank), str(size)], size, tmp_path / 'meeting', 'equal')

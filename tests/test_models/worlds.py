@@ -7,12 +7,13 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-import mmseg_alignzeg  # noqa: F401
+from mmseg_alignzeg.engine import FiniteGuardHook
 
 SIDE = 64
 # How many masks the image of each rank has.
@@ -73,7 +74,7 @@ def train(model, network, numbers, masks):
     pixels, samples = zip(*(image(i, masks[i]) for i in numbers), strict=True)
     losses = network(torch.stack(pixels), list(samples), mode='loss')
     sum(losses.values()).backward()
-    gradients = {name: param.grad for name, param in model.named_parameters() if param.requires_grad}
+    gradients = {name: param.grad.clone() for name, param in model.named_parameters() if param.requires_grad}
     return {name: loss.detach() for name, loss in losses.items()}, gradients
 
 
@@ -116,6 +117,22 @@ try:
     raise AssertionError('not refused')
 except ValueError as error:
     assert str(error).startswith('fault.png: a training label is 99'), error
+
+# A loss of one rank that is not finite, with a gradient that is, makes all of them skip the step.
+optim_wrapper = build_optim_wrapper(network, Config.fromfile('configs/alignzeg_patterns.py').optim_wrapper)
+warned = []
+guard = FiniteGuardHook()
+logger = SimpleNamespace(warning=warned.append)
+guard.before_train(SimpleNamespace(model=network, optim_wrapper=optim_wrapper, iter=0, logger=logger))
+regular = model.background_diversity.forward
+model.background_diversity.forward = lambda backgrounds: regular(backgrounds) + (float('inf') if rank else 0.0)
+pixels, sample = image(rank, 1)
+sample.set_metainfo(dict(img_path=f'{rank}.png'))
+fix_chance(model, [1])
+before = torch.cat([param.detach().flatten() for param in model.parameters()])
+network.train_step(dict(inputs=[pixels], data_samples=[sample]), optim_wrapper)
+assert torch.equal(before, torch.cat([param.detach().flatten() for param in model.parameters()]))
+assert guard.skipped == 1 and 'loss_reg is inf (images: 1.png)' in warned[0] and ' 0.png' not in warned[0], warned
 dist.barrier()
 dist.destroy_process_group()
 
