@@ -1,8 +1,10 @@
 """Importing this registers every model, dataset, metric and hook; ``import mmseg_alignzeg`` does so."""
 
 from .compat import enable_mmcv_lite
+from .cpu_ranks import enable_cpu_ranks
 
 enable_mmcv_lite()  # before anything below imports mmseg.models
+enable_cpu_ranks()
 
 from . import datasets, engine, evaluation, models  # noqa: E402
 from .apis import AlignZegInferencer  # noqa: E402

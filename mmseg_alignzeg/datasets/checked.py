@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from mmcv.transforms import LoadAnnotations
 from mmengine import list_from_file
 from mmseg.datasets import ADE20KDataset, BaseSegDataset, COCOStuffDataset, PascalContextDataset59, PascalVOCDataset
 from mmseg.registry import DATASETS
@@ -26,6 +27,7 @@ from .files import (
     size_problems,
     unreadable,
 )
+from .loading import CheckLabelSize
 
 SAMPLES = 16  # files whose heads are read while a dataset is built
 
@@ -34,12 +36,13 @@ class CheckedFiles(BaseSegDataset):
     """To stand before a dataset of mmseg in the bases: looks at its files while it is built.
 
     Folders, the list and the existence of every file are compared, with one listing per folder. Of 16 evenly spaced
-    samples the heads are read. Nothing is checked on remote storage (``backend_args``, ``s3://…``), and no label map
-    where ``test_mode=True`` goes with an empty or no ``data_prefix.seg_map_path``.
+    samples the heads are read. Nothing of this is checked on remote storage (``backend_args``, ``s3://…``), and no
+    label map where ``test_mode=True`` goes with an empty or no ``data_prefix.seg_map_path``. Later, each label map that
+    ``LoadAnnotations`` loads must have the size of its image, and an error in the pipeline names the file.
 
     Args:
         *args: As the dataset.
-        check_files: False leaves the list and the files alone, and only looks for the folders.
+        check_files: False leaves the list, the files and their sizes alone, and only looks for the folders.
         prepare_command: The command that makes the files; error messages show it.
         **kwargs: As the dataset.
 
@@ -64,6 +67,22 @@ class CheckedFiles(BaseSegDataset):
                     f'`ann_file={self.ann_file!r}` is no file, and {type(self).__name__} needs a list of names'
                 )
             ) from None
+        if self.check_files:
+            steps = self.pipeline.transforms
+            loader = next((i for i, step in enumerate(steps) if isinstance(step, LoadAnnotations)), None)
+            if loader is not None:
+                steps.insert(loader + 1, CheckLabelSize())
+
+    def prepare_data(self, idx: int) -> Any:
+        """A sample, as the pipeline prepares it.
+
+        Raises:
+            ValueError: If the pipeline fails; names the file.
+        """
+        try:
+            return super().prepare_data(idx)
+        except Exception as error:  # a transform may raise anything, and knows no path
+            raise ValueError(self._sample_fault(self.get_data_info(idx), error)) from error
 
     def load_data_list(self) -> list[dict]:
         """The samples, as mmseg lists them, after a look at their files."""
@@ -139,14 +158,23 @@ class CheckedFiles(BaseSegDataset):
             if problems:
                 raise ValueError(self._way_out(str(problems[0])))
 
-    def _pair_problems(self, image_path: str, label_path: str | None) -> list[Problem]:
+    def _sample_fault(self, sample: dict, error: Exception) -> str:
+        """What is behind an error of the pipeline."""
+        image_path, label_path = sample['img_path'], sample.get('seg_map_path')
+        problems = [] if self._remote else self._pair_problems(image_path, label_path, decode=True)
+        if problems:
+            return self._way_out(str(problems[0]))
+        reason = next(iter(str(error).splitlines()), '')
+        return f'{image_path}, with the label map {label_path}: {type(error).__name__}: {reason}'
+
+    def _pair_problems(self, image_path: str, label_path: str | None, decode: bool = False) -> list[Problem]:
         path = image_path
         try:
-            image, _ = read_image(path)
+            image, _ = read_image(path, decode)
             if label_path is None or not self._reads_labels:
                 return []
             path = label_path
-            label, _ = read_image(path)
+            label, _ = read_image(path, decode)
         except ValueError as error:
             return [unreadable(path, error)]
         return label_problems(path, label) or size_problems(path, image, label)

@@ -1,4 +1,4 @@
-"""Transforms around label maps: more than 255 classes, and images without any label."""
+"""Transforms around label maps: more than 255 classes, another size than the image, and images without any label."""
 
 from __future__ import annotations
 
@@ -52,6 +52,28 @@ class LoadWideAnnotations(BaseTransform):
         table = _lookup_table(results.get('label_map'), results.get('reduce_zero_label', False))
         results['gt_seg_map'] = table[labels]
         results.setdefault('seg_fields', []).append('gt_seg_map')
+        return results
+
+
+@TRANSFORMS.register_module()
+class CheckLabelSize(BaseTransform):
+    """Refuse a label map that has not one label for each pixel of its image; stands right after the loader of labels.
+
+    Required keys: ``gt_seg_map`` and ``ori_shape``; a ``results`` without one of them passes as it is.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """``results`` as they are.
+
+        Raises:
+            ValueError: If the shapes differ.
+        """
+        labels, size = results.get('gt_seg_map'), results.get('ori_shape')
+        if labels is not None and size is not None and labels.shape != tuple(size[:2]):
+            raise ValueError(
+                f'{results.get("seg_map_path")}: a label map of shape {labels.shape} for an image of {tuple(size[:2])} '
+                '(height, width): make it in the size of its image, with one label per pixel.'
+            )
         return results
 
 

@@ -1,6 +1,7 @@
-"""Hooks and the loop for training, resuming, testing and drawing with a vocabulary, and the optimizer's parameters."""
+"""Hooks and the loop that guard, resume, test and draw with a vocabulary, checkpoint files, the optimizer's parameters."""
 
 from .checkpoint_file import read_checkpoint
+from .finite_guard_hook import FiniteGuardHook
 from .optim_wrapper_constructor import TrainableOptimWrapperConstructor
 from .proposal_visualization_hook import ProposalVisualizationHook
 from .random_state_hook import RandomStateHook
@@ -11,6 +12,7 @@ from .vocabulary_hook import VocabularyHook
 from .whole_checkpoint_hook import WholeCheckpointHook
 
 __all__ = [
+    'FiniteGuardHook',
     'ProposalVisualizationHook',
     'RandomStateHook',
     'ResumableTrainLoop',

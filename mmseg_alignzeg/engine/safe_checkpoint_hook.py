@@ -17,6 +17,7 @@ from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 
 from .bare_model import bare_model
+from .finite import refuse_not_finite
 
 _HISTORY_KEYS = {'log_history', 'count_history', 'max_length'}
 _SHORT = Repr()  # what a stranger's file holds may be long
@@ -117,7 +118,12 @@ class SafeCheckpointHook(Hook):
         self.check_identity = check_identity
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Make the checkpoint plain, in place, and add the identity of the model."""
+        """Make the checkpoint plain, in place, and add the identity of the model.
+
+        Raises:
+            ValueError: If a weight is not finite.
+        """
+        refuse_not_finite(checkpoint['state_dict'], 'The model cannot be saved', 'resume from the last checkpoint.')
         identity = _identity(runner)
         if identity is not None:
             checkpoint['meta']['alignzeg'] = identity
@@ -129,8 +135,9 @@ class SafeCheckpointHook(Hook):
         """Rebuild the history and compare identities.
 
         Raises:
-            ValueError: If the checkpoint belongs to another vocabulary, templates or CLIP.
+            ValueError: If the checkpoint belongs to another vocabulary, templates or CLIP, or a weight is not finite.
         """
+        refuse_not_finite(checkpoint.get('state_dict', {}), 'The checkpoint cannot be used', 'give an earlier one.')
         restore_history(checkpoint.get('message_hub', {}))
         expected = _identity(runner)
         if expected is None:

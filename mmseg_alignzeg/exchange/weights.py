@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..engine.checkpoint_file import read_checkpoint
+from ..engine.finite import refuse_not_finite
 from ..engine.safe_checkpoint_hook import identity_differences, to_plain
 from ..models import AlignZeg
 from ..whole_file import whole_file
@@ -26,8 +27,12 @@ def save_weights(model: AlignZeg, path: str | Path) -> None:
     Args:
         model: Its ``checkpoint_identity()`` goes into the metadata of the file, as JSON.
         path: Replaced if it exists; there whole or not at all.
+
+    Raises:
+        ValueError: If a weight is not finite.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    refuse_not_finite(tensors, 'The model cannot be saved', 'load an earlier checkpoint.')
     metadata = {IDENTITY_KEY: json.dumps(to_plain(model.checkpoint_identity()))}
     with whole_file(Path(path)) as part:
         part.write_bytes(save(tensors, metadata))  # `save_file` would make it unreadable for other users
@@ -83,7 +88,8 @@ def load_weights(model: AlignZeg, path: str | Path) -> None:
 
     Raises:
         FileNotFoundError: See :func:`read_weights`.
-        ValueError: If the file cannot be read, names no identity or another one, or holds other weights.
+        ValueError: If the file cannot be read, names no identity or another one, or holds other weights or
+            values that are not finite.
     """
     tensors, identity = read_weights(path)
     if not isinstance(identity, dict):
@@ -97,6 +103,7 @@ def load_weights(model: AlignZeg, path: str | Path) -> None:
     fault = _first_fault(tensors, model.state_dict())
     if fault:
         raise ValueError(f'{path} does not fit the model: {fault}. Use the configuration it was trained with.')
+    refuse_not_finite(tensors, str(path), 'give an earlier checkpoint.')
     model.load_state_dict(tensors)
 
 

@@ -9,12 +9,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import all_reduce
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from mmseg.utils import seg_data_to_instance_data
 from torch import Tensor, nn
 
 from ..vocabulary import Vocabulary
@@ -22,7 +20,7 @@ from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .clip_vision import CLIPVision
 from .inference import Window, drop_background, predict_labels, predict_scores, unflip
-from .losses import OVERLAP_LOSSES, HungarianMatcher, classification_loss, mask_loss
+from .losses import OVERLAP_LOSSES, HungarianMatcher, checked_targets, classification_loss, mask_loss, mean_counts
 from .text_bank import TextBank
 
 
@@ -214,20 +212,16 @@ class AlignZeg(BaseSegmentor):
             inputs: (B, 3, H, W), normalised.
             data_samples: With ``gt_sem_seg`` labels that index the seen classes; the rest is ``ignore_index``.
 
+        Returns:
+            Scalars. Means are over the proposals of all ranks: W processes train as one with the W-fold batch.
+
         Raises:
-            ValueError: If a label is neither.
+            ValueError: See :func:`checked_targets`.
         """
-        proposals = self.extract_feat(inputs)
         seen_classes = self.vocabulary.seen_classes
+        targets = checked_targets(inputs, data_samples, len(seen_classes), self.ignore_index)
+        proposals = self.extract_feat(inputs)
         scores = self.classify(proposals, seen_classes)
-        targets = seg_data_to_instance_data(self.ignore_index, data_samples)
-        for target in targets:
-            if len(target.labels) and target.labels.max() >= len(seen_classes):
-                raise ValueError(
-                    f'A training label is {int(target.labels.max())}, but there are only {len(seen_classes)} seen '
-                    f'classes and {self.ignore_index} for no label: check the label map, `metainfo.classes` and '
-                    '`reduce_zero_label` of the training data.'
-                )
         matches = [self.matcher(*image) for image in zip(scores, proposals.mask_logits, targets, strict=True)]
 
         # Matched proposals of the whole batch, one after the other: image index, proposal index, mask, label.
@@ -239,30 +233,31 @@ class AlignZeg(BaseSegmentor):
 
         all_labels = torch.full(scores.shape[:2], len(seen_classes), device=scores.device)
         all_labels[images, matched] = labels
-        num_masks = torch.tensor(float(len(masks)), device=scores.device)
-        all_reduce(num_masks, 'mean')
+        negatives = self.class_indicator.negatives(matches) if self.class_indicator is not None else []
+        weight = len(matched) + (all_labels.numel() - len(matched)) * self.background_weight
+        mean_weight, mean_matched, mean_negatives = mean_counts(weight, len(matched), sum(map(len, negatives)))
+        # The mean of this rank times its share is its part of the mean of all; the share of a single process is 1.
+        share_of_weight, share_of_matched = weight / (mean_weight or 1), len(matched) / (mean_matched or 1)
+
         loss_bce, loss_overlap = mask_loss(
-            proposals.mask_logits[images, matched],
-            masks,
-            max(num_masks.item(), 1.0),
-            self.num_points,
-            self.mask_overlap,
+            proposals.mask_logits[images, matched], masks, mean_matched or 1, self.num_points, self.mask_overlap
         )
+        loss_ce = classification_loss(scores, all_labels, self.background_weight)
         losses = {
-            'loss_ce': self.class_weight * classification_loss(scores, all_labels, self.background_weight),
+            'loss_ce': self.class_weight * share_of_weight * loss_ce,
             'loss_bce': self.mask_weight * loss_bce,
             f'loss_{self.mask_overlap}': self.mask_weight * loss_overlap,
         }
         if self.feature_expansion is not None:
             text_embeds = self.text_bank(seen_classes, scores.device)[:, 0]
-            losses['loss_vir'] = self.feature_expansion(
+            losses['loss_vir'] = share_of_matched * self.feature_expansion(
                 proposals.cls_feats[images, matched], labels, text_embeds, self.clip.logit_scale
             )
         if self.background_diversity is not None:
             losses['loss_reg'] = self.background_diversity(self.semantic_head.backgrounds)
         if self.class_indicator is not None:
             losses['loss_bc'] = self.class_indicator.loss(
-                proposals.feats, [match.mask_cost for match in matches], [match.proposals for match in matches]
+                proposals.feats, [match.proposals for match in matches], negatives, (mean_matched, mean_negatives)
             )
         return losses
 

@@ -10,6 +10,8 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from .losses.matching import Match
+
 
 def select_negatives(mask_cost: Tensor, matched: Tensor, top_k: int) -> Tensor:
     """Background proposals far from every seen class of the image (figure 4).
@@ -31,7 +33,9 @@ def select_negatives(mask_cost: Tensor, matched: Tensor, top_k: int) -> Tensor:
     return selected
 
 
-def bias_correction_loss(logits: Tensor, targets: Tensor, balanced: bool = False) -> Tensor:
+def bias_correction_loss(
+    logits: Tensor, targets: Tensor, balanced: bool = False, counts: tuple[float, float] | None = None
+) -> Tensor:
     """Eq. (6): mean binary cross-entropy of the class indicator over the selected proposals.
 
     Negatives outnumber positives about ten to one, which shifts I towards 1 for every proposal; γ then cuts elsewhere.
@@ -40,15 +44,17 @@ def bias_correction_loss(logits: Tensor, targets: Tensor, balanced: bool = False
         logits: (n,) indicator logits; the paper's I is their sigmoid.
         targets: (n,) float, 0 for seen-class proposals ("positive"), 1 for background proposals ("negative").
         balanced: Take the mean over positives and over negatives apart, then their mean (not in the paper).
+        counts: How many positives and negatives the mean is over, see :func:`mean_counts`; by default those given.
 
     Returns:
         Scalar; zero, with a gradient, if nothing was selected.
     """
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction='none')
-    if not balanced:
-        return losses.sum() / max(len(losses), 1)
     positives, negatives = losses[targets == 0], losses[targets == 1]
-    return positives.sum() / max(2 * len(positives), 1) + negatives.sum() / max(2 * len(negatives), 1)
+    num_positives, num_negatives = (len(positives), len(negatives)) if counts is None else counts
+    if not balanced:
+        return losses.sum() / (num_positives + num_negatives or 1)
+    return positives.sum() / (2 * num_positives or 1) + negatives.sum() / (2 * num_negatives or 1)
 
 
 @MODELS.register_module()
@@ -86,21 +92,32 @@ class ClassIndicator(BaseModule):
         """
         return self.layers(F.normalize(feats.detach(), dim=-1)).squeeze(-1)
 
-    def loss(self, feats: Tensor, mask_costs: Sequence[Tensor], matched: Sequence[Tensor]) -> Tensor:
+    def negatives(self, matches: Sequence[Match]) -> list[Tensor]:
+        """Per image, the (n,) indices of the proposals that :func:`select_negatives` selects."""
+        selected = [select_negatives(match.mask_cost, match.proposals, self.top_k) for match in matches]
+        return [image.nonzero().squeeze(1) for image in selected]
+
+    def loss(
+        self,
+        feats: Tensor,
+        positives: Sequence[Tensor],
+        negatives: Sequence[Tensor],
+        counts: tuple[float, float] | None = None,
+    ) -> Tensor:
         """L_bc over a batch.
 
         Args:
             feats: F, (B, N, D).
-            mask_costs: Per image, the (N, G) mask loss of each proposal against each ground-truth mask.
-            matched: Per image, (m,) indices of the proposals matched to a seen class.
+            positives: Per image, (m,) indices of the proposals matched to a seen class.
+            negatives: Per image, see :meth:`negatives`.
+            counts: See :func:`bias_correction_loss`.
         """
         logits = self(feats)  # (B, N)
         selected, targets = [], []
-        for image_logits, cost, positive in zip(logits, mask_costs, matched, strict=True):
-            negative = select_negatives(cost, positive, self.top_k).nonzero().squeeze(1)
+        for image_logits, positive, negative in zip(logits, positives, negatives, strict=True):
             selected.append(image_logits[torch.cat([positive, negative])])
             targets.append(torch.cat([torch.zeros(len(positive)), torch.ones(len(negative))]))
-        loss = bias_correction_loss(torch.cat(selected), torch.cat(targets).to(logits), self.balanced)
+        loss = bias_correction_loss(torch.cat(selected), torch.cat(targets).to(logits), self.balanced, counts)
         return self.loss_weight * loss
 
 

@@ -238,3 +238,52 @@ def test_one_listing_per_folder(tmp_path, monkeypatch):
 def test_evenly_spaced():
     assert evenly_spaced(5, 16) == evenly_spaced(5, None) == [0, 1, 2, 3, 4]
     assert evenly_spaced(31, 4) == [0, 10, 20, 30] and evenly_spaced(9, 1) == [0]
+
+
+DAMAGES = {
+    'JPEGImages/b.jpg': {
+        'text': lambda path: path.write_text('no image'),
+        'empty': lambda path: path.write_bytes(b''),
+        'missing': lambda path: path.unlink(),
+    },
+    'SegmentationClass/b.png': {
+        'text': lambda path: path.write_text('no image'),
+        'empty': lambda path: path.write_bytes(b''),
+        'half': lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+        'missing': lambda path: path.unlink(),
+        'colours': lambda path: save_image(path),
+        'larger': lambda path: save_labels(path, size=(7, 4)),
+        'turned': lambda path: save_labels(path, size=(4, 6)),
+    },
+}
+
+
+@pytest.mark.attack('training: damaged images and label maps')
+@pytest.mark.parametrize(('name', 'kind'), [(name, kind) for name, kinds in DAMAGES.items() for kind in kinds])
+def test_a_file_damaged_during_training_is_named(root, name, kind):
+    resize = dict(type='RandomResize', scale=(12, 8), ratio_range=(1.0, 1.0))  # takes a label map of any size
+    dataset = build(
+        root,
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), resize, dict(type='PackSegInputs')],
+    )
+    DAMAGES[name][kind](root / name)
+    assert dataset[0]['inputs'].shape == (3, 8, 12)
+    with pytest.raises(ValueError, match=rf'^{re.escape(str(root / name))}: ') as raised:
+        dataset[1]
+    assert '\n' not in str(raised.value)
+
+
+def test_an_error_of_the_pipeline_names_the_sample(root):
+    dataset = build(root, pipeline=[dict(type='LoadImageFromFile'), dict(type='RandomFlip', prob=0.5), lambda _: 1 / 0])
+    with pytest.raises(ValueError, match=r'b\.jpg, with the label map .*b\.png: ZeroDivisionError: division by zero'):
+        dataset[1]
+
+
+def test_a_label_map_after_a_resize_has_the_size_of_the_file(root):
+    """As in test pipelines: the image is resized, labels keep their own size."""
+    resize = dict(type='Resize', scale=(12, 8))
+    steps = [dict(type='LoadImageFromFile'), resize, dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+    assert build(root, pipeline=steps)[1]['data_samples'].gt_sem_seg.data.shape == (1, 4, 6)
+    save_labels(root / 'SegmentationClass/b.png', size=(12, 8))
+    unchecked = build(root, pipeline=steps, check_files=False)
+    assert unchecked[1]['data_samples'].gt_sem_seg.data.shape == (1, 8, 12)

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from mmseg_alignzeg import models
+from mmseg_alignzeg.apis.loading import load_model
 from mmseg_alignzeg.datasets.patterns import draw_scene
 from mmseg_alignzeg.exchange import load_pretrained, load_weights, read_config, save_pretrained, save_weights
 
@@ -331,3 +332,24 @@ def test_a_folder_goes_before_the_hub_and_a_path_is_no_id(calls, folder, monkeyp
         with pytest.raises(FileNotFoundError, match=re.escape(f'{str(path)!r} is no folder with a saved model.') + '$'):
             load_pretrained(path, download=True)
     assert not calls
+
+
+@pytest.mark.attack('weights: not finite')
+@pytest.mark.parametrize('value', [float('nan'), float('-inf')])
+def test_weights_that_are_not_finite_are_refused(trained, folder, tmp_path, value):
+    cfg, model, checkpoint = trained
+    bad = copy.deepcopy(model)
+    bad.fusion.bias.data[0] = value
+    with pytest.raises(ValueError, match=r"cannot be saved: 1 of \d+ tensors .* not finite, first 'fusion.bias'"):
+        save_weights(bad, tmp_path / 'bad.safetensors')
+    assert not (tmp_path / 'bad.safetensors').exists()
+    contents = torch.load(checkpoint, weights_only=True)
+    torch.save({**contents, 'state_dict': bad.state_dict()}, tmp_path / 'bad.pth')
+    with pytest.raises(ValueError, match=r"bad.pth: 1 of \d+ tensors .* not finite, first 'fusion.bias'"):
+        save_pretrained(cfg, tmp_path / 'bad.pth', tmp_path / 'exported')  # what `alignzeg export` calls
+    assert not (tmp_path / 'exported').exists()
+    with safe_open(folder / 'model.safetensors', 'pt') as file:
+        metadata = file.metadata()
+    save_file(bad.state_dict(), folder / 'model.safetensors', metadata)
+    with pytest.raises(ValueError, match=r'model.safetensors: 1 of \d+ tensors .* not finite'):
+        load_model(folder, None)  # what `alignzeg predict` calls

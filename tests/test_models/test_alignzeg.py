@@ -101,10 +101,37 @@ def test_a_batch_without_labels_trains_a_step(cfg):
     assert all(param.isfinite().all() for param in model.parameters())
 
 
-def test_labels_beyond_the_seen_classes_are_refused(cfg):
+@pytest.mark.attack('training: labels of no seen class')
+@pytest.mark.parametrize('label', [-300, -1, 3, 254])
+def test_labels_that_are_no_seen_class_are_refused(cfg, label):
     model = MODELS.build(cfg.model).train()
-    with pytest.raises(ValueError, match='training label is 3, but there are only 3 seen classes'):
-        model.loss(torch.randn(1, 3, 64, 64), [sample(torch.full((64, 64), 3))])
+    samples = [sample(torch.full((64, 64), value), seg_map_path=f'{value}.png') for value in (2, label)]
+    with pytest.raises(ValueError, match=rf'^{label}\.png: a training label is {label}, .* only 3 seen classes'):
+        model.loss(torch.randn(2, 3, 64, 64), samples)
+
+
+@pytest.mark.attack('training: pixels that are not finite')
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_pixels_that_are_not_finite_are_refused(cfg, value):
+    inputs, samples = batch()
+    samples[1].set_metainfo(dict(img_path='second.tiff'))
+    inputs[1, 0, 3, 4] = value
+    with pytest.raises(ValueError, match=r'^second\.tiff: 1 values of its pixels are not finite'):
+        MODELS.build(cfg.model).train().loss(inputs, samples)
+
+
+def test_weights_that_are_not_finite_reach_the_loss(cfg):
+    """The matcher says nothing of them: who watches the losses names the term and the images."""
+    model = MODELS.build(cfg.model).train()
+    torch.nn.init.constant_(model.fusion.weight, float('nan'))
+    losses = model.loss(*batch())
+    assert losses['loss_ce'].isnan() and losses['loss_bce'].isnan() and losses['loss_reg'].isfinite()
+
+
+def test_a_batch_without_labels_and_without_a_background_weight_is_zero(cfg):
+    model = MODELS.build({**cfg.model, 'background_weight': 0.0}).train()
+    losses = model.loss(torch.randn(1, 3, 64, 64), [sample(torch.full((64, 64), 255))])
+    assert losses['loss_ce'].item() == 0 and losses['loss_ce'].requires_grad
 
 
 def test_more_masks_than_proposals_train_a_step(cfg):

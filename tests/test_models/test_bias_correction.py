@@ -9,6 +9,7 @@ from mmseg_alignzeg.models.bias_correction import (
     bias_correction_loss,
     select_negatives,
 )
+from mmseg_alignzeg.models.losses import Match
 
 
 def test_negatives_are_the_intersection_of_the_top_k():
@@ -61,7 +62,8 @@ def test_indicator_labels_seen_0_and_background_1_and_detaches():
     cost, matched = torch.tensor([[0.0], [5.0], [6.0], [1.0]]), torch.tensor([0])
     logits = indicator(feats)[0]
     expected = 2 * bias_correction_loss(logits[[0, 1, 2]], torch.tensor([0.0, 1.0, 1.0]))
-    loss = indicator.loss(feats, [cost], [matched])
+    negatives = indicator.negatives([Match(matched, torch.tensor([0]), cost)])
+    loss = indicator.loss(feats, [matched], negatives)
     torch.testing.assert_close(loss, expected)
     loss.backward()
     assert feats.grad is None and all(param.grad is not None for param in indicator.parameters())

@@ -1,9 +1,11 @@
-"""Two processes train together, also when one of them has nothing to match."""
+"""Several processes train as one, also when some of them have nothing to match."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 SCRIPT = """
 import sys
@@ -42,19 +44,32 @@ print('agreed')
 """
 
 
-def test_two_processes_agree_although_one_has_no_labels(tmp_path):
+def run(command, size, meeting, expected):
+    """Run a command in ``size`` processes, each with its rank."""
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
     workers = [
         subprocess.Popen(
-            [sys.executable, '-c', SCRIPT, str(rank), str(tmp_path / 'meeting')],
+            [sys.executable, *command(rank), str(meeting)],
             cwd=Path(__file__).parents[2],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(2)
+        for rank in range(size)
     ]
     for worker in workers:
-        out, error = worker.communicate(timeout=300)
-        assert worker.returncode == 0 and 'agreed' in out, error[-3000:]
+        out, error = worker.communicate(timeout=500)
+        assert worker.returncode == 0 and expected in out, error[-3000:]
+
+
+def test_two_processes_agree_although_one_has_no_labels(tmp_path):
+    run(lambda rank: ['-c', SCRIPT, str(rank)], 2, tmp_path / 'meeting', 'agreed')
+
+
+@pytest.mark.attack('ranks: some are blank, one has a foreign label or a loss that is not finite')
+@pytest.mark.parametrize('size', [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_processes_equal_one_with_the_whole_batch(tmp_path, size):
+    """Losses and gradients of every term; what one rank cannot train on ends or skips the step of all."""
+    script = str(Path(__file__).with_name('worlds.py'))
+    run(lambda rank: [script, str(rank), str(size)], size, tmp_path / 'meeting', 'equal')

@@ -7,6 +7,8 @@ from .jaccard_metric import JaccardMetricLoss, jaccard_mask_loss, jaccard_metric
 from .mask import OVERLAP_LOSSES, dice_loss, mask_loss
 from .matching import HungarianMatcher, Match
 from .preference import PreferenceLoss, cover_with_noise, mask_iou, ranked_pairs, ranking_loss
+from .ranks import mean_counts
+from .targets import checked_targets
 
 __all__ = [
     'OVERLAP_LOSSES',
@@ -17,6 +19,7 @@ __all__ = [
     'Match',
     'PreferenceLoss',
     'background_diversity',
+    'checked_targets',
     'classification_loss',
     'cover_with_noise',
     'dice_loss',
@@ -25,6 +28,7 @@ __all__ = [
     'jaccard_metric_loss',
     'mask_iou',
     'mask_loss',
+    'mean_counts',
     'ranked_pairs',
     'ranking_loss',
     'virtual_logits',

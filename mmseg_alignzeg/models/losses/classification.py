@@ -15,8 +15,10 @@ def classification_loss(scores: Tensor, labels: Tensor, background_weight: float
         background_weight: Weight of the background class (not given in the paper; 0.1 in MaskFormer and SAN).
 
     Returns:
-        Scalar.
+        Scalar; zero, with a gradient, if no proposal has a weight.
     """
+    if background_weight == 0 and (labels == scores.shape[-1] - 1).all():
+        return scores.sum() * 0
     weights = scores.new_ones(scores.shape[-1])
     weights[-1] = background_weight
     return F.cross_entropy(scores.flatten(0, 1), labels.flatten(), weights)

@@ -83,5 +83,6 @@ class HungarianMatcher:
                 'the rest goes unmatched. Raise `num_queries` if this is common. (Said once.)'
             )
         cost = mask_cost + self.class_cost(predicted, wanted)
-        proposals, targets = (torch.as_tensor(side) for side in linear_sum_assignment(cost.cpu()))
+        # Without the check of scipy, a step that is not finite reaches whoever watches the losses.
+        proposals, targets = (torch.as_tensor(side) for side in linear_sum_assignment(cost.nan_to_num().cpu()))
         return Match(proposals.to(cost.device), targets.to(cost.device), mask_cost)

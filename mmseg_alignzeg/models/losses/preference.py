@@ -16,6 +16,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ..views import View, make_views
+from .ranks import mean_counts
 
 
 def cover_with_noise(images: Tensor, rectangles: int, size: tuple[float, float]) -> Tensor:
@@ -155,11 +156,14 @@ class PreferenceLoss:
         return cover_with_noise(images, self.rectangles, self.size)
 
     def __call__(self, scores: Tensor, ious: Tensor, step: int) -> Tensor:
-        """The weighted loss.
+        """The weighted loss, a mean over the pairs of all ranks.
 
         Args:
             scores: r, (V, G) of the matched proposals.
             ious: (V, G), see :func:`ranked_pairs`.
             step: Steps of the head so far.
         """
-        return self.loss_weight * ranking_loss(scores, ranked_pairs(ious, step >= self.medium_from, self.margin))
+        pairs = ranked_pairs(ious, step >= self.medium_from, self.margin)
+        num_pairs = len(pairs[0])
+        (mean_pairs,) = mean_counts(num_pairs)
+        return self.loss_weight * (num_pairs / (mean_pairs or 1)) * ranking_loss(scores, pairs)

@@ -1,0 +1,129 @@
+"""Steps whose loss or gradient is not finite leave the weights alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.dist import all_gather_object, all_reduce
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from ..vocabulary import abridged
+from .bare_model import bare_model
+
+SHOWN = 16  # images in a message
+
+
+@HOOKS.register_module()
+class FiniteGuardHook(Hook):
+    """Skip a step whose loss or gradient is not finite, and stop after a few of them in a row.
+
+    One such step would fill every weight with NaN. Here the optimizer finds no gradient in it: weights, their decay and
+    the moments of AdamW stay as they are. A warning names the term of the loss and the images. All ranks decide
+    together, by one small ``all_reduce`` per step.
+
+    A ``GradScaler`` (``AmpOptimWrapper``) skips a step of its own when the gradient overflows; that counts here only
+    if the loss is not finite, or the scale is below 1 and cannot have been the cause.
+
+    Args:
+        patience: So many skipped steps in a row end the training.
+
+    Raises:
+        ValueError: If ``patience`` is below 1.
+    """
+
+    priority = 'VERY_HIGH'  # ends the training before another hook saves or logs
+
+    def __init__(self, patience: int = 5) -> None:
+        if patience < 1:
+            raise ValueError(f'patience={patience} must be at least 1.')
+        self.patience = patience
+        self.skipped = 0  # steps so far
+        self._in_row = 0
+
+    def before_train(self, runner: Runner) -> None:
+        """Listen to the model's losses and to the optimizer."""
+        self._runner = runner
+        self._forget()
+        self._handles = [
+            bare_model(runner).register_forward_hook(self._listen, with_kwargs=True),
+            runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step),
+        ]
+
+    def after_train(self, runner: Runner) -> None:
+        """Stop listening, and say how many steps were skipped."""
+        for handle in self._handles:
+            handle.remove()
+        if self.skipped:
+            runner.logger.warning(f'FiniteGuardHook skipped {self.skipped} step(s) of this run, see above.')
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Judge a step that a ``GradScaler`` has skipped: the optimizer was not called."""
+        if self._losses and runner.optim_wrapper.should_update():
+            scale = runner.optim_wrapper.loss_scaler.get_scale()
+            self._judge(torch.tensor(float('nan') if scale < 1 else 0.0))
+
+    def _listen(self, model: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        """Keep the terms of the loss until the optimizer steps; with accumulated gradients those of several batches."""
+        if isinstance(output, dict):
+            self._losses.append({name: loss.detach().mean() for name, loss in output.items() if 'loss' in name})
+            samples = kwargs.get('data_samples') or ()
+            self._images += [sample.metainfo.get('img_path', 'an image without a path') for sample in samples]
+
+    def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict[str, Any]) -> None:
+        gradients = [
+            param.grad for group in optimizer.param_groups for param in group['params'] if param.grad is not None
+        ]
+        if self._judge(get_total_norm(gradients)):
+            optimizer.zero_grad(set_to_none=True)  # without a gradient, a parameter is not touched
+
+    def _judge(self, gradient: Tensor) -> bool:
+        """Whether any rank has found the step bad; counts and names it.
+
+        Args:
+            gradient: Its norm.
+
+        Raises:
+            FloatingPointError: In all ranks, if the last ``patience`` steps were bad.
+        """
+        terms = [loss.to(gradient.device) for losses in self._losses for loss in losses.values()]
+        bad = 1 - torch.stack([gradient, *terms]).isfinite().all().int()
+        all_reduce(bad, 'max')
+        if not bad:
+            self._in_row = 0
+            self._forget()
+            return False
+        self.skipped += 1
+        self._in_row += 1
+        message = f'Step {self._runner.iter + 1} was skipped: {self._fault()}.'
+        self._forget()
+        if self._in_row >= self.patience:
+            raise FloatingPointError(
+                f'{message} It is number {self._in_row} in a row, which ends the training: the weights of the last '
+                'checkpoint are good; look at the images, lower the learning rate, or train without mixed precision.'
+            )
+        self._runner.logger.warning(message)
+        return True
+
+    def _fault(self) -> str:
+        """Terms that are not finite with the images of their rank; without such terms, the images of all ranks."""
+        values = {
+            name: loss.item() for losses in self._losses for name, loss in losses.items() if not loss.isfinite().all()
+        }
+        ranks = all_gather_object((values, self._images))
+        named = [
+            f'{", ".join(f"{name} is {value}" for name, value in values.items())} (images: {abridged(images, SHOWN)})'
+            for values, images in ranks
+            if values
+        ]
+        images = [path for _, images in ranks for path in images]
+        return '; '.join(named) or f'its losses are finite, its gradient is not (images: {abridged(images, SHOWN)})'
+
+    def _forget(self) -> None:
+        self._losses: list[dict[str, Tensor]] = []
+        self._images: list[str] = []
