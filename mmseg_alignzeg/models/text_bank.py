@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ..cache import cache_folder
+from ..printable import printable
 from ..whole_file import whole_file
 from .class_names import ClassNames
 from .clip_source import CLIPSource
@@ -144,7 +145,7 @@ class TextBank:
             if path.is_file():
                 return self._load(path, phrases)
         except Exception as error:  # a damaged file raises anything; all of it means the same
-            reason = f' (not read from there: {type(error).__name__}: {" ".join(str(error).split())})'
+            reason = printable(f' (not read from there: {type(error).__name__}: {error})')
         print_log(f'Computing text embeddings of {len(phrases)} names, once, into {path}{reason}', 'current')
         embeds = self._compute(phrases, device)
         wrong = fault(embeds, (len(phrases), self._width))

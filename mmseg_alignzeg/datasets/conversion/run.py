@@ -19,6 +19,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from ...printable import printable
 from ...whole_file import whole_file
 
 Job = tuple[Path, Path]
@@ -136,7 +137,7 @@ def run(plan: Plan, workers: int) -> int:
         pool.shutdown(cancel_futures=True)
     failed = [f'FAILED {source}: {reason}' for (source, _), reason in zip(todo, reasons, strict=True) if reason]
     for line in failed:
-        console.print(line)
+        console.print(printable(line))
     for path, names in plan.lists.items():
         console.print(write_list(path, names, complete=not failed))
     done, skipped = len(todo) - len(failed), len(plan.jobs) - len(todo)
