@@ -103,7 +103,7 @@ class PairChecker:
                 if label[1].ndim == 3:
                     report.colours = count_colours(label[1])
                 return report
-            if label[1].dtype.kind == 'f' and not np.array_equal(label[1], np.trunc(label[1])):  # NaN equals nothing
+            if label[1].dtype.kind == 'f' and not (np.isfinite(label[1]) & (label[1] == np.trunc(label[1]))).all():
                 what = 'holds numbers that are not whole, or not finite, where a label map has numbers of classes'
                 report.problems.append(Problem('values', path, what, 'write PNG label maps of whole numbers'))
                 return report
