@@ -18,7 +18,7 @@ test: $(STAMP) ## Run the tests; ARGS="-k name" picks some
 	@$(BIN)/python -m pytest $(ARGS)
 
 attack: $(STAMP) ## Attack the page, checkpoints, training and files; ends with a table
-	@$(BIN)/python -m pytest -q -m attack -p tests.attack_table $(ARGS)
+	@PYTHONPATH="tests:$$PYTHONPATH" $(BIN)/python -m pytest -q -m attack -p attack_table $(ARGS)
 
 lint: $(STAMP) ## Check style and types
 	@$(BIN)/ruff check .

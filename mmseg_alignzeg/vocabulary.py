@@ -7,6 +7,8 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .printable import printable
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -66,4 +68,4 @@ class Vocabulary:
 
 def abridged(names: Sequence[str], limit: int = 5) -> str:
     """The first names of a list, for a message."""
-    return ', '.join(names[:limit]) + (', …' if len(names) > limit else '') if names else 'none'
+    return ', '.join(map(printable, names[:limit])) + (', …' if len(names) > limit else '') if names else 'none'

@@ -34,6 +34,7 @@ from torch.utils.data import DataLoader
 from mmseg_alignzeg.engine.checkpoint_file import read_checkpoint
 from mmseg_alignzeg.engine.safe_checkpoint_hook import identity_differences
 from mmseg_alignzeg.models import AlignZeg, PredictiveBiasCorrection
+from mmseg_alignzeg.printable import printable
 
 GAMMAS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 CONSTANTS = [0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8]
@@ -198,8 +199,8 @@ def main() -> int:
     try:
         analyse(args, console)
     except (OSError, ValueError, TypeError) as error:  # TypeError: an override of a part that the config has not
-        message = ' '.join(str(error).split())
-        console.print(f'{type(error).__name__}: {message}', style='red', highlight=False, soft_wrap=True)
+        message = printable(f'{type(error).__name__}: {" ".join(str(error).split())}')
+        console.print(message, style='red', markup=False, highlight=False, soft_wrap=True)
         return 2
     return 0
 

@@ -20,6 +20,7 @@ from mmseg_alignzeg.arguments import positive
 from mmseg_alignzeg.benchmark.plan import Trial, check_unchanged, plan
 from mmseg_alignzeg.benchmark.run import Bench, device_groups
 from mmseg_alignzeg.benchmark.table import markdown, table_rows, write_tables
+from mmseg_alignzeg.printable import printable
 
 PAPER = Path('configs/paper_results.yml')
 
@@ -60,7 +61,8 @@ def main() -> int:
         check_unchanged(trials)
         devices = device_groups(args.jobs, args.gpus_per_run)
     except (FileNotFoundError, ValueError) as error:
-        console.print(f'{type(error).__name__}: {error}', style='red', highlight=False, soft_wrap=True)
+        message = printable(f'{type(error).__name__}: {error}')
+        console.print(message, style='red', markup=False, highlight=False, soft_wrap=True)
         return 2
     paper = yaml.safe_load(PAPER.read_text())
     for line in batch_warnings(trials, max(1, len(devices[0])), paper):

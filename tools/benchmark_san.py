@@ -162,7 +162,8 @@ def run_worker(arguments: list[str], cache_dir: Path) -> dict[str, float]:
     """Run this file as a worker; returns its figures and when it was started."""
     environment = {**os.environ, 'MMSEG_ALIGNZEG_CACHE': str(cache_dir), 'PYTHONWARNINGS': 'ignore'}
     begin = time.time()
-    done = subprocess.run([sys.executable, __file__, *arguments], env=environment, capture_output=True, text=True)
+    command = [sys.executable, __file__, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)  # nosec B603 (a list, no shell)
     if done.returncode:
         sys.exit(f'The worker {arguments} failed:\n{done.stderr[-2000:]}')
     figures = json.loads(done.stdout.splitlines()[-1])

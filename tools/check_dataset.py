@@ -20,11 +20,13 @@ from rich import box
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from mmseg_alignzeg.arguments import positive
 from mmseg_alignzeg.datasets.files import Problem
 from mmseg_alignzeg.datasets.validation.configs import check_config, distinct
 from mmseg_alignzeg.datasets.validation.splits import SplitReport, accepted_counts, either
+from mmseg_alignzeg.printable import printable
 from mmseg_alignzeg.vocabulary import Vocabulary, abridged
 from mmseg_alignzeg.whole_file import write_text
 
@@ -77,7 +79,7 @@ def share_table(reports: Mapping[str, SplitReport], seen_classes: Container[str]
     for name in dict.fromkeys(name for report in reversed(list(reports.values())) for name in report.classes):
         cells = [percent(report.shares.get(name)) for report in reports.values()]
         split = '' if seen_classes is None else 'seen' if name in seen_classes else 'unseen'
-        table.add_row(name, split, *cells)
+        table.add_row(Text(printable(name)), split, *cells)
     table.add_section()
     totals = [report.ignored + report.pixels.total() for report in reports.values()]
     ignored = [f'{100 * r.ignored / max(total, 1):.2f}' for r, total in zip(reports.values(), totals, strict=True)]
@@ -104,7 +106,7 @@ def show(console: Console, reports: Mapping[str, SplitReport], seen_classes: Con
         if report.absent and report.shares:
             lines.append(f'note: {len(report.absent)} class(es) absent: {abridged(report.absent, limit=20)}')
         for line in lines:
-            console.print(f'{name}: {line}', soft_wrap=True, markup=False, highlight=False)
+            console.print(printable(f'{name}: {line}'), soft_wrap=True, markup=False, highlight=False)
     count = sum(len(report.problems) for report in rows.values())
     console.print(f'{count:,} problem(s) found.' if count else 'No problem found.')
 
@@ -138,7 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         cfg = Config.fromfile(args.config)
     except Exception as error:  # a config is a program
-        print(f'The config {args.config} cannot be read: {" ".join(str(error).split())}', file=sys.stderr)
+        reason = ' '.join(str(error).split())
+        print(printable(f'The config {args.config} cannot be read: {reason}'), file=sys.stderr)
         return 2
     init_default_scope('mmseg')
     own = SPLITS[1:] if cfg.get('trained_by') else SPLITS  # such a config tests a checkpoint of another one
@@ -151,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
             reports = check_config(cfg, splits, args.limit, args.workers, bar_of(progress))
     except (RuntimeError, ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(printable(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print('Stopped before everything was checked.', file=sys.stderr)

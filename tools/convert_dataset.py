@@ -14,6 +14,7 @@ from pathlib import Path
 from mmseg_alignzeg.arguments import positive
 from mmseg_alignzeg.datasets.conversion import ade847, coco_stuff, context, voc
 from mmseg_alignzeg.datasets.conversion.run import run
+from mmseg_alignzeg.printable import printable
 
 # name: plan, originals, ROOT, what is written, further options
 DATASETS = {
@@ -85,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         plan = make_plan(**options)
     except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
+        print(printable(error), file=sys.stderr)
         return 2
     return run(plan, workers)
 

@@ -37,7 +37,7 @@ def run_mim(step: str, arguments: list[str]) -> float:
     begin = time.perf_counter()
     # Sums round differently with another number of threads, and that alone moves unseen classes by points.
     environment = {'OMP_NUM_THREADS': '1', **os.environ, 'PYTHONWARNINGS': 'ignore'}
-    code = subprocess.run([*MIM, *arguments], env=environment).returncode
+    code = subprocess.run([*MIM, *arguments], env=environment).returncode  # nosec B603 (a list, no shell)
     if code:
         sys.exit(f'{step} failed with exit code {code}; its output stands above.')
     return time.perf_counter() - begin

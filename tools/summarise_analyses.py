@@ -74,7 +74,7 @@ def main() -> int:
     args = parser.parse_args()
     missing = [path for path in args.files if not path.is_file()]
     if missing:
-        print(f'{missing[0]} is no file: give analysis.json files that tools/analyze.py wrote.', file=sys.stderr)
+        print(f'{str(missing[0])!r} is no file: give analysis.json files that tools/analyze.py wrote.', file=sys.stderr)
         return 2
     header = ['setting', *KEYS, 'Δ hIoU', 'p']
     try:

@@ -127,7 +127,7 @@ class Bench:
         log = job.work_dir / f'{command}.log'
         task = self.progress.add_task(f'{command} {job.work_dir}', total=None)
         with log.open('w', buffering=1) as file:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # nosec B603 (a list, no shell; of the user's own config)
                 arguments,
                 env=environment,
                 stdout=subprocess.PIPE,

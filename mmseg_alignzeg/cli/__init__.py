@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 
 from .. import __version__
 from . import demo, doctor, export, predict, web
-from .output import complain
+from .output import Parser, complain
 
 EXIT_CODES = """\
 exit codes:
@@ -22,7 +22,7 @@ exit codes:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; each puts its function into ``run``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog='alignzeg',
         description='Segment pictures into any words: zero-shot semantic segmentation with AlignZeg.',
         epilog=f'`alignzeg COMMAND --help` explains a command and shows examples.\n\n{EXIT_CODES}',

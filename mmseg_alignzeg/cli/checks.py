@@ -183,10 +183,11 @@ def check_model() -> Check:
 def check_cache() -> Check:
     """Where text embeddings are kept."""
     folder = cache_folder()
-    files = list(folder.glob('text_*.safetensors')) if folder.is_dir() else []
+    files = list(folder.glob('text_*.safetensors')) if os.path.isdir(folder) else []
     size = sum(file.stat().st_size for file in files) / 2**20
     found = f'{folder}: {len(files)} file(s), {size:.1f} MB'
-    if not os.access(existing_parent(folder), os.W_OK):
+    nearest = existing_parent(folder)
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         fix = 'every run computes text embeddings again; set MMSEG_ALIGNZEG_CACHE to a folder that can be written'
         return Check('text cache', 'note', f'{found}, cannot be written', fix)
     return Check('text cache', 'ok', found)
@@ -202,8 +203,9 @@ def check_disk() -> Check:
 
 
 def existing_parent(folder: Path) -> Path:
-    """A folder, or the nearest one above it that exists."""
-    return next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    """A path, or the nearest one above it that exists."""
+    # Unlike `Path.exists`, it takes a folder that cannot be entered, or too long a name, for absent.
+    return next(parent for parent in (folder, *folder.absolute().parents) if os.path.exists(parent))
 
 
 def one_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import positive
+from ..printable import printable
 from .options import add_command, load_library
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         f'Now with words of your own: alignzeg predict {args.out / "scenes"} --classes "red stripes, dots, zigzags" '
         f'--others --out {args.out / "mine"}',
     ):
-        console.print(text, soft_wrap=True, markup=False, highlight=False)
+        console.print(printable(text), soft_wrap=True, markup=False, highlight=False)
     return 0
 
 

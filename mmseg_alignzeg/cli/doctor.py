@@ -42,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
                 write(f'{"":7}  {"":26}  -> {check.fix}', args.stdout)
     problems = sum(check.status == 'PROBLEM' for check in checks)
     if args.json:
-        write(json.dumps({'problems': problems, 'checks': [asdict(check) for check in checks]}, indent=2), args.stdout)
+        report = {'problems': problems, 'checks': [asdict(check) for check in checks]}
+        for row in json.dumps(report, indent=2).splitlines():
+            write(row, args.stdout)
     else:
         write(f'{problems} problem(s) found.' if problems else 'Everything that is needed works.', args.stdout)
     return int(problems > 0)

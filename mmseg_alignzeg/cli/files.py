@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,28 +23,42 @@ if TYPE_CHECKING:
 
 SUFFIXES = {'overlay': '_overlay.png', 'labels': '_labels.png', 'proposals': '_proposals.npz'}
 CLASSES = 'classes.json'
+LONGEST = 200  # bytes of a name: file systems take 255, and a suffix and what a half-written file is called come on top
 
 
 def output_names(paths: Sequence[str]) -> list[str]:
     """A name for the files of each picture: its own without suffix, and more of its path where two would be the same.
 
     Where names meet, the folder comes first (``a/x.jpg`` and ``b/x.jpg`` become ``a_x`` and ``b_x``); where that is
-    not enough, as for ``x.jpg`` and ``x.png``, a number is added. Upper and lower case count as the same, as they do
-    on some disks.
+    not enough, as for ``x.jpg`` and ``x.png``, a number is added. Upper and lower case, and an accent written as one
+    character or two, count as the same, as they do on some disks. A name of more than ``LONGEST`` bytes is cut and gets
+    a digest of all of it.
     """
     names = [Path(path).stem for path in paths]
-    taken = Counter(name.casefold() for name in names)
+    taken = Counter(map(_fold, names))
     for i, path in enumerate(paths):
-        if taken[names[i].casefold()] > 1:
+        if taken[_fold(names[i])] > 1:
             names[i] = f'{Path(path).absolute().parent.name}_{names[i]}'.lstrip('_')
     seen: set[str] = set()
-    for i, name in enumerate(names):
-        number = 1
-        while names[i].casefold() in seen:
+    for i, name in enumerate(map(_shortened, names)):
+        number, names[i] = 1, name
+        while _fold(names[i]) in seen:
             number += 1
             names[i] = f'{name}_{number}'
-        seen.add(names[i].casefold())
+        seen.add(_fold(names[i]))
     return names
+
+
+def _fold(name: str) -> str:
+    return unicodedata.normalize('NFC', name).casefold()
+
+
+def _shortened(name: str) -> str:
+    encoded = os.fsencode(name)
+    if len(encoded) <= LONGEST:
+        return name
+    digest = hashlib.sha256(encoded).hexdigest()[:16]
+    return f'{encoded[: LONGEST - 17].decode(errors="ignore")}_{digest}'
 
 
 def save_prediction(prediction: Prediction, files: dict[str, Path]) -> None:

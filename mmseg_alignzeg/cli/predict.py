@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import positive
+from ..printable import printable
 from .options import (
     add_command,
     add_model_options,
@@ -24,10 +27,11 @@ from .options import (
 from .output import complain, writer
 
 if TYPE_CHECKING:
-    from ..apis import Prediction
+    from ..apis import Failure, Prediction
 
 SHOWN = 4  # classes in the line of a picture
 KINDS = ('overlay', 'labels', 'proposals')
+OF_A_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)  # errors that the files of another picture may not have
 
 DETAILS = """
 For each picture an overlay with a legend is written: the classes that are there, their share of the pixels, and
@@ -96,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ..apis import AlignZegInferencer, Failure
-    from .files import save_classes, save_prediction
+    from .files import save_classes
 
     words = read_words(args)
     pictures, lost = find_pictures(args.images)
@@ -123,17 +127,18 @@ def run(args: argparse.Namespace) -> int:
             results = inferencer.stream(list(targets), **settings)
             try:
                 for (name, files), result in zip(targets.items(), results, strict=True):
+                    if not isinstance(result, Failure):
+                        if 'labels' in files and not done:
+                            save_classes(result, args.out, args.overwrite)
+                        result = saved(result, files)
                     if isinstance(result, Failure):
                         failed += 1
                         report_failure(args, emit, name, result.message)
                     else:
-                        if 'labels' in files and not done:
-                            save_classes(result, args.out, args.overwrite)
-                        save_prediction(result, files)
                         done += 1
                         noted += bool(result.notes)
                         for note in result.notes if noted == 1 else ():
-                            complain(f'note: {name}: {note}')
+                            complain(f'note: {printable(name)}: {note}')
                         emit(json.dumps(record(result, files)) if args.json else line(result, files))
                     progress.advance(bar)
             except KeyboardInterrupt:
@@ -176,11 +181,10 @@ def plan(args: argparse.Namespace, pictures: Sequence[str]) -> dict[str, dict[st
     if args.overwrite:
         return targets
     if args.skip_done:
-        return {
-            picture: files for picture, files in targets.items() if not all(file.exists() for file in files.values())
-        }
+        return {picture: files for picture, files in targets.items() if not all(map(os.path.exists, files.values()))}
     files = [file for group in targets.values() for file in group.values()]
-    existing = [file for file in [*files, *([args.out / CLASSES] if 'labels' in args.save else [])] if file.exists()]
+    files += [args.out / CLASSES] if 'labels' in args.save else []
+    existing = [file for file in files if os.path.exists(file)]  # unlike `Path.exists`, of any name
     if existing:
         raise ValueError(
             f'{existing[0]} exists already{f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""}: '
@@ -189,9 +193,27 @@ def plan(args: argparse.Namespace, pictures: Sequence[str]) -> dict[str, dict[st
     return targets
 
 
+def saved(prediction: Prediction, files: dict[str, Path]) -> Prediction | Failure:
+    """Write the files of a picture; gives it back, or a failure if the file system does not take their names.
+
+    Raises:
+        OSError: On trouble that the next picture would have too, such as a full disk.
+    """
+    from ..apis import Failure
+    from .files import save_prediction
+
+    try:
+        save_prediction(prediction, files)
+    except OSError as error:
+        if error.errno not in OF_A_NAME:
+            raise
+        return Failure(prediction.name, f'cannot be written as {error.filename}: {error.strerror}')
+    return prediction
+
+
 def report_failure(args: argparse.Namespace, emit: Any, name: str, message: str) -> None:
     """Say which picture failed and why."""
-    complain(f'failed: {message if name in message else f"{name} {message}"}')
+    complain(f'failed: {printable(message if name in message else f"{name} {message}")}')
     if args.json:
         emit(json.dumps({'image': name, 'error': message}))
 

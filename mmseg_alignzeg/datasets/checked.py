@@ -12,6 +12,7 @@ from mmengine import list_from_file
 from mmseg.datasets import ADE20KDataset, BaseSegDataset, COCOStuffDataset, PascalContextDataset59, PascalVOCDataset
 from mmseg.registry import DATASETS
 
+from ..printable import printable
 from .files import (
     IMAGE_ENDINGS,
     SUFFIX_SETTING,
@@ -92,7 +93,7 @@ class CheckedFiles(BaseSegDataset):
         has_list = bool(self.ann_file) and osp.isfile(self.ann_file)
         fault = list_fault(list_from_file(self.ann_file)) if has_list and self.check_files else None
         if fault:
-            raise ValueError(f'The list {self.ann_file} cannot be used: {fault[0]}; {fault[1]}.')
+            raise ValueError(printable(f'The list {self.ann_file} cannot be used: {fault[0]}; {fault[1]}.'))
         samples = super().load_data_list()
         if not samples:
             raise FileNotFoundError(self._no_image())
@@ -116,7 +117,7 @@ class CheckedFiles(BaseSegDataset):
 
     def _way_out(self, fault: str) -> str:
         command = f'run `{self.prepare_command}` (again), or ' if self.prepare_command else ''
-        return f'{fault}: {command}see {self.guide}.'
+        return printable(f'{fault}: {command}see {self.guide}.')
 
     def _check_folders(self) -> None:
         if self.data_root and not osp.isdir(self.data_root):

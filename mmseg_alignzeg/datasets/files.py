@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image
 
+from ..printable import printable
+
 SINGLE_CHANNEL = ('1', 'L', 'P', 'I', 'I;16', 'I;16L', 'I;16B', 'F')
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -29,7 +31,7 @@ class Problem:
     todo: str
 
     def __str__(self) -> str:
-        return f'{self.file}: {self.what}: {self.todo}'
+        return printable(f'{self.file}: {self.what}: {self.todo}')
 
 
 def is_local(path: str) -> bool:
@@ -142,9 +144,9 @@ def read_image(path: str, decode: bool = False) -> tuple[Header, np.ndarray | No
             return header, np.asarray(image) if decode else None
     except FileNotFoundError:
         raise ValueError('does not exist') from None
-    # PIL raises any of these on damaged files.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        reason = 'no image' if isinstance(error, Image.UnidentifiedImageError) else str(error).splitlines()[0]
+    except Exception as error:  # every decoder has its own exceptions; all mean the same to the user
+        unknown = isinstance(error, Image.UnidentifiedImageError)
+        reason = 'no image' if unknown else next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f'cannot be read ({osp.getsize(path):,} bytes; {reason})') from None
 
 

@@ -101,7 +101,7 @@ def _decode(content: bytes, path: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(content)) as image:
             labels = np.asarray(image)
-    except (OSError, SyntaxError) as error:  # SyntaxError is Pillow's for a broken PNG
+    except Exception as error:  # every decoder has its own exceptions; all mean the same to the user
         raise ValueError(f'{path}: no readable image: write label maps as 16-bit PNG or TIFF.') from error
     if labels.ndim != 2:
         raise ValueError(

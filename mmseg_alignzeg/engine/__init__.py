@@ -1,4 +1,4 @@
-"""Hooks and the loop that guard, resume, test and draw with a vocabulary, checkpoint files, the optimizer's parameters."""
+"""Hooks and the loop that guard, resume, test and draw with a vocabulary; checkpoint files; what is optimized."""
 
 from .checkpoint_file import read_checkpoint
 from .finite_guard_hook import FiniteGuardHook

@@ -17,6 +17,7 @@ from mmseg.registry import METRICS
 from prettytable import PrettyTable
 from torch import Tensor
 
+from ..printable import printable
 from ..vocabulary import abridged
 from ..whole_file import whole_file
 from .fine_grained_iou import ImageScores, check_worst_q, fine_grained_iou, image_means, image_scores
@@ -127,7 +128,7 @@ class FineGrainedIoUMetric(VocabularyMetric):
         scores = 100 * image_means(results, torch.ones_like(unseen_mask))
         worst = _worst_images(scores, results, self.num_worst)
         if worst:
-            lines = '\n'.join(f'{score:6.2f}  {name}' for score, name in worst)
+            lines = '\n'.join(f'{score:6.2f}  {printable(name)}' for score, name in worst)
             print_log(f'images with the lowest mean IoU over their classes:\n{lines}', logger='current')
         scores = scores[~scores.isnan()]
         if self.output_dir is not None and len(scores):

@@ -15,6 +15,7 @@ from PIL import Image
 from prettytable import PrettyTable
 from torch import Tensor
 
+from ..printable import printable
 from .areas import class_iou, confusion_matrix, harmonic_mean, split_areas
 from .vocabulary_metric import VocabularyMetric, label_map, sample_fields
 
@@ -113,5 +114,5 @@ def _class_table(names: Sequence[str], unseen: Tensor, tp: Tensor, pred_area: Te
     for name, is_unseen, *values in zip(names, unseen.tolist(), iou.tolist(), acc.tolist(), strict=True):
         # A NaN is the one number that differs from itself.
         shown = [f'{100 * value:.2f}' if value == value else '-' for value in values]
-        table.add_row([name, 'unseen' if is_unseen else 'seen', *shown])
+        table.add_row([printable(name), 'unseen' if is_unseen else 'seen', *shown])
     return table.get_string()

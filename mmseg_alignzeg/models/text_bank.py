@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,16 +13,19 @@ import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from rich.progress import track
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ..cache import cache_folder
+from ..printable import printable
+from ..whole_file import whole_file
 from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .templates import get_templates
 
 KEPT = 16  # vocabularies in memory: words that anyone types must not fill it
+HEADER = 2**16  # bytes that a cache file may have beside its embeddings
+_unusable: set[Path] = set()  # cache folders that this process has warned of
 
 
 def encode_tokens(clip: nn.Module, tokens: Tensor) -> Tensor:
@@ -81,8 +82,10 @@ class TextBank:
     """Text embeddings by class names; memory first (the last 16 vocabularies), then disk, then the text tower.
 
     The file name covers the CLIP weights, the templates and the phrases, in that order, so a stale bank cannot be
-    read by mistake. Several processes may fill the same cache: each writes to a temporary name and renames.
-    Random CLIP weights are never kept on disk.
+    read by mistake. A file holds ``text_embeds``, (P, D) float32, and ``sha256``, the digest of its key and of those
+    numbers; one that differs in anything is computed and written again. A cache that cannot be used costs one warning
+    and never an error. Several processes may fill the same cache: each writes beside the file and renames. Random CLIP
+    weights are never kept on disk.
 
     Args:
         source: The CLIP model.
@@ -102,8 +105,10 @@ class TextBank:
 
     def path(self, phrases: Sequence[str]) -> Path:
         """The file that holds, or would hold, the embeddings of ``phrases``."""
-        key = json.dumps([self.source.identity, self.templates, list(phrases)])
-        return self.cache_dir / f'text_{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors'
+        return self.cache_dir / f'text_{hashlib.sha256(self._key(phrases)).hexdigest()[:32]}.safetensors'
+
+    def _key(self, phrases: Sequence[str]) -> bytes:
+        return json.dumps([self.source.identity, self.templates, list(phrases)]).encode()
 
     def __call__(self, classes: Sequence[str], device: torch.device | str = 'cpu') -> Tensor:
         """T: prototypes of C class names, (C, S, D) float32 unit vectors on ``device``.
@@ -135,23 +140,21 @@ class TextBank:
     def _load_or_compute(self, phrases: tuple[str, ...], device: torch.device | str) -> Tensor:
         if self.source.weights is None:
             return self._compute(phrases, device)
-        path = self.path(phrases)
-        if path.is_file():
-            try:
-                return load_file(path)['text_embeds']
-            except (OSError, SafetensorError) as error:
-                print_log(f'{path} cannot be read ({error}): computing it again.', 'current', logging.WARNING)
-        print_log(f'Computing text embeddings of {len(phrases)} names, once, into {path}', 'current')
-        embeds = self._compute(phrases, device)
+        path, reason = self.path(phrases), ''
         try:
-            self._store(path, embeds.cpu())
+            if path.is_file():
+                return self._load(path, phrases)
+        except Exception as error:  # a damaged file raises anything; all of it means the same
+            reason = printable(f' (not read from there: {type(error).__name__}: {error})')
+        print_log(f'Computing text embeddings of {len(phrases)} names, once, into {path}{reason}', 'current')
+        embeds = self._compute(phrases, device)
+        wrong = fault(embeds, (len(phrases), self._width))
+        if wrong:
+            raise ValueError(f'{self.source.weights}: its text embeddings {wrong}: the file is damaged, get it again.')
+        try:
+            self._store(path, phrases, embeds.cpu().contiguous())
         except OSError as error:
-            print_log(
-                f'Text embeddings could not be kept in {self.cache_dir} ({error}): every run computes them again. '
-                'Set MMSEG_ALIGNZEG_CACHE to a folder that can be written.',
-                'current',
-                logging.WARNING,
-            )
+            self._warn_once(error)
         return embeds
 
     def _compute(self, phrases: tuple[str, ...], device: torch.device | str) -> Tensor:
@@ -161,13 +164,58 @@ class TextBank:
         with torch.autocast(torch.device(device).type, enabled=False):  # what is kept serves every precision
             return embed_classes(clip, tokenizer, phrases, self.templates)
 
-    @staticmethod
-    def _store(path: Path, embeds: Tensor) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix='.tmp')
-        os.close(descriptor)
-        try:
-            save_file({'text_embeds': embeds.contiguous()}, temporary)
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+    @property
+    def _width(self) -> int:
+        """D of the CLIP model."""
+        return open_clip.get_model_config(self.source.model_name)['embed_dim']
+
+    def _digest(self, phrases: Sequence[str], embeds: Tensor) -> Tensor:
+        """SHA-256 of key and numbers, (32,) uint8: a file under the name of another one differs as well."""
+        return torch.frombuffer(
+            bytearray(hashlib.sha256(self._key(phrases) + embeds.numpy().tobytes()).digest()), dtype=torch.uint8
+        )
+
+    def _load(self, path: Path, phrases: Sequence[str]) -> Tensor:
+        """Read a file.
+
+        Raises:
+            OSError: If it cannot be read.
+            Exception: Of any kind, if it is not what :meth:`_store` writes for these phrases.
+        """
+        shape, size = (len(phrases), self._width), path.stat().st_size
+        if size > 4 * shape[0] * shape[1] + HEADER:
+            raise ValueError(f'{size:,} bytes are too many')
+        content = load(path.read_bytes())
+        embeds = content['text_embeds']
+        wrong = fault(embeds, shape)
+        if wrong:
+            raise ValueError(f'embeddings {wrong}')
+        if not torch.equal(content['sha256'], self._digest(phrases, embeds)):
+            raise ValueError('embeddings do not match their digest')
+        return embeds
+
+    def _store(self, path: Path, phrases: Sequence[str], embeds: Tensor) -> None:
+        content = save({'text_embeds': embeds, 'sha256': self._digest(phrases, embeds)})
+        with whole_file(path) as part:
+            part.write_bytes(content)  # not `save_file`, whose error on a full disk is no OSError
+
+    def _warn_once(self, error: OSError) -> None:
+        if self.cache_dir not in _unusable:
+            _unusable.add(self.cache_dir)
+            print_log(
+                f'Text embeddings cannot be kept in {self.cache_dir} ({error}): every run computes them again. '
+                'Set MMSEG_ALIGNZEG_CACHE to a folder that can be written.',
+                'current',
+                logging.WARNING,
+            )
+
+
+def fault(embeds: Tensor, shape: tuple[int, int]) -> str:
+    """What keeps embeddings from being (P, D) float32 with finite unit rows, or ''."""
+    if tuple(embeds.shape) != shape or embeds.dtype != torch.float32:
+        return f'are {embeds.dtype} {tuple(embeds.shape)}, expected torch.float32 {shape}'
+    if not embeds.isfinite().all():
+        return 'are not finite'
+    if not torch.allclose(embeds.norm(dim=1), embeds.new_ones(()), rtol=0, atol=1e-4):
+        return 'have rows whose norm is not 1'
+    return ''

@@ -79,6 +79,50 @@ def test_missing_files_are_listed_and_the_rest_is_checked(tmp_path):
     assert report.checked == 2 and 'labels: 1 label maps have no image, first: 0.png' in str(report.notes[0])
 
 
+def save_as(path, picture, kind):
+    picture.save(path, kind)
+
+
+def float_picture(*values):
+    return Image.fromarray(np.array([values, values], dtype=np.float32))
+
+
+SQUARE = Image.new('RGB', (3, 2))
+DAMAGES = {
+    'image: NaN pixels': lambda image, label: save_as(image, float_picture(0, np.nan, 0), 'TIFF'),
+    'image: 32-bit integers': lambda image, label: save_as(image, Image.new('I', (3, 2), 70000), 'TIFF'),
+    'image: a format that cv2 lacks': lambda image, label: save_as(image, SQUARE, 'ICO'),
+    'image: empty': lambda image, label: image.write_bytes(b''),
+    'image: cut': lambda image, label: image.write_bytes(image.read_bytes()[:40]),
+    'image: text': lambda image, label: image.write_text('no picture'),
+    'image: another size': lambda image, label: save_as(image, Image.new('RGB', (4, 2)), 'PNG'),
+    'label: another size': lambda image, label: save_as(label, Image.new('L', (3, 3)), 'PNG'),
+    'label: NaN': lambda image, label: save_as(label, float_picture(0, np.nan, 1), 'TIFF'),
+    'label: infinite': lambda image, label: save_as(label, float_picture(0, np.inf, 1), 'TIFF'),
+    'label: halves': lambda image, label: save_as(label, float_picture(0, 0.5, 1), 'TIFF'),
+    'label: -1': lambda image, label: save_as(label, Image.new('I', (3, 2), -1), 'TIFF'),
+    'label: a number too large': lambda image, label: save_as(label, Image.new('L', (3, 2), 7), 'PNG'),
+    'label: 16 bits': lambda image, label: save_as(label, Image.new('I;16', (3, 2), 300), 'PNG'),
+    'label: colours': lambda image, label: save_as(label, SQUARE, 'PNG'),
+    'label: JPEG': lambda image, label: save_as(label, Image.new('L', (3, 2)), 'JPEG'),
+    'label: empty': lambda image, label: label.write_bytes(b''),
+    'label: cut': lambda image, label: label.write_bytes(label.read_bytes()[:40]),
+    'label: a folder': lambda image, label: (label.unlink(), label.mkdir()),
+}
+
+
+@pytest.mark.attack('data: damaged images and label maps are found')
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_a_damaged_pair_is_found_and_the_rest_is_checked(tmp_path, damage):
+    write(tmp_path, 3)
+    SQUARE.save(tmp_path / 'images/1.jpg', 'PNG')  # a cut JPEG this small has no pixel left to miss
+    DAMAGES[damage](tmp_path / 'images/1.jpg', tmp_path / 'labels/1.png')
+    report = check(folders(tmp_path))
+    files = {str(tmp_path / name) for name in ('images/1.jpg', 'labels/1.png')}
+    assert report.problems and {problem.file for problem in report.problems} <= files
+    assert report.checked == 3 and sum(report.pixels.values()) >= 8
+
+
 def test_a_count_may_be_one_of_several(tmp_path):
     write(tmp_path)
     assert check(folders(tmp_path), expected=[4, 5]).problems == []

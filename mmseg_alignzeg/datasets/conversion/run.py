@@ -19,6 +19,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from ...printable import printable
 from ...whole_file import whole_file, write_text
 
 Job = tuple[Path, Path]
@@ -135,7 +136,7 @@ def run(plan: Plan, workers: int) -> int:
         pool.shutdown(cancel_futures=True)
     failed = [f'FAILED {source}: {reason}' for (source, _), reason in zip(todo, reasons, strict=True) if reason]
     for line in failed:
-        console.print(line)
+        console.print(printable(line))
     if todo and hasattr(os, 'sync'):
         os.sync()  # once for all files that the lists are about to name
     for path, names in plan.lists.items():

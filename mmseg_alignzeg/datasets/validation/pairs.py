@@ -13,6 +13,8 @@ from ..files import Header, Problem, is_local, label_problems, read_image, size_
 from .rules import BY_VALUE, VOC_BORDER, LabelRules, label_table
 
 MANY_COLOURS = 256  # more than label maps have
+PLAIN_FORMATS = frozenset({'BMP', 'JPEG', 'MPO', 'PNG', 'TIFF', 'WEBP'})
+PLAIN_MODES = frozenset({'1', 'CMYK', 'I;16', 'L', 'LA', 'P', 'RGB', 'RGBA'})
 
 
 def count_values(values: np.ndarray) -> dict[int, int]:
@@ -74,10 +76,11 @@ class PairChecker:
     Args:
         loader: The loader of labels in the dataset's pipeline; with None, labels are left alone.
         rules: The dataset's rules.
+        image_loader: The loader of images in it, which is tried on files that not every library reads as a picture.
     """
 
-    def __init__(self, loader: Callable | None, rules: LabelRules) -> None:
-        self.loader, self.rules = loader, rules
+    def __init__(self, loader: Callable | None, rules: LabelRules, image_loader: Callable | None = None) -> None:
+        self.loader, self.rules, self.image_loader = loader, rules, image_loader
         self._tables: dict[Header, np.ndarray] = {}
 
     def __call__(self, info: Mapping[str, Any]) -> PairReport:
@@ -85,6 +88,8 @@ class PairChecker:
         path = info.get('seg_map_path')
         report = PairReport(path or info['img_path'])
         image = _decoded(info['img_path'], report)
+        if image and self.image_loader and (image[0].format not in PLAIN_FORMATS or image[0].mode not in PLAIN_MODES):
+            report.problems += _image_problems(self.image_loader, info, image[0])
         if path is None or self.loader is None:
             return report
         label = _decoded(path, report)
@@ -97,6 +102,10 @@ class PairChecker:
             if wrong:
                 if label[1].ndim == 3:
                     report.colours = count_colours(label[1])
+                return report
+            if label[1].dtype.kind == 'f' and not (np.isfinite(label[1]) & (label[1] == np.trunc(label[1]))).all():
+                what = 'holds numbers that are not whole, or not finite, where a label map has numbers of classes'
+                report.problems.append(Problem('values', path, what, 'write PNG label maps of whole numbers'))
                 return report
             stored = label[0], count_values(label[1])
             report.problems += palette_problems(path, *stored, self.rules)
@@ -120,6 +129,18 @@ class PairChecker:
             self._tables[kind] = label_table(loader, info, kind)
         table = self._tables[kind]
         return {(v, int(table[v]) if 0 <= v < len(table) else -1): pixels for v, pixels in values.items()}
+
+
+def _image_problems(loader: Callable, info: Mapping[str, Any], header: Header) -> list[Problem]:
+    """Whether the pipeline's own loader fails on an image, which says so only in the midst of training."""
+    try:
+        if loader(dict(info)) is not None:
+            return []
+        reason = 'drops it'
+    except Exception as error:  # a loader may raise anything
+        reason = f'{type(error).__name__} {error}'.splitlines()[0]
+    what = f'a {header.format} of mode {header.mode}, which {type(loader).__name__} cannot read ({reason})'
+    return [Problem('unreadable', info['img_path'], what, 'save the image with 8 bits per channel, as JPEG or PNG')]
 
 
 def _decoded(path: str, report: PairReport) -> tuple[Header, np.ndarray] | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from mmcv.transforms import LoadAnnotations
+from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from PIL import Image
 
 from ...vocabulary import Vocabulary
@@ -85,6 +85,12 @@ def annotation_loader(dataset: Any) -> Callable | None:
     transforms = getattr(dataset.pipeline, 'transforms', [])
     named = [t for t in transforms if type(t).__name__.startswith('Load') and 'Image' not in type(t).__name__]
     return next((t for t in transforms if isinstance(t, BY_VALUE)), named[0] if named else None)
+
+
+def image_loader(dataset: Any) -> Callable | None:
+    """The transform of a dataset's pipeline that loads the image from its file, if there is one."""
+    transforms = getattr(dataset.pipeline, 'transforms', [])
+    return next((t for t in transforms if isinstance(t, LoadImageFromFile)), None)
 
 
 def label_table(loader: Callable, info: Mapping[str, Any], header: Header) -> np.ndarray:

@@ -26,7 +26,7 @@ from ..files import (
 )
 from .findings import colour_notes, name_notes, shift_notes, training_problems, value_problems
 from .pairs import PairChecker, PairReport, Tally
-from .rules import LabelRules, annotation_loader
+from .rules import LabelRules, annotation_loader, image_loader
 
 CHUNK = 16  # pairs that a process takes at a time
 Counts = int | Sequence[int] | None  # how many images a split should have: one number, several, or unknown
@@ -233,7 +233,7 @@ def check_contents(
 ) -> None:
     """Open the files of one dataset, and add to the report what they hold."""
     tally = Tally(LabelRules.of(leaf))
-    checker = PairChecker(annotation_loader(leaf), tally.rules)
+    checker = PairChecker(annotation_loader(leaf), tally.rules, image_loader(leaf))
     for pair in progress(check_pairs(checker, infos, workers), len(infos)):
         report.problems += pair.problems
         tally.add(pair)
