@@ -110,9 +110,20 @@ class Gate:
         if is_login:
             self.passwords.take(client)
         with self.budget.hold(client, length):
-            await self.app(scope, _Body(receive, body_seconds(length)), answer)
+            await self._forward(scope, _Body(receive, body_seconds(length)), answer)
         if is_login and answer.status == 200:
             self.passwords.forget(client)
+
+    async def _forward(self, scope: Scope, body: _Body, answer: _Answer) -> None:
+        answer.body = body
+        try:
+            await self.app(scope, body, answer)
+        except Exception:
+            if not body.late:
+                raise
+        answer.body = None
+        if body.late and not answer.begun:
+            raise RefusedError(408, 'The request took too long to arrive.')
 
     def _check_source(self, headers: Headers, path: str, method: str) -> None:
         host = headers.get('host', '')
@@ -153,12 +164,15 @@ class _Answer:
     def __init__(self, send: Send) -> None:
         self.send = send
         self.status: int | None = None
+        self.body: _Body | None = None
 
     @property
     def begun(self) -> bool:
         return self.status is not None
 
     async def __call__(self, message: Message) -> None:
+        if self.body is not None and self.body.late and not self.begun:
+            return  # what the application says about a body that broke off
         if message['type'] == 'http.response.start':
             self.status = message['status']
             MutableHeaders(scope=message).update(SECURITY_HEADERS)
@@ -166,12 +180,12 @@ class _Answer:
 
 
 class _Body:
-    """``receive`` that gives a body only so much time."""
+    """``receive`` that gives a body only so much time; then the client counts as gone."""
 
     def __init__(self, receive: Receive, seconds: float) -> None:
         self.receive = receive
         self.end = asyncio.get_running_loop().time() + seconds
-        self.complete = False
+        self.complete = self.late = False
 
     async def __call__(self) -> Message:
         if self.complete:  # what comes now is the end of the connection
@@ -180,6 +194,7 @@ class _Body:
             async with asyncio.timeout_at(self.end):
                 message = await self.receive()
         except TimeoutError:
-            raise RefusedError(408, 'The request took too long to arrive.') from None
+            self.late = True
+            return {'type': 'http.disconnect'}
         self.complete = message['type'] != 'http.request' or not message.get('more_body', False)
         return message

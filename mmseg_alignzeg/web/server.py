@@ -106,7 +106,7 @@ def serving(
         uploads = Uploads(Path(private) / 'uploads', max_upload_mb * MIB)
         with environment('GRADIO_TEMP_DIR', str(uploads.folder)):
             page = build_page(inferencer, uploads, lambda: shutil.rmtree(bank.cache_dir, ignore_errors=True))
-            with running(application(page, uploads, names, password), listener, page.close):
+            with running(application(page, uploads, names, password), listener, lambda: close(page)):
                 yield url(host, port), uploads.folder
 
 
@@ -130,10 +130,16 @@ def application(page: gr.Blocks, uploads: Uploads, names: Names, password: str |
         theme=THEME,
         css=CSS,
     )
-    page.server = None  # it is ours to close
     page.app = next(route.app for route in app.routes if isinstance(route, Mount))  # type: ignore[assignment]
     largest = uploads.most_bytes * 4 // 3 + MIB  # pictures come as they are, or within JSON
     return Gate(app, page.app, names, largest, Budget(CLIENT_SHARE * largest, TOTAL_SHARE * largest))
+
+
+def close(page: gr.Blocks) -> None:
+    """End what gradio does for open browsers; its own way is only for servers that it started."""
+    page._queue.close()
+    page.is_running = False
+    page.app.stop_event.set()
 
 
 @contextmanager
