@@ -163,17 +163,17 @@ def build_page(inferencer: AlignZegInferencer, uploads: Uploads, clean: Callable
             concurrency_limit=1,
             **raw,
         ).then(None, js=TO_RESULT)
+
+    async def refuse_foreign(path: str) -> str:
+        """In place of gradio's method, which would fetch any link that a client gives as a picture."""
+        if path not in uploads.files:
+            raise gr.Error('Give a picture that was uploaded to this page.', print_exception=False)
+        return path
+
     for block in page.blocks.values():
-        vars(block)['async_move_resource_to_block_cache'] = refuse_links
+        vars(block)['async_move_resource_to_block_cache'] = refuse_foreign
     page._queue = FairQueue(page, uploads.sweep)
     return page
-
-
-async def refuse_links(path: str) -> str:
-    """In place of gradio's method, which would fetch any link that a client gives as a picture."""
-    if '://' in path:
-        raise gr.Error('Give the picture itself, not a link to it.', print_exception=False)
-    return path
 
 
 def checked(

@@ -29,7 +29,7 @@ FILE_ROUTES = [
         for route in ('file=', 'file/', 'proxy=', 'stream/')
         for path in ('/etc/hostname', 'etc/hostname', '../../etc/hostname', 'http://127.0.0.1:1/x', 'file:///x')
     ),
-    *(f'{route}/{path}' for route in ('static', 'assets', 'svelte') for path in ('../../../../etc/hostname', '%2e%2e/x')),
+    *(f'{route}/{path}' for route in ('static', 'assets', 'svelte') for path in ('../../../etc/passwd', '%2e%2e/x')),
     'gradio_api/deep_link?session_hash=a',
     '?deep_link=../../../etc',
     'gradio_api/custom_component/x/client/component/style.css',
