@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 import time
@@ -92,7 +93,7 @@ def running(app: Any, listener: socket.socket, close: Callable[[], None]) -> Ite
         http=LimitedProtocol,
         ws='none',
         log_level='warning',
-        proxy_headers=False,  # anyone on this machine could give any address
+        proxy_headers='FORWARDED_ALLOW_IPS' in os.environ,  # by itself, uvicorn believes anyone on this machine
         server_header=False,
         timeout_graceful_shutdown=1,
     )

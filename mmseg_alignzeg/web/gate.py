@@ -33,6 +33,7 @@ PUBLIC = re.compile(
 )
 WITH_PICTURES = re.compile(r'/gradio_api/(upload|queue/join|call/\w+)/?')
 SMALL_BODY = 2**14  # bytes; of all other requests
+MOST_MARKS = 200_000  # commas and the like of a JSON body; a picture in base64 has none
 
 # Gradio's front end writes scripts into its page and compiles templates, so that scripts cannot be narrowed further;
 # but whatever runs there reaches no other server.
@@ -89,7 +90,7 @@ class Gate:
         try:
             await self._pass(scope, receive, answer)
         except (RefusedError, LimitError) as error:
-            if not answer.begun:
+            if answer.status is None:
                 await PlainTextResponse(str(error), error.status)(scope, receive, answer)
 
     async def _pass(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
@@ -109,8 +110,9 @@ class Gate:
         is_login = path.rstrip('/') == '/login'
         if is_login:
             self.passwords.take(client)
+        marks = None if path.startswith('/gradio_api/upload') else MOST_MARKS
         with self.budget.hold(client, length):
-            await self._forward(scope, _Body(receive, body_seconds(length)), answer)
+            await self._forward(scope, _Body(receive, length, marks), answer)
         if is_login and answer.status == 200:
             self.passwords.forget(client)
 
@@ -119,11 +121,11 @@ class Gate:
         try:
             await self.app(scope, body, answer)
         except Exception:
-            if not body.late:
+            if body.refusal is None:
                 raise
         answer.body = None
-        if body.late and not answer.begun:
-            raise RefusedError(408, 'The request took too long to arrive.')
+        if body.refusal is not None:
+            raise body.refusal
 
     def _check_source(self, headers: Headers, path: str, method: str) -> None:
         host = headers.get('host', '')
@@ -166,12 +168,8 @@ class _Answer:
         self.status: int | None = None
         self.body: _Body | None = None
 
-    @property
-    def begun(self) -> bool:
-        return self.status is not None
-
     async def __call__(self, message: Message) -> None:
-        if self.body is not None and self.body.late and not self.begun:
+        if self.status is None and self.body is not None and self.body.refusal is not None:
             return  # what the application says about a body that broke off
         if message['type'] == 'http.response.start':
             self.status = message['status']
@@ -180,12 +178,19 @@ class _Answer:
 
 
 class _Body:
-    """``receive`` that gives a body only so much time; then the client counts as gone."""
+    """``receive`` that watches a body, and lets the client count as gone as soon as it is refused.
 
-    def __init__(self, receive: Receive, seconds: float) -> None:
-        self.receive = receive
-        self.end = asyncio.get_running_loop().time() + seconds
-        self.complete = self.late = False
+    Args:
+        receive: Gives the body.
+        length: Bytes that were announced.
+        marks: Most characters that make JSON's lists and objects, each of which may become an object in memory.
+    """
+
+    def __init__(self, receive: Receive, length: int, marks: int | None) -> None:
+        self.receive, self.length, self.marks = receive, length, marks
+        self.end = asyncio.get_running_loop().time() + body_seconds(length)
+        self.complete = False
+        self.refusal: RefusedError | None = None
 
     async def __call__(self) -> Message:
         if self.complete:  # what comes now is the end of the connection
@@ -194,7 +199,16 @@ class _Body:
             async with asyncio.timeout_at(self.end):
                 message = await self.receive()
         except TimeoutError:
-            self.late = True
+            self.refusal = RefusedError(408, 'The request took too long to arrive.')
             return {'type': 'http.disconnect'}
         self.complete = message['type'] != 'http.request' or not message.get('more_body', False)
-        return message
+        self._count(message.get('body', b''))
+        return message if self.refusal is None else {'type': 'http.disconnect'}
+
+    def _count(self, part: bytes) -> None:
+        self.length -= len(part)
+        if self.marks is not None:
+            self.marks -= sum(part.count(mark) for mark in b',:[{')
+        if self.length < 0 or (self.marks is not None and self.marks < 0):
+            self.complete = True
+            self.refusal = RefusedError(413, 'The request is too large: it holds more than it announced, or too much.')

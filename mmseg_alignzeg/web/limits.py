@@ -17,8 +17,8 @@ BYTES_PER_PIXEL = 64  # that decoding, converting and drawing take together at t
 MOST_ANSWER_BYTES = 16 * MIB  # of the overlay, as PNG
 REQUEST_SECONDS = 120  # of computing
 BODY_SECONDS, BODY_RATE = 20, 50_000  # a body has this long, and one second more for so many bytes
-CLIENT_SHARE = 4  # largest pictures that one client may have here, on their way or waiting for their request
-TOTAL_SHARE = 16  # and that all may have
+CLIENT_BODIES, TOTAL_BODIES = 3, 8  # largest requests on their way, of one client and of all
+CLIENT_PICTURES, TOTAL_PICTURES = 4, 16  # largest pictures that wait for their request
 
 
 class LimitError(ValueError):

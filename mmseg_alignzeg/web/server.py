@@ -22,7 +22,7 @@ from ..apis.loading import PathLike
 from .access import Names, is_loopback, reach, require_protection, same_password
 from .connections import listen, running, url
 from .gate import Gate
-from .limits import CLIENT_SHARE, MIB, TOTAL_SHARE, Budget
+from .limits import CLIENT_BODIES, MIB, TOTAL_BODIES, Budget
 from .page import CSS, THEME, build_page
 from .uploads import Uploads
 
@@ -132,7 +132,7 @@ def application(page: gr.Blocks, uploads: Uploads, names: Names, password: str |
     )
     page.app = next(route.app for route in app.routes if isinstance(route, Mount))  # type: ignore[assignment]
     largest = uploads.most_bytes * 4 // 3 + MIB  # pictures come as they are, or within JSON
-    return Gate(app, page.app, names, largest, Budget(CLIENT_SHARE * largest, TOTAL_SHARE * largest))
+    return Gate(app, page.app, names, largest, Budget(CLIENT_BODIES * largest, TOTAL_BODIES * largest))
 
 
 def close(page: gr.Blocks) -> None:

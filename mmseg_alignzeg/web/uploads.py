@@ -18,7 +18,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from .limits import CLIENT_SHARE, TOTAL_SHARE, LimitError, client_of
+from .limits import CLIENT_PICTURES, TOTAL_PICTURES, LimitError, client_of
 
 CLIENT_FILES, TOTAL_FILES = 32, 256
 LONGEST_NAME = 100  # characters
@@ -137,10 +137,10 @@ class Uploads:
 
     def _check_room(self, client: str, size: int) -> None:
         own = [held.size for held in self.files.values() if held.client == client]
-        if len(own) >= CLIENT_FILES or sum(own) + size > CLIENT_SHARE * self.most_bytes:
+        if len(own) >= CLIENT_FILES or sum(own) + size > CLIENT_PICTURES * self.most_bytes:
             raise LimitError(429, 'has to wait: too many of your pictures are here already, try again in minutes')
         everything = sum(held.size for held in self.files.values())
-        if len(self.files) >= TOTAL_FILES or everything + size > TOTAL_SHARE * self.most_bytes:
+        if len(self.files) >= TOTAL_FILES or everything + size > TOTAL_PICTURES * self.most_bytes:
             raise LimitError(429, 'has to wait: this page holds too many pictures, try again in minutes')
 
     def _forget(self, path: str) -> None:

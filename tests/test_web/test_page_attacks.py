@@ -324,14 +324,19 @@ def test_bodies_of_unknown_or_huge_size(page, record_property):
             status, text = raw(page, f'POST /gradio_api/{path} HTTP/1.1', headers)
             assert status == 413 and b'too large' in text
     assert raw(page, 'POST /login HTTP/1.1', {'Content-Length': str(2**20)})[0] == 413
-    record_property('tries', 11)
+    both = {'Content-Length': '5', 'Transfer-Encoding': 'chunked', 'Content-Type': 'application/json'}
+    assert raw(page, 'POST /gradio_api/call/segment HTTP/1.1', both, b'400\r\n' + b' ' * 1024)[0] in (400, 413)
+    text = b'{"data":[' + b'[],' * 300_000 + b'0]}'  # small, but 300,000 objects in memory
+    many = page.visitor.http.post('gradio_api/call/segment', content=text, headers={'Content-Type': 'application/json'})
+    assert many.status_code == 413 and len(many.text) < 200
+    record_property('tries', 13)
 
 
-def raw(page, request, headers):
+def raw(page, request, headers, body=b''):
     port = int(page.address.rstrip('/').rsplit(':', 1)[1])
     connection = socket.create_connection(('127.0.0.1', port), timeout=30)
     lines = [request, 'Host: localhost', *(f'{name}: {value}' for name, value in headers.items())]
-    connection.sendall('\r\n'.join([*lines, '', '']).encode())
+    connection.sendall('\r\n'.join([*lines, '', '']).encode() + body)
     return answer_of(connection)
 
 
