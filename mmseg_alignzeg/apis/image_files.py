@@ -32,7 +32,7 @@ class Source:
 
 def suffixes() -> frozenset[str]:
     """Endings of file names, lower case with their dot, that this Pillow can read as a picture."""
-    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in _formats())
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in readable_formats())
 
 
 def find_images(inputs: Any) -> list[Source]:
@@ -108,7 +108,7 @@ def read_rgb(source: Source) -> np.ndarray:
     try:
         with warnings.catch_warnings():  # Pillow warns from half of its limit on
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-            with Image.open(source.name, formats=_formats()) as image:
+            with Image.open(source.name, formats=readable_formats()) as image:
                 ImageOps.exif_transpose(image, in_place=True)
                 return _pixels(_to_rgb(image))
     except FileNotFoundError:
@@ -130,9 +130,10 @@ class _UnclearRangeError(ValueError):
     """Pixels whose range nobody can know."""
 
 
-def _formats() -> list[str]:
+def readable_formats() -> list[str]:
+    """Those of ``FORMATS`` that this Pillow can open; it may be built without some."""
     Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]  # Pillow may be built without some
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

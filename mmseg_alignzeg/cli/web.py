@@ -12,11 +12,12 @@ from .output import write
 
 DETAILS = """
 Serves a page: a picture and words in, an overlay and the share of each word out, with a slider for γ. It can be
-reached from this machine alone unless --host says otherwise; pictures are not kept.
+reached from this machine alone unless --host says otherwise, which takes a password; pictures are not kept.
 """
 EXAMPLES = """
 alignzeg web
 alignzeg web --model config.py --checkpoint iter_80000.pth --port 8080
+alignzeg web --host 0.0.0.0 --password-file password.txt
 """
 
 
@@ -30,6 +31,20 @@ def add_parser(commands: Any) -> None:
     group.add_argument('--device', help="such as 'cuda:0' (default: a GPU if there is one)")
     group = parser.add_argument_group('server')
     group.add_argument('--host', default='127.0.0.1', help='0.0.0.0 lets other machines in (default: 127.0.0.1)')
+    group.add_argument(
+        '--allow-host',
+        action='append',
+        default=[],
+        metavar='NAME',
+        help='a further name under which browsers ask for the page, such as lab.example.org; can be repeated',
+    )
+    password = group.add_mutually_exclusive_group()
+    password.add_argument(
+        '--password-file',
+        metavar='FILE',
+        help='ask for the password in the first line of this file (default: MMSEG_ALIGNZEG_PASSWORD, if set)',
+    )
+    password.add_argument('--no-password', action='store_true', help='let other machines in without a password')
     group.add_argument('--port', type=port, default=7860, help='default: 7860')
     group.add_argument('--max-upload-mb', type=positive, default=20, metavar='MB', help='per picture (default: 20)')
 
@@ -55,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         )
     load_library()
     from ..web import serve
+    from ..web.access import read_password
 
     serve(
         args.model,
@@ -63,6 +79,9 @@ def run(args: argparse.Namespace) -> int:
         args.host,
         args.port,
         args.max_upload_mb,
+        args.allow_host,
+        read_password(args.password_file),
+        args.no_password,
         tell=lambda line: write(line, args.stdout),
     )
     return 0

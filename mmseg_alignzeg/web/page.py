@@ -12,11 +12,12 @@ from ..apis import AlignZegInferencer
 from ..datasets.patterns import CLASSES, draw_scene
 from ..models import PredictiveBiasCorrection
 from ..vocabulary import abridged
+from .jobs import FairQueue
+from .pictures import Picture, png_value
 from .segment import SHOWN_PROPOSALS, segment
-from .uploads import Upload, png_value
+from .uploads import Uploads
 
 SCENES = ((2, 43), (2, 1), (2, 6), (2, 4))  # world seed and number; what PBC changes is easy to see in them
-WAITING = 8  # requests; more are turned away
 
 SHARES = ['Word', 'Share (%)', 'Unseen']
 PROPOSALS = ['Word', 'Score', 'Unseen score', 'Share (%)']
@@ -50,46 +51,49 @@ TO_RESULT = """() => { setTimeout(() => {
 }, 300); }"""
 
 
-def build_page(inferencer: AlignZegInferencer, clean: Callable[[], None] = lambda: None) -> gr.Blocks:
-    """Build the page; :func:`serving` launches it.
+def build_page(inferencer: AlignZegInferencer, uploads: Uploads, clean: Callable[[], None] = lambda: None) -> gr.Blocks:
+    """Build the page; :func:`serving` serves it.
 
     Handlers take and give what goes over the wire (``preprocess=False``), because gradio's own conversions of pictures
-    write files.
+    write files. So what they take is whatever a client sends, of any type.
 
     Args:
         inferencer: The model.
+        uploads: Where the upload route puts pictures.
         clean: Called after every prediction.
     """
     vocabulary = inferencer.model.vocabulary
     has_indicator = inferencer.model.class_indicator is not None
     correction = inferencer.model.bias_correction or PredictiveBiasCorrection()
 
-    def accept(picture: dict[str, Any] | None) -> tuple[dict[str, Any] | None, str]:
+    def accept(picture: object) -> tuple[dict[str, Any] | None, str]:
         """Swap an upload for a picture that the browser keeps."""
         try:
-            upload = Upload.take(picture)
-            return (upload.shown(folder), '') if upload else (None, '')
-        except ValueError as error:
+            taken = Picture.take(picture, uploads)
+            return (taken.shown(uploads), '') if taken else (None, '')
+        except (ValueError, OSError) as error:
             return None, failed(error)
 
     def run(
-        picture: dict[str, Any] | None, words: str, unseen: str, others: bool, pbc: bool, gamma: float
+        picture: object, words: object, unseen: object, others: object, pbc: object, gamma: object
     ) -> tuple[Any, ...]:
         """Overlay, shares, proposals and status of a picture."""
         try:
-            upload = Upload.take(picture)
-            pixels = upload.pixels(folder) if upload else None
-            result = segment(inferencer, pixels, words, unseen, others, gamma if pbc else None, pbc)
+            taken = Picture.take(picture, uploads)
+            settings = checked(words, unseen, others, pbc, gamma)
+            pixels = taken.pixels(uploads) if taken else None
+            result = segment(inferencer, pixels, *settings)
         except (ValueError, OSError) as error:
             return None, table(SHARES), table(PROPOSALS), failed(error)
         finally:
             clean()
-        overlay = png_value(result.overlay, 'overlay.png')
-        return overlay, table(SHARES, result.shares), table(PROPOSALS, result.proposals), lines(result.status)
+        overlay, note = png_value(result.overlay, 'overlay.png')
+        status = lines([*result.status, note] if note else result.status)
+        return overlay, table(SHARES, result.shares), table(PROPOSALS, result.proposals), status
 
     def choose(event: gr.EventData) -> tuple[dict[str, Any], str]:
         """The scene that was clicked on."""
-        return scene(int(event.scene)), ''
+        return scene(event._data.get('scene') if isinstance(event._data, dict) else 0), ''
 
     with gr.Blocks(title='AlignZeg', analytics_enabled=False) as page:
         gr.Markdown(
@@ -146,7 +150,6 @@ def build_page(inferencer: AlignZegInferencer, clean: Callable[[], None] = lambd
                     label=f'Proposals, the best {SHOWN_PROPOSALS}; they may overlap', **columns(PROPOSALS)
                 )
 
-        folder = picture.GRADIO_CACHE
         raw: dict[str, Any] = dict(preprocess=False, postprocess=False)
         picture.upload(accept, picture, [picture, status], api_visibility='undocumented', show_progress='hidden', **raw)
         if scenes is not None:
@@ -160,21 +163,39 @@ def build_page(inferencer: AlignZegInferencer, clean: Callable[[], None] = lambd
             concurrency_limit=1,
             **raw,
         ).then(None, js=TO_RESULT)
+
+    async def refuse_foreign(path: str) -> str:
+        """In place of gradio's method, which would fetch any link that a client gives as a picture."""
+        if path not in uploads.files:
+            raise gr.Error('Give a picture that was uploaded to this page.', print_exception=False)
+        return path
+
     for block in page.blocks.values():
-        vars(block)['async_move_resource_to_block_cache'] = refuse_links
-    return page.queue(max_size=WAITING, default_concurrency_limit=1)
+        vars(block)['async_move_resource_to_block_cache'] = refuse_foreign
+    page._queue = FairQueue(page, uploads.sweep)
+    return page
 
 
-async def refuse_links(path: str) -> str:
-    """In place of gradio's method, which would fetch any link that a client gives as a picture."""
-    if '://' in path:
-        raise gr.Error('Give the picture itself, not a link to it.', print_exception=False)
-    return path
+def checked(
+    words: object, unseen: object, others: object, pbc: object, gamma: object
+) -> tuple[str, str, bool, float | None, bool]:
+    """What a client sent beside the picture, as :func:`segment` takes it.
+
+    Raises:
+        ValueError: If something has another type.
+    """
+    for name, value, kind in (('`classes`', words, str), ('`unseen`', unseen, str), ('others', others, bool)):
+        if value is not None and not isinstance(value, kind):
+            raise ValueError(f'{name} is of type {type(value).__name__}: expected {kind.__name__}.')
+    if not isinstance(pbc, bool) or isinstance(gamma, bool) or not isinstance(gamma, (int, float)):
+        raise ValueError('PBC and γ are of other types: expected true or false, and a number.')
+    return str(words or ''), str(unseen or ''), bool(others), float(gamma) if pbc else None, pbc
 
 
-def scene(number: int) -> dict[str, Any]:
-    """One of ``SCENES`` for gradio's ``Image``."""
-    return png_value(draw_scene(*SCENES[number % len(SCENES)])[0], f'scene_{number}.png')
+def scene(number: object) -> dict[str, Any]:
+    """One of ``SCENES`` for gradio's ``Image``; the first if there is none of this number."""
+    i = number if isinstance(number, int) and 0 <= number < len(SCENES) else 0
+    return png_value(draw_scene(*SCENES[i])[0], f'scene_{i}.png')[0]
 
 
 def thumbnails() -> str:

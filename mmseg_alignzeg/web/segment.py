@@ -11,8 +11,12 @@ import numpy as np
 from ..apis import AlignZegInferencer, Prediction
 from ..visualization import overlay_picture
 from ..vocabulary import Vocabulary
+from .limits import REQUEST_SECONDS, LimitError, time_limit
 
-MOST_WORDS = 1000  # one request must not keep the text tower of a shared server busy for long
+# One request must not keep the text tower of a shared server busy for long, nor make its answer large.
+MOST_WORDS = 1000
+LONGEST_WORD = 200  # characters
+LONGEST_TEXT = 50_000  # characters of one field
 SHOWN_PROPOSALS = 20
 
 
@@ -53,16 +57,18 @@ def segment(
         pbc: False leaves the bias correction out, whatever ``gamma``.
 
     Raises:
-        ValueError: If there is no picture, there are too many words, or the inferencer cannot use something.
+        LimitError: If it takes too long, or there are too many words or characters, 413.
+        ValueError: If there is no picture, or the inferencer cannot use something.
     """
     if picture is None:
         raise ValueError('There is no picture yet: upload one, or click on an example.')
     begin = time.perf_counter()
-    # fmt: off
-    prediction = inferencer(
-        picture, classes=split(words), unseen=split(unseen), others=others, gamma=gamma, pbc=pbc, proposals=True,
-    )[0]
-    # fmt: on
+    with time_limit(REQUEST_SECONDS):
+        # fmt: off
+        prediction = inferencer(
+            picture, classes=split(words), unseen=split(unseen), others=others, gamma=gamma, pbc=pbc, proposals=True,
+        )[0]
+        # fmt: on
     plain = prediction.classes[-1:] if others else ()
     vocabulary = Vocabulary(prediction.classes, prediction.unseen)
     overlay = overlay_picture(prediction.image, prediction.labels, vocabulary, plain)
@@ -77,12 +83,21 @@ def split(text: str) -> list[str] | None:
     """Words between commas, ASCII or not, and line breaks; None without any.
 
     Raises:
-        ValueError: If there are more than ``MOST_WORDS``.
+        LimitError: If the text, a word or their number is above its limit, 413.
     """
-    words = [word.strip() for word in re.split('[,，、\n]', text or '')]
+    if len(text) > LONGEST_TEXT:
+        raise LimitError(413, f'{len(text):,} characters are too many for this page: give at most {LONGEST_TEXT:,}.')
+    words = [word.strip() for word in re.split('[,，、\n]', text)]
     words = [word for word in words if word]
     if len(words) > MOST_WORDS:
-        raise ValueError(f'{len(words):,} words are too many for this page: give at most {MOST_WORDS:,}.')
+        raise LimitError(413, f'{len(words):,} words are too many for this page: give at most {MOST_WORDS:,}.')
+    longest = max(words, key=len, default='')
+    if len(longest) > LONGEST_WORD:
+        raise LimitError(
+            413,
+            f'The word {longest[:20]!r}… has {len(longest):,} characters, which are too many for this page: give at '
+            f'most {LONGEST_WORD}, and commas between words.',
+        )
     return words or None
 
 

@@ -2,54 +2,31 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import gradio as gr
+from fastapi import FastAPI
 from mmengine.logging import print_log
-from starlette.datastructures import Headers
-from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import Mount, Route
 
 from ..apis import AlignZegInferencer
 from ..apis.loading import PathLike
+from .access import Names, is_loopback, reach, require_protection, same_password
+from .connections import listen, running, url
+from .gate import Gate
+from .limits import CLIENT_BODIES, MIB, TOTAL_BODIES, Budget
 from .page import CSS, THEME, build_page
-from .uploads import delete
+from .uploads import Uploads
 
-EVERY = 60  # seconds between two looks for files that nobody asked about
-UNCLAIMED = 300  # seconds after which an upload without a request is deleted
 SESSIONS = 8  # browsers whose last values gradio keeps in memory
-
-
-class BodyLimit:
-    """Refuses requests with a larger body: gradio limits files, but pictures also come within JSON.
-
-    Args:
-        app: The application.
-        limit: Bytes.
-    """
-
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self.app = app
-        self.limit = limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 413, or hand on."""
-        if scope['type'] == 'http' and scope['method'] == 'POST':
-            length = Headers(scope=scope).get('content-length', '')
-            if not length.isdecimal() or int(length) > self.limit:
-                text = f'The request is too large or does not say its size: at most {self.limit:,} bytes.'
-                await PlainTextResponse(text, 413)(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
 
 
 def say(line: str) -> None:
@@ -64,6 +41,9 @@ def serve(
     host: str = '127.0.0.1',
     port: int = 7860,
     max_upload_mb: int = 20,
+    allow_hosts: Collection[str] = (),
+    password: str | None = None,
+    no_password: bool = False,
     tell: Callable[[str], None] = say,
 ) -> None:
     """Serve the page until the process is stopped. For the main thread.
@@ -75,29 +55,38 @@ def serve(
         host: Address to listen on; anything but this machine itself lets others in.
         port: 1 to 65535.
         max_upload_mb: Size of the largest picture, in MiB.
+        allow_hosts: Further names under which browsers may ask for the page, such as that of a proxy before it.
+        password: What everyone has to give; any user name goes with it.
+        no_password: Let others in without one.
         tell: Takes the lines that say where the page is.
 
     Raises:
         FileNotFoundError: See :class:`AlignZegInferencer`.
-        ValueError: See :class:`AlignZegInferencer`.
+        ValueError: See :class:`AlignZegInferencer`; also if a name is not one, or others would come in without a
+            decision about a password.
         OSError: If host and port cannot be used.
     """
+    require_protection(host, password, no_password)
+    Names(host, allow_hosts)  # what is wrong with them shows before a model is loaded
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what follows is tidied up
-    with serving(AlignZegInferencer(model, weights, device), host, port, max_upload_mb) as (address, folder):
+    inferencer = AlignZegInferencer(model, weights, device)
+    with serving(inferencer, host, port, max_upload_mb, allow_hosts, password, no_password) as (address, _):
         tell(f'The page is at {address} (Ctrl-C ends it).')
         if not is_loopback(host):
-            tell(
-                'Whoever reaches this machine over the network can use the page: it asks for no password, and pictures '
-                'travel unencrypted.'
-            )
+            tell(reach(host, allow_hosts, password))
         while True:
-            time.sleep(EVERY)
-            sweep(folder, UNCLAIMED)
+            time.sleep(60)
 
 
 @contextmanager
 def serving(
-    inferencer: AlignZegInferencer, host: str = '127.0.0.1', port: int = 7860, max_upload_mb: int = 20
+    inferencer: AlignZegInferencer,
+    host: str = '127.0.0.1',
+    port: int = 7860,
+    max_upload_mb: int = 20,
+    allow_hosts: Collection[str] = (),
+    password: str | None = None,
+    no_password: bool = False,
 ) -> Iterator[tuple[str, Path]]:
     """Serve the page in threads; see :func:`serve`.
 
@@ -108,43 +97,49 @@ def serving(
     Returns:
         The page's address, and the folder of uploads, which ends with the context.
     """
+    require_protection(host, password, no_password)
+    names = Names(host, allow_hosts)
     bank = inferencer.model.text_bank
-    bank(inferencer.model.vocabulary.classes, inferencer.device)  # the model's own words may be kept, as always
-    with (
-        tempfile.TemporaryDirectory(prefix='alignzeg_web_') as private,
-        environment('GRADIO_TEMP_DIR', f'{private}/uploads'),
-    ):
-        uploads, bank.cache_dir = Path(private) / 'uploads', Path(private) / 'words'
-        page = build_page(inferencer, clean=lambda: shutil.rmtree(bank.cache_dir, ignore_errors=True))
-        try:
-            _, address, _ = page.launch(
-                server_name=host,
-                server_port=port,
-                share=False,
-                prevent_thread_lock=True,
-                inline=False,
-                quiet=True,
-                show_error=False,
-                max_file_size=f'{max_upload_mb}mb',
-                footer_links=[],
-                run_history=False,
-                enable_monitoring=False,
-                ssr_mode=False,
-                mcp_server=False,
-                state_session_capacity=SESSIONS,
-                css=CSS,
-                theme=THEME,
-                app_kwargs={'middleware': [Middleware(BodyLimit, limit=max_upload_mb * 2**20 * 4 // 3 + 2**20)]},
-            )
-        except OSError as error:
-            raise OSError(
-                f'The page cannot be served on {host}, port {port}: the port is in use, or the address is not of this '
-                'machine. Give another --port or --host.'
-            ) from error
-        try:
-            yield address, uploads
-        finally:
-            page.close(verbose=False)
+    with listen(host, port) as listener, tempfile.TemporaryDirectory(prefix='alignzeg_web_') as private:
+        bank(inferencer.model.vocabulary.classes, inferencer.device)  # the model's own words may be kept, as always
+        bank.cache_dir = Path(private) / 'words'
+        uploads = Uploads(Path(private) / 'uploads', max_upload_mb * MIB)
+        with environment('GRADIO_TEMP_DIR', str(uploads.folder)):
+            page = build_page(inferencer, uploads, lambda: shutil.rmtree(bank.cache_dir, ignore_errors=True))
+            with running(application(page, uploads, names, password), listener, lambda: close(page)):
+                yield url(host, port), uploads.folder
+
+
+def application(page: gr.Blocks, uploads: Uploads, names: Names, password: str | None) -> Gate:
+    """gradio's application behind the gate."""
+    page.state_session_capacity = SESSIONS
+    app = gr.mount_gradio_app(
+        FastAPI(openapi_url=None),
+        page,
+        '/',
+        footer_links=[],
+        run_history=False,
+        app_kwargs={'routes': [Route('/gradio_api/upload', uploads.receive, methods=['POST'])]},
+        auth=None if password is None else lambda user, given: same_password(given, password),
+        show_error=False,
+        max_file_size=uploads.most_bytes,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        theme=THEME,
+        css=CSS,
+    )
+    page.app = next(route.app for route in app.routes if isinstance(route, Mount))  # type: ignore[assignment]
+    largest = uploads.most_bytes * 4 // 3 + MIB  # pictures come as they are, or within JSON
+    return Gate(app, page.app, names, largest, Budget(CLIENT_BODIES * largest, TOTAL_BODIES * largest))
+
+
+def close(page: gr.Blocks) -> None:
+    """End what gradio does for open browsers; its own way is only for servers that it started."""
+    page._queue.close()
+    page.is_running = False
+    page.app.stop_event.set()
 
 
 @contextmanager
@@ -159,19 +154,3 @@ def environment(name: str, value: str) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine itself reaches a host."""
-    try:
-        return ipaddress.ip_address(host.strip('[]')).is_loopback
-    except ValueError:
-        return host == 'localhost'
-
-
-def sweep(folder: Path, age: float) -> None:
-    """Delete uploads older than ``age`` seconds: those never asked about, and those that broke off."""
-    for path in [path for path in folder.rglob('*') if path.is_file()]:
-        with suppress(FileNotFoundError):  # its request came in the meantime
-            if time.time() - path.stat().st_mtime > age:
-                delete(path)

@@ -1,120 +1,167 @@
-"""Pictures between browser and server without files that stay: the browser keeps them, as data URLs."""
+"""Picture files on their way from the upload route to the handler that asked for them."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
-import tempfile
-from contextlib import suppress
+import errno
+import os
+import re
+import secrets
+import stat
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from PIL import Image
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from ..apis.image_files import Source, read_rgb
+from .limits import CLIENT_PICTURES, TOTAL_PICTURES, LimitError, client_of
 
-#: What browsers show, by Pillow's names; MPO is a JPEG with more pictures behind the first.
-MIME = {
-    'AVIF': 'image/avif', 'BMP': 'image/bmp', 'GIF': 'image/gif', 'JPEG': 'image/jpeg', 'MPO': 'image/jpeg',
-    'PNG': 'image/png', 'WEBP': 'image/webp',
-}  # fmt: skip
+CLIENT_FILES, TOTAL_FILES = 32, 256
+LONGEST_NAME = 100  # characters
+UNCLAIMED = 300  # seconds after which an upload without a request is deleted
+
+
+def clean_name(name: object) -> str:
+    """The last part of a file's name, without what could be more than a name."""
+    text = name if isinstance(name, str) else ''
+    text = re.sub(r'[^\w.()+ -]', '_', text.replace('\\', '/').rpartition('/')[2]).strip(' .')
+    return text[-LONGEST_NAME:].lstrip(' .') or 'picture'
 
 
 @dataclass(frozen=True)
-class Upload:
-    """A picture file in memory.
+class Held:
+    """A file that is here.
 
     Attributes:
-        content: All of its bytes.
-        name: As the browser gave it.
+        client: Who sent it.
+        size: In bytes.
+        since: When, in seconds of ``time.time``.
     """
 
-    content: bytes
-    name: str
+    client: str
+    size: int
+    since: float
 
-    @classmethod
-    def take(cls, value: dict[str, Any] | None) -> Upload | None:
-        """Read what gradio gives for a picture, and delete the file, if it is one.
 
-        Args:
-            value: gradio's ``ImageData``, with a data URL or the path of an upload; None without a picture.
+class Uploads:
+    """The files that the upload route wrote; nothing else is ever opened or deleted here.
+
+    Errors say what is wrong with a file, without its name.
+
+    A file is known by the path that its upload was answered with: ``folder/ID/NAME`` with a random ID. Each is read
+    once, and gone by then.
+
+    Args:
+        folder: Of this page alone; it is made.
+        most_bytes: Of one file.
+        clock: Gives seconds since the epoch.
+    """
+
+    def __init__(self, folder: Path, most_bytes: int, clock: Callable[[], float] = time.time) -> None:
+        self.folder, self.most_bytes, self.clock = Path(folder), most_bytes, clock
+        self.files: dict[str, Held] = {}
+        self._lock = threading.Lock()
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def put(self, client: str, name: object, content: bytes) -> str:
+        """Write a file.
+
+        Returns:
+            Its path, which :meth:`take` asks for.
 
         Raises:
-            ValueError: If the file is gone, or the URL holds no data.
+            LimitError: If it is too large (413), the client or all have too much here (429), or the disk is full (507).
         """
-        if not value or not (value.get('url') or value.get('path')):
-            return None
-        name = Path(value.get('orig_name') or 'picture').name
-        url = value.get('url') or ''
-        if url.startswith('data:'):
-            try:
-                return cls(base64.b64decode(url.partition('base64,')[2], validate=True), name)
-            except binascii.Error:
-                raise ValueError(f'{name} did not arrive whole: upload it again.') from None
-        path = Path(value['path'])
+        size = len(content)
+        self.check_size(size)
+        folder = self.folder / secrets.token_hex(32)
+        path = str(folder / clean_name(name))
+        with self._lock:
+            self._check_room(client, size)
+            self.files[path] = Held(client, size, self.clock())
         try:
-            return cls(path.read_bytes(), name)
-        except FileNotFoundError:
-            raise ValueError(f'{name} is gone already: upload it again.') from None
-        finally:
-            delete(path)
+            folder.mkdir(mode=0o700)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            with open(descriptor, 'wb') as file:
+                file.write(content)
+        except OSError as error:
+            self._forget(path)
+            raise LimitError(507, f'could not be kept ({error.strerror}): try again later') from error
+        return path
 
-    def pixels(self, folder: str) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, upright.
-
-        Args:
-            folder: Where a file may be for as long as this takes.
+    def check_size(self, size: int) -> None:
+        """Refuse a picture of too many bytes.
 
         Raises:
-            ValueError: If it is no picture that can be used.
+            LimitError: 413.
         """
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder) as file:  # the reader that knows all bad files wants a path
-            file.write(self.content)
-            file.flush()
+        if size > self.most_bytes:
+            raise LimitError(413, f'has {size:,} bytes, above the maximum allowed size of {self.most_bytes:,}')
+
+    def take(self, path: object) -> bytes:
+        """Read a file, once.
+
+        Raises:
+            ValueError: If it is not one of :meth:`put` that is still here.
+        """
+        with self._lock:
+            held = self.files.get(path) if isinstance(path, str) else None
+            if held is None or not isinstance(path, str):
+                raise ValueError('is gone already, or was not uploaded to this page: upload it again')
             try:
-                return read_rgb(Source(file.name))
-            except ValueError as error:
-                raise ValueError(f'{self.name} {error}') from error
+                return self._read(path, held.size)
+            finally:
+                self._forget(path)
 
-    def shown(self, folder: str) -> dict[str, Any]:
-        """For gradio's ``Image``, the same bytes as a data URL.
+    def _read(self, path: str, size: int) -> bytes:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            reason = 'is a link' if error.errno == errno.ELOOP else 'is gone already'
+            raise ValueError(f'{reason}: upload it again') from error
+        with open(descriptor, 'rb') as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+                raise ValueError('is not the file that was uploaded: upload it again')
+            return file.read(size)
 
-        Args:
-            folder: See :meth:`pixels`.
+    def sweep(self, age: float = UNCLAIMED) -> None:
+        """Delete files older than ``age`` seconds, which nobody asked about."""
+        with self._lock:
+            for path in [path for path, held in self.files.items() if self.clock() - held.since > age]:
+                self._forget(path)
 
-        Raises:
-            ValueError: If it is no picture that can be used, or one that browsers do not show.
-        """
-        self.pixels(folder)
-        with Image.open(io.BytesIO(self.content)) as image:
-            kind = image.format or 'strange'
-        if kind not in MIME:
-            raise ValueError(
-                f'{self.name} is a {kind} file, which browsers do not show: save it as PNG or JPEG, or use '
-                '`alignzeg predict`.'
-            )
-        return data_value(self.content, MIME[kind], self.name)
+    def _check_room(self, client: str, size: int) -> None:
+        own = [held.size for held in self.files.values() if held.client == client]
+        if len(own) >= CLIENT_FILES or sum(own) + size > CLIENT_PICTURES * self.most_bytes:
+            raise LimitError(429, 'has to wait: too many of your pictures are here already, try again in minutes')
+        everything = sum(held.size for held in self.files.values())
+        if len(self.files) >= TOTAL_FILES or everything + size > TOTAL_PICTURES * self.most_bytes:
+            raise LimitError(429, 'has to wait: this page holds too many pictures, try again in minutes')
 
+    def _forget(self, path: str) -> None:
+        """Delete a file of ours, and the folder with its ID."""
+        del self.files[path]
+        Path(path).unlink(missing_ok=True)
+        try:
+            Path(path).parent.rmdir()
+        except OSError:
+            pass  # it was not made, or holds what is not ours; the whole folder ends with the page
 
-def delete(path: Path) -> None:
-    """Delete an upload, and the folder that gradio made for it."""
-    path.unlink(missing_ok=True)
-    with suppress(OSError):  # it is not empty
-        path.parent.rmdir()
-
-
-def png_value(pixels: np.ndarray, name: str) -> dict[str, Any]:
-    """Pixels, (H, W, 3) uint8 RGB, for gradio's ``Image``."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, 'PNG', compress_level=3)
-    return data_value(buffer.getvalue(), 'image/png', name)
-
-
-def data_value(content: bytes, mime: str, name: str) -> dict[str, Any]:
-    """gradio's ``ImageData`` of a picture that is in no file."""
-    url = f'data:{mime};base64,{base64.b64encode(content).decode()}'
-    return {'path': None, 'url': url, 'orig_name': name, 'mime_type': mime, 'meta': {'_type': 'gradio.FileData'}}
+    async def receive(self, request: Request) -> Response:
+        """The upload route: one file of a form, answered with a list of its path, as by gradio's own."""
+        client = client_of(request.client.host if request.client else None)
+        async with request.form(max_files=1, max_fields=8, max_part_size=1024) as form:
+            file = form.get('files')
+            if not isinstance(file, UploadFile):
+                return PlainTextResponse('Send one picture, in the field `files` of a form.', 400)
+            try:
+                self.check_size(file.size or 0)
+                path = await run_in_threadpool(self.put, client, file.filename, await file.read())
+            except LimitError as error:
+                return PlainTextResponse(f'{clean_name(file.filename)} {error}', error.status)
+            return JSONResponse([path])

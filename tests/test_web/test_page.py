@@ -5,9 +5,7 @@ import io
 import os
 import re
 import signal
-import socket
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,40 +14,16 @@ import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
+from web_visitor import LIMIT_MB, WORDS, free_port
 
-from mmseg_alignzeg import AlignZegInferencer
 from mmseg_alignzeg.cli import main
-from mmseg_alignzeg.datasets.patterns import draw_scene
-from mmseg_alignzeg.web import build_page, segment, server, serving
-from mmseg_alignzeg.web.server import is_loopback, sweep
-from mmseg_alignzeg.web.uploads import Upload
-
-WORDS = 'blue checks, blue grid, blue zigzags, green zigzags'
-LIMIT_MB = 1
-
-
-@pytest.fixture(scope='module')
-def inferencer():
-    return AlignZegInferencer(device='cpu')
-
-
-@pytest.fixture(scope='module')
-def page(inferencer, tmp_path_factory):
-    """Address and private folder of a server."""
-    inferencer.model.text_bank.cache_dir = tmp_path_factory.mktemp('text_cache')
-    with serving(inferencer, port=free_port(), max_upload_mb=LIMIT_MB) as (address, folder):
-        yield address, folder.parent
-    assert not folder.parent.exists()
+from mmseg_alignzeg.web import build_page, segment, server
+from mmseg_alignzeg.web.uploads import Uploads
 
 
 @pytest.fixture(scope='module')
 def client(page):
-    return Client(page[0], verbose=False, analytics_enabled=False)
-
-
-@pytest.fixture(scope='module')
-def scene():
-    return draw_scene(2, 43)[0]
+    return Client(page.address, verbose=False, analytics_enabled=False)
 
 
 @pytest.fixture
@@ -64,12 +38,6 @@ def own_sigterm():
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
 
 
 def ask(client, path, words=WORDS, unseen='', others=True, pbc=True, gamma=0.3):
@@ -91,7 +59,7 @@ def test_an_upload_becomes_what_the_function_gives_and_nothing_stays(page, clien
         np.testing.assert_array_equal(pixels, expected.overlay)
         assert (shares, proposals) == (expected.shares, expected.proposals)
         assert status.startswith('128 × 128 pixels into 20 words in')
-        assert files(page[1]) == []
+        assert files(page.folder.parent) == []
         shown[pbc] = shares
     assert shown[True] != shown[False]
 
@@ -105,7 +73,7 @@ def test_gamma_and_unseen_words_arrive(client, inferencer, picture, scene):
 def test_the_browser_keeps_the_picture(page, client, picture):
     value, status = client.predict(handle_file(str(picture)), api_name='/accept')
     assert base64.b64decode(value['url'].removeprefix('data:image/png;base64,')) == picture.read_bytes()
-    assert (value['path'], value['orig_name'], status) == (None, 'scene.png', '') and files(page[1]) == []
+    assert (value['path'], value['orig_name'], status) == (None, 'scene.png', '') and files(page.folder.parent) == []
     again = client.predict(value, WORDS, '', True, True, 0.3, api_name='/segment')
     assert again[1]['data'] == ask(client, picture)[1]
 
@@ -143,21 +111,21 @@ def test_bad_pictures_are_one_line_and_do_not_stay(page, client, picture, tmp_pa
     assert value is None and 'scene.tif is a TIFF file, which browsers do not show' in status
     assert ask(client, tmp_path / 'scene.tif')[1] == ask(client, picture)[1]
     assert 'There is no picture yet' in ask(client, None)[3]
-    assert files(page[1]) == []
+    assert files(page.folder.parent) == []
 
 
 def test_large_files_and_bodies_are_refused(page, client, tmp_path):
     large = tmp_path / 'large.png'
     large.write_bytes(bytes(LIMIT_MB * 2**20 + 1))
     with large.open('rb') as file:
-        answer = httpx.post(f'{page[0]}gradio_api/upload', files={'files': file})
-    assert answer.status_code == 413 and 'maximum allowed size' in answer.text
+        answer = httpx.post(f'{page.address}gradio_api/upload', files={'files': file})
+    assert answer.status_code == 413 and answer.text.startswith('large.png has 1,048,577 bytes')
     body = b'{"data": "' + bytes(3 * LIMIT_MB * 2**20) + b'"}'
-    answer = httpx.post(f'{page[0]}gradio_api/queue/join', content=body)
+    answer = httpx.post(f'{page.address}gradio_api/queue/join', content=body)
     assert answer.status_code == 413 and 'request is too large' in answer.text
-    answer = httpx.post(f'{page[0]}gradio_api/queue/join', content=iter([b'{}']))  # of no told size
+    answer = httpx.post(f'{page.address}gradio_api/queue/join', content=iter([b'{}']))  # of no told size
     assert answer.status_code == 413
-    assert files(page[1]) == []
+    assert files(page.folder.parent) == []
 
 
 def test_links_and_files_of_the_server_are_refused(page, monkeypatch):
@@ -167,8 +135,8 @@ def test_links_and_files_of_the_server_are_refused(page, monkeypatch):
         fetched.append(url)
 
     monkeypatch.setattr('gradio.processing_utils.async_ssrf_protected_download', fetch)
-    address = f'{page[0]}gradio_api/call/segment'
-    for path in ('http://example.org/x.png', '/etc/hostname', f'{page[1]}/../x.png'):
+    address = f'{page.address}gradio_api/call/segment'
+    for path in ('http://example.org/x.png', '/etc/hostname', f'{page.folder}/../x.png'):
         value = {'path': path, 'meta': {'_type': 'gradio.FileData'}}
         for data in ([value, WORDS], [None, value]):
             event = httpx.post(address, json={'data': [*data, '', True, True, 0.3]}).json()['event_id']
@@ -178,51 +146,39 @@ def test_links_and_files_of_the_server_are_refused(page, monkeypatch):
 
 
 def test_the_page_asks_no_other_server(page):
-    text = httpx.get(page[0]).text
+    text = httpx.get(page.address).text
     sources = re.findall(r'(?:src|href)="(https?://[^"]+)"', text)
-    assert [source for source in sources if not source.startswith(page[0])] == []
-    config = httpx.get(f'{page[0]}config').json()
+    assert [source for source in sources if not source.startswith(page.address)] == []
+    config = httpx.get(f'{page.address}config').json()
     assert config['analytics_enabled'] is False and config['run_history'] is False
     assert config['footer_links'] == []
-    css = httpx.get(f'{page[0]}theme.css').text
+    css = httpx.get(f'{page.address}theme.css').text
     assert 'font-face' in css and 'http' not in re.sub(r'http://www\.w3\.org', '', css)
 
 
 def test_only_this_machine_reaches_it(page):
-    port = int(page[0].rstrip('/').rsplit(':', 1)[1])
+    port = int(page.address.rstrip('/').rsplit(':', 1)[1])
     with open('/proc/net/tcp') as table:
         listening = [row.split()[1] for row in table.readlines()[1:] if row.split()[3] == '0A']
     assert [address for address in listening if address.endswith(f':{port:04X}')] == [f'0100007F:{port:04X}']
-    assert all(map(is_loopback, ('127.0.0.1', '127.1.2.3', '::1', '[::1]', 'localhost')))
-    assert not any(map(is_loopback, ('0.0.0.0', '::', '192.168.0.2', 'example.org')))
 
 
-def test_one_prediction_at_a_time_and_a_bounded_queue(inferencer):
-    built = build_page(inferencer)
+def test_one_prediction_at_a_time_and_a_bounded_queue(inferencer, tmp_path):
+    built = build_page(inferencer, Uploads(tmp_path / 'uploads', 1))
     assert {function.concurrency_limit for function in built.fns.values()} <= {1, 'default'}
     assert built._queue.default_concurrency_limit == 1 and built._queue.max_size == 8
 
 
-def test_uploads_that_nobody_asks_about_are_swept(tmp_path):
-    for name, age in (('old/a.png', 400), ('tmpbroken', 400), ('new/b.png', 0)):
-        path = tmp_path / 'uploads' / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b'x')
-        os.utime(path, (time.time() - age,) * 2)
-    sweep(tmp_path / 'uploads', 300)
-    assert [path.name for path in files(tmp_path)] == ['b.png']
-    assert not (tmp_path / 'uploads/old').exists()
+def test_with_a_password(serve_page, picture, inferencer, scene):
+    with serve_page(password='correct horse') as page:
+        with pytest.raises(Exception, match='credentials'):
+            Client(page.address, verbose=False, analytics_enabled=False).predict(None, api_name='/accept')
+        client = Client(page.address, verbose=False, analytics_enabled=False, auth=('anyone', 'correct horse'))
+        assert ask(client, picture)[1] == segment(inferencer, scene, WORDS, '', True, 0.3).shares
 
 
-def test_an_upload_that_is_gone(tmp_path):
-    with pytest.raises(ValueError, match='x.png is gone already: upload it again'):
-        Upload.take({'path': str(tmp_path / 'nothing'), 'orig_name': '../x.png'})
-    with pytest.raises(ValueError, match='did not arrive whole'):
-        Upload.take({'url': 'data:image/png;base64,A'})
-
-
-@pytest.mark.parametrize('host', ['127.0.0.1', '0.0.0.0'])
-def test_command_serves_until_it_is_stopped(host, monkeypatch, capsys, own_sigterm):
+def serve_once(arguments, monkeypatch, environment=None):
+    """Run the command until it sleeps, and give its exit code."""
     folders = []
 
     def stop(seconds):
@@ -230,18 +186,60 @@ def test_command_serves_until_it_is_stopped(host, monkeypatch, capsys, own_sigte
         assert folders[0].is_dir()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(server, 'time', SimpleNamespace(sleep=stop))  # gradio's threads sleep too
-    port = free_port()
+    monkeypatch.setattr(server, 'time', SimpleNamespace(sleep=stop))
     with pytest.raises(SystemExit) as stopped:
-        main(['web', '--host', host, '--port', str(port), '--device', 'cpu'])
+        main(['web', '--device', 'cpu', *arguments])
+    assert not folders[0].exists() and len(folders) == 1
+    return stopped.value.code
+
+
+@pytest.mark.parametrize('host', ['127.0.0.1', '0.0.0.0'])
+def test_command_serves_until_it_is_stopped(host, monkeypatch, capsys, own_sigterm):
+    port = free_port()
+    choice = ['--no-password'] if host == '0.0.0.0' else []
+    assert serve_once(['--host', host, '--port', str(port), *choice], monkeypatch) == 143
     out = capsys.readouterr().out.splitlines()
-    assert stopped.value.code == 143 and not folders[0].exists() and len(folders) == 1
     assert out[0].startswith('The page is at http://') and f':{port}/ (Ctrl-C ends it)' in out[0]
-    assert ['no password' in line for line in out[1:]] == ([True] if host == '0.0.0.0' else [])
+    assert ['no password' in line and 'any of its addresses' in line for line in out[1:]] == [True] * len(choice)
+
+
+def test_command_with_a_password_file(tmp_path, monkeypatch, capsys, own_sigterm):
+    (tmp_path / 'password.txt').write_text('correct horse\n')
+    given = []
+    monkeypatch.setattr(server, 'same_password', lambda *both: given.append(both))
+    real = server.application
+    monkeypatch.setattr(
+        server,
+        'application',
+        lambda page, uploads, names, password: given.append(password) or real(page, uploads, names, password),
+    )
+    arguments = ['--host', '0.0.0.0', '--port', str(free_port()), '--password-file', str(tmp_path / 'password.txt')]
+    assert serve_once([*arguments, '--allow-host', 'lab.example.org'], monkeypatch) == 143
+    out = capsys.readouterr().out.splitlines()
+    assert given == ['correct horse'] and len(out) == 2
+    assert 'with the password' in out[1] and 'lab.example.org' in out[1] and 'correct horse' not in ''.join(out)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--host', '0.0.0.0'], '--no-password'),
+        (['--host', '192.168.0.2'], '--password-file FILE'),
+        (['--password-file', 'missing.txt'], 'missing.txt'),
+        (['--allow-host', 'http://lab.example.org'], 'not a valid name of a host'),
+        (['--allow-host', '*'], 'not a valid name of a host'),
+    ],
+)
+def test_bad_arguments_end_before_a_model_is_loaded(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(server, 'AlignZegInferencer', lambda *a: pytest.fail('loaded'))
+    monkeypatch.delenv('MMSEG_ALIGNZEG_PASSWORD', raising=False)
+    assert main(['web', *arguments]) == 2
+    text = capsys.readouterr().err
+    assert message in text and text.count('\n') == 1
 
 
 def test_taken_port(page, capsys, own_sigterm):
-    port = page[0].rstrip('/').rsplit(':', 1)[1]
+    port = page.address.rstrip('/').rsplit(':', 1)[1]
     assert main(['web', '--port', port, '--device', 'cpu']) == 2
     assert re.search(rf'error: The page cannot be served on 127.0.0.1, port {port}: .*--port', capsys.readouterr().err)
 

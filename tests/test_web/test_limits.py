@@ -1,0 +1,168 @@
+"""Limits as numbers, without a server."""
+
+import sys
+
+import pytest
+import torch
+from web_visitor import data_url, png
+
+from mmseg_alignzeg.web import segment
+from mmseg_alignzeg.web.limits import (
+    MOST_PIXELS,
+    Budget,
+    LimitError,
+    Tries,
+    available_memory,
+    body_seconds,
+    client_of,
+    most_pixels,
+    time_limit,
+)
+from mmseg_alignzeg.web.pictures import Picture, decode, png_value
+from mmseg_alignzeg.web.segment import LONGEST_TEXT, LONGEST_WORD, MOST_WORDS, split
+from mmseg_alignzeg.web.uploads import Uploads
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ('address', 'client'),
+    [
+        ('127.0.0.2', '127.0.0.2'),
+        ('::ffff:192.0.2.7', '192.0.2.7'),
+        ('2001:db8:1:2:3::4', '2001:db8:1:2::/64'),
+        ('2001:db8:1:2:ffff::', '2001:db8:1:2::/64'),
+        (None, 'unknown'),
+        ('socket', 'socket'),
+    ],
+)
+def test_clients(address, client):
+    assert client_of(address) == client
+
+
+def write(root, **files):
+    for name, text in files.items():
+        path = root / name.replace('__', '/')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_memory_of_the_machine_or_of_its_container(tmp_path):
+    assert available_memory(tmp_path) is None and most_pixels(None) == MOST_PIXELS
+    write(tmp_path, proc__meminfo='MemTotal: 9 kB\nMemAvailable:    3000000 kB\n')
+    assert available_memory(tmp_path) == 3_000_000 * 1024
+    write(tmp_path / 'sys/fs/cgroup', **{'memory.max': 'max\n', 'memory.current': '5'})
+    assert available_memory(tmp_path) == 3_000_000 * 1024
+    write(tmp_path / 'sys/fs/cgroup', **{'memory.max': '1000000000\n', 'memory.current': '900000000\n'})
+    assert available_memory(tmp_path) == 100_000_000
+    write(tmp_path / 'sys/fs/cgroup', **{'memory.current': '1000000001\n'})
+    assert available_memory(tmp_path) == 0 == most_pixels(0)
+    assert available_memory() is None or available_memory() > 0
+
+
+def test_pixels_by_memory():
+    assert most_pixels(2**30) == 2**30 // 256
+    assert most_pixels(2**40) == MOST_PIXELS
+    assert body_seconds(0) == 20 and body_seconds(20 * 2**20) == pytest.approx(439, abs=1)
+
+
+def test_a_budget_is_shared():
+    budget = Budget(10, 25)
+    with budget.hold('a', 6), budget.hold('a', 4), budget.hold('b', 10), budget.hold('c', 5):
+        for client, size in (('a', 1), ('b', 1), ('c', 1), ('d', 1)):
+            with pytest.raises(LimitError) as error, budget.hold(client, size):
+                pass
+            assert error.value.status == 429
+        assert budget.held == {'a': 10, 'b': 10, 'c': 5}
+    assert budget.held == {}
+    with pytest.raises(LimitError), budget.hold('a', 11):
+        pass
+    with pytest.raises(KeyError), budget.hold('a', 5):
+        raise KeyError
+    assert budget.held == {}
+
+
+def test_tries_within_a_window():
+    clock = Clock()
+    tries = Tries(3, 60, clock)
+    for _ in range(3):
+        tries.take('a')
+    with pytest.raises(LimitError, match='wait 1 minutes'):
+        tries.take('a')
+    tries.take('b')
+    tries.forget('a')
+    tries.take('a')
+    clock.now += 61
+    for _ in range(3):
+        tries.take('c')
+    assert set(tries.times) == {'c'}  # what is over is not kept
+    clock.now += 30
+    with pytest.raises(LimitError):
+        tries.take('c')
+
+
+def test_time_is_limited_from_within_the_model():
+    clock = Clock()
+    layer = torch.nn.Linear(1, 1)
+    with time_limit(5, clock):
+        layer(torch.zeros(1))
+        clock.now += 6
+        with pytest.raises(LimitError, match='longer than 5 s'):
+            layer(torch.zeros(1))
+    layer(torch.zeros(1))
+
+
+def test_a_request_that_takes_too_long_ends(inferencer, scene, monkeypatch):
+    monkeypatch.setattr(sys.modules['mmseg_alignzeg.web.segment'], 'REQUEST_SECONDS', -1)
+    with pytest.raises(LimitError, match='fewer words'):
+        segment(inferencer, scene, 'never, asked, before')
+    monkeypatch.undo()
+    assert segment(inferencer, scene).shares
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('a' * (LONGEST_TEXT + 1), '50,001 characters'),
+        (',' * (LONGEST_TEXT + 1), '50,001 characters'),
+        ('sky, ' + 'a' * (LONGEST_WORD + 1), "'aaaaaaaaaaaaaaaaaaaa'… has 201 characters"),
+        ('a,' * (MOST_WORDS + 1), '1,001 words'),
+    ],
+)
+def test_text(text, message):
+    with pytest.raises(LimitError, match=message) as error:
+        split(text)
+    assert len(str(error.value)) < 200 and error.value.status == 413
+    assert split('a' * LONGEST_WORD + ',b' * (MOST_WORDS - 1))[:2] == ['a' * LONGEST_WORD, 'b']
+
+
+def test_pixels_are_counted_before_anything_is_decoded(scene, monkeypatch):
+    picture = Picture(png(scene), 'scene.png')
+    monkeypatch.setattr('PIL.ImageFile.ImageFile.load', lambda self: pytest.fail('decoded'))
+    assert picture.kind() == 'PNG' == picture.kind(128 * 128 * 256)
+    with pytest.raises(LimitError, match='128 × 128 pixels') as error:
+        picture.kind(128 * 128 * 256 - 256)
+    assert error.value.status == 413
+
+
+def test_data_urls(scene, tmp_path):
+    uploads = Uploads(tmp_path / 'uploads', 1000)
+    assert decode(data_url(bytes(1000)), uploads) == bytes(1000)
+    with pytest.raises(LimitError, match='1,001 bytes'):
+        decode(data_url(bytes(1001)), uploads)
+    for url in ('data:image/png;base64,A', 'data:,abc', 'data:image/png;base64,\u00e9\u00e9==', 'data:'):
+        with pytest.raises(ValueError, match='did not arrive whole'):
+            decode(url, uploads)
+
+
+def test_answers_have_a_largest_size():
+    pixels = torch.randint(256, (300, 400, 3), dtype=torch.uint8).numpy()  # noise, which no format makes smaller
+    value, note = png_value(pixels, 'x.png')
+    assert note == '' and len(value['url']) > 400_000
+    value, note = png_value(pixels, 'x.png', 100_000)
+    assert 100_000 < len(value['url']) < 134_000 and note.startswith('shown at ')
