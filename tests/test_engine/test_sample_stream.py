@@ -76,6 +76,11 @@ def test_a_stream_begins_anew_and_one_that_ends_is_shuffled_again():
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs) and epochs[0] != epochs[1] != epochs[2]
 
 
+def test_no_image_at_all_is_an_error_and_no_endless_search():
+    with pytest.raises(ValueError, match='has no image'):
+        stream(0)
+
+
 def test_an_index_reaches_a_worker_whole():
     index = pickle.loads(pickle.dumps(SeededIndex(5, (3, 8))))
     assert index == 5 and index.seed == (3, 8)
