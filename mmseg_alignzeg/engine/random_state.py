@@ -57,7 +57,7 @@ def set_random_state(state: dict[str, Any]) -> None:
         kept = state['python']
         random.setstate((3, (*_twister(kept).tolist(), kept['position']), kept['gauss']))
     except (AttributeError, LookupError, TypeError, RuntimeError, ArithmeticError) as error:
-        raise ValueError(f'{type(error).__name__}: {str(error).splitlines()[0]}') from error
+        raise ValueError(f'{type(error).__name__}: {" ".join(str(error).split())}') from error
 
 
 def _twister(kept: dict[str, Any]) -> np.ndarray:

@@ -100,7 +100,7 @@ def _restore(runner: Runner, states: Any) -> None:
         for name, gradient in own['gradients'].items():
             params[name].grad = gradient.to(params[name])
     except (AttributeError, LookupError, TypeError, RuntimeError) as error:
-        raise ValueError(f'{type(error).__name__}: {str(error).splitlines()[0]}') from error
+        raise ValueError(f'{type(error).__name__}: {" ".join(str(error).split())}') from error
 
 
 def _saves_now(hook: CheckpointHook, runner: Runner) -> bool:

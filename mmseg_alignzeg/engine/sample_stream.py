@@ -47,9 +47,14 @@ class SampleStream(Sampler[SeededIndex]):
 
     Attributes:
         start: So many indices of this process are left out; counts from the next ``iter()``.
+
+    Raises:
+        ValueError: If the dataset is empty.
     """
 
     def __init__(self, dataset: Any, sampler: Mapping[str, Any], seed: int | None = None) -> None:
+        if len(dataset) == 0:  # a sampler without end would look for an index for ever
+            raise ValueError(f'The training data ({type(dataset).__name__}) has no image: check its paths and lists.')
         self.dataset = dataset
         self.sampler = sampler
         self.seed = sync_random_seed() if seed is None else seed

@@ -43,4 +43,6 @@ def train(cfg, work_dir, resume=None, launcher='none', **changes):
         seed(next(RUN))  # what a process has drawn before must not matter
     runner = Runner.from_cfg(cfg)
     runner.train()
+    loop = runner.train_loop
+    loop.dataloader_iterator = loop.dataloader._iterator = None  # ends its workers; later, each would take 5 s
     return runner
