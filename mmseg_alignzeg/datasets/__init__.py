@@ -9,12 +9,12 @@ from .checked import (
 )
 from .folders import FoldersDataset
 from .large_vocabulary import ADE20KFullDataset, PascalContext459Dataset, original_labels
-from .loading import CheckLabelSize, DropUnlabelled, LoadWideAnnotations
+from .loading import CheckLabelMap, DropUnlabelled, LoadWideAnnotations
 from .patterns import LoadPatternsScene, PatternsDataset, draw_scene
 
 __all__ = [
     'ADE20KFullDataset',
-    'CheckLabelSize',
+    'CheckLabelMap',
     'CheckedADE20KDataset',
     'CheckedCOCOStuffDataset',
     'CheckedFiles',

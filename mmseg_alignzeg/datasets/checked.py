@@ -28,7 +28,7 @@ from .files import (
     size_problems,
     unreadable,
 )
-from .loading import CheckLabelSize
+from .loading import CheckLabelMap
 
 SAMPLES = 16  # files whose heads are read while a dataset is built
 
@@ -39,7 +39,7 @@ class CheckedFiles(BaseSegDataset):
     Folders, the list and the existence of every file are compared, with one listing per folder. Of 16 evenly spaced
     samples the heads are read. Nothing of this is checked on remote storage (``backend_args``, ``s3://…``), and no
     label map where ``test_mode=True`` goes with an empty or no ``data_prefix.seg_map_path``. Later, each label map that
-    ``LoadAnnotations`` loads must have the size of its image, and an error in the pipeline names the file.
+    ``LoadAnnotations`` loads must fit (:class:`CheckLabelMap`), and an error in the pipeline names the file.
 
     Args:
         *args: As the dataset.
@@ -72,7 +72,7 @@ class CheckedFiles(BaseSegDataset):
             steps = self.pipeline.transforms
             loader = next((i for i, step in enumerate(steps) if isinstance(step, LoadAnnotations)), None)
             if loader is not None:
-                steps.insert(loader + 1, CheckLabelSize())
+                steps.insert(loader + 1, CheckLabelMap())
 
     def prepare_data(self, idx: int) -> Any:
         """A sample, as the pipeline prepares it.
@@ -166,6 +166,8 @@ class CheckedFiles(BaseSegDataset):
         if problems:
             return self._way_out(str(problems[0]))
         reason = next(iter(str(error).splitlines()), '')
+        if label_path is not None and reason.startswith(label_path):
+            return reason
         return f'{image_path}, with the label map {label_path}: {type(error).__name__}: {reason}'
 
     def _pair_problems(self, image_path: str, label_path: str | None, decode: bool = False) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""Transforms around label maps: more than 255 classes, another size than the image, and images without any label."""
+"""Transforms around label maps: more than 255 classes, maps that do not fit, and images without any label."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from mmengine import fileio
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
+from .files import is_local
+
+EIGHT_BITS = ('1', 'L', 'P')  # modes of PIL
 WIDE_IGNORE_LABEL = 65535  # "no label" in 16-bit label maps, where 255 is a class
 
 
@@ -56,25 +59,45 @@ class LoadWideAnnotations(BaseTransform):
 
 
 @TRANSFORMS.register_module()
-class CheckLabelSize(BaseTransform):
-    """Refuse a label map that has not one label for each pixel of its image; stands right after the loader of labels.
+class CheckLabelMap(BaseTransform):
+    """Refuse a label map that does not fit its image or its loader; stands right after ``LoadAnnotations``.
 
-    Required keys: ``gt_seg_map`` and ``ori_shape``; a ``results`` without one of them passes as it is.
+    That one casts to uint8, which turns label −1 into 255 and 256 into 0. Files of more than 8 bits are read again to
+    look at their values; of the others, the head tells enough.
+
+    Required keys: ``seg_map_path``, ``gt_seg_map`` and ``ori_shape``; a ``results`` without one passes as it is.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """``results`` as they are.
 
         Raises:
-            ValueError: If the shapes differ.
+            ValueError: If there is not one label for each pixel of the image, or a value in the file is neither an
+                integer in 0 … 255 nor 65535, "no label" in 16 bits.
         """
-        labels, size = results.get('gt_seg_map'), results.get('ori_shape')
-        if labels is not None and size is not None and labels.shape != tuple(size[:2]):
+        if not {'seg_map_path', 'gt_seg_map', 'ori_shape'} <= results.keys():
+            return results
+        path, labels, size = results['seg_map_path'], results['gt_seg_map'], tuple(results['ori_shape'][:2])
+        if labels.shape != size:
             raise ValueError(
-                f'{results.get("seg_map_path")}: a label map of shape {labels.shape} for an image of {tuple(size[:2])} '
-                '(height, width): make it in the size of its image, with one label per pixel.'
+                f'{path}: a label map of shape {labels.shape} for an image of {size} (height, width): make it in the '
+                'size of its image, with one label per pixel.'
             )
+        if is_local(path):
+            with Image.open(path) as image:
+                if image.mode not in EIGHT_BITS:
+                    _check_values(np.asarray(image), path)
         return results
+
+
+def _check_values(values: np.ndarray, path: str) -> None:
+    """Raise ValueError for a value that uint8 would change, but for 65535, which becomes 255: "no label" both."""
+    kept = np.isin(values, [*range(256), WIDE_IGNORE_LABEL])
+    if not kept.all():
+        raise ValueError(
+            f'{path}: holds the value {values[~kept][0]}; `LoadAnnotations` keeps integers in 0 … 255: correct the '
+            'file, or load more classes with `LoadWideAnnotations`.'
+        )
 
 
 @TRANSFORMS.register_module()

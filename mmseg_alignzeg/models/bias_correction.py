@@ -50,10 +50,11 @@ def bias_correction_loss(
         Scalar; zero, with a gradient, if nothing was selected.
     """
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction='none')
-    positives, negatives = losses[targets == 0], losses[targets == 1]
-    num_positives, num_negatives = (len(positives), len(negatives)) if counts is None else counts
+    num_negatives = targets.sum().item() if counts is None else counts[1]
+    num_positives = len(targets) - num_negatives if counts is None else counts[0]
     if not balanced:
         return losses.sum() / (num_positives + num_negatives or 1)
+    positives, negatives = losses[targets == 0], losses[targets == 1]
     return positives.sum() / (2 * num_positives or 1) + negatives.sum() / (2 * num_negatives or 1)
 
 

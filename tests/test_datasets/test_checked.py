@@ -27,6 +27,13 @@ def save_labels(path, values=((0, 1, 15), (17, 18, 255)), size=(6, 4)):
     labels.save(path)
 
 
+def save_wide(path, value):
+    """A label map of more than 8 bits, with a value for its first pixel."""
+    labels = np.full((4, 6), 15, dtype={int: np.int32, float: np.float32}[type(value)])
+    labels[0, 0] = value
+    Image.fromarray(labels.astype(np.uint16) if value >= 1 else labels).save(path, 'PNG' if value >= 1 else 'TIFF')
+
+
 @pytest.fixture
 def root(tmp_path):
     """PASCAL VOC with three images."""
@@ -254,6 +261,10 @@ DAMAGES = {
         'colours': lambda path: save_image(path),
         'larger': lambda path: save_labels(path, size=(7, 4)),
         'turned': lambda path: save_labels(path, size=(4, 6)),
+        'negative': lambda path: save_wide(path, -1),
+        '16 bits': lambda path: save_wide(path, 256),
+        'fractions': lambda path: save_wide(path, 0.5),
+        'NaN': lambda path: save_wide(path, float('nan')),
     },
 }
 
@@ -271,6 +282,13 @@ def test_a_file_damaged_during_training_is_named(root, name, kind):
     with pytest.raises(ValueError, match=rf'^{re.escape(str(root / name))}: ') as raised:
         dataset[1]
     assert '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize('value', [0, 255, 65535, 7.0])
+def test_wide_files_of_labels_that_fit_are_loaded(root, value):
+    save_wide(root / 'SegmentationClass/b.png', value)
+    dataset = build(root, pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')])
+    assert dataset[1]['gt_seg_map'][0, 0] == min(value, 255)
 
 
 def test_an_error_of_the_pipeline_names_the_sample(root):

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
@@ -154,6 +155,10 @@ def test_an_overflow_is_the_scalers_unless_its_scale_is_small(tmp_path, monkeypa
     train(runner, monkeypatch)
     assert torch.equal(model.history[3], model.history[4]) and not torch.equal(model.history[4], model.history[5])
     assert guard_of(runner).skipped == skipped
+
+
+def test_every_config_has_the_guard():
+    assert Config.fromfile('configs/_base_/default_runtime.py').default_hooks.guard == dict(type='FiniteGuardHook')
 
 
 def test_patience_is_at_least_1():

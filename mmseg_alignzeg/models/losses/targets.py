@@ -33,7 +33,8 @@ def checked_targets(
     """
     targets = seg_data_to_instance_data(ignore_index, list(samples))
     labels = torch.cat([target.labels for target in targets])
-    fine = ((labels >= 0) & (labels < num_classes)).all() & inputs.isfinite().all()
+    # A sum is not finite if a pixel is not, and costs a tenth of looking at each.
+    fine = ((labels >= 0) & (labels < num_classes)).all() & inputs.sum(dtype=torch.float32).isfinite()
     raise_together(None if fine else _fault(inputs, samples, targets, num_classes, ignore_index))
     return targets
 
@@ -44,8 +45,8 @@ def _fault(
     targets: Sequence[InstanceData],
     num_classes: int,
     ignore_index: int,
-) -> str:
-    """The first fault of a batch that has one."""
+) -> str | None:
+    """The first fault of a batch, if it has one."""
     for i, (image, sample, target) in enumerate(zip(inputs, samples, targets, strict=True)):
         path = sample.metainfo.get('img_path', f'image {i} of the batch')
         if not image.isfinite().all():
@@ -58,4 +59,4 @@ def _fault(
                 f'{num_classes} seen classes and {ignore_index} for no label: check the label map, '
                 '`metainfo.classes` and `reduce_zero_label` of the training data.'
             )
-    raise AssertionError('The batch has no fault.')
+    return None
