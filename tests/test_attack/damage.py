@@ -18,6 +18,7 @@ def fuzz(count):
         max_examples=count,
         derandomize=True,
         database=None,
+        report_multiple_bugs=False,
         deadline=None,  # `within` bounds the time, without the noise of a busy machine
         suppress_health_check=list(HealthCheck),
     )
