@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import gradio as gr
@@ -51,7 +52,11 @@ TO_RESULT = """() => { setTimeout(() => {
 }, 300); }"""
 
 
-def build_page(inferencer: AlignZegInferencer, uploads: Uploads, clean: Callable[[], None] = lambda: None) -> gr.Blocks:
+def build_page(
+    inferencer: AlignZegInferencer,
+    uploads: Uploads,
+    predicting: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> gr.Blocks:
     """Build the page; :func:`serving` serves it.
 
     Handlers take and give what goes over the wire (``preprocess=False``), because gradio's own conversions of pictures
@@ -60,7 +65,7 @@ def build_page(inferencer: AlignZegInferencer, uploads: Uploads, clean: Callable
     Args:
         inferencer: The model.
         uploads: Where the upload route puts pictures.
-        clean: Called after every prediction.
+        predicting: Gives the context of every prediction.
     """
     vocabulary = inferencer.model.vocabulary
     has_indicator = inferencer.model.class_indicator is not None
@@ -82,11 +87,10 @@ def build_page(inferencer: AlignZegInferencer, uploads: Uploads, clean: Callable
             taken = Picture.take(picture, uploads)
             settings = checked(words, unseen, others, pbc, gamma)
             pixels = taken.pixels(uploads) if taken else None
-            result = segment(inferencer, pixels, *settings)
+            with predicting():
+                result = segment(inferencer, pixels, *settings)
         except (ValueError, OSError) as error:
             return None, table(SHARES), table(PROPOSALS), failed(error)
-        finally:
-            clean()
         overlay, note = png_value(result.overlay, 'overlay.png')
         status = lines([*result.status, note] if note else result.status)
         return overlay, table(SHARES, result.shares), table(PROPOSALS, result.proposals), status

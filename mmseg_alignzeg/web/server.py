@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from .page import CSS, THEME, build_page
 from .uploads import Uploads
 
 SESSIONS = 8  # browsers whose last values gradio keeps in memory
+END_SECONDS = 5  # for the prediction that is running when the page ends
 
 
 def say(line: str) -> None:
@@ -104,10 +106,24 @@ def serving(
         bank(inferencer.model.vocabulary.classes, inferencer.device)  # the model's own words may be kept, as always
         bank.cache_dir = Path(private) / 'words'
         uploads = Uploads(Path(private) / 'uploads', max_upload_mb * MIB)
+        busy = threading.Lock()
+
+        @contextmanager
+        def predicting() -> Iterator[None]:
+            with busy:
+                try:
+                    yield
+                finally:
+                    shutil.rmtree(bank.cache_dir, ignore_errors=True)
+
         with environment('GRADIO_TEMP_DIR', str(uploads.folder)):
-            page = build_page(inferencer, uploads, lambda: shutil.rmtree(bank.cache_dir, ignore_errors=True))
-            with running(application(page, uploads, names, password), listener, lambda: close(page)):
-                yield url(host, port), uploads.folder
+            page = build_page(inferencer, uploads, predicting)
+            app = application(page, uploads, names, password)
+            try:
+                with running(app, listener, lambda: close(page)):
+                    yield url(host, port), uploads.folder
+            finally:
+                busy.acquire(timeout=END_SECONDS)  # Python must not end in the middle of a prediction
 
 
 def application(page: gr.Blocks, uploads: Uploads, names: Names, password: str | None) -> Gate:
