@@ -58,8 +58,8 @@ def serve(
         port: 1 to 65535.
         max_upload_mb: Size of the largest picture, in MiB.
         allow_hosts: Further names under which browsers may ask for the page, such as that of a proxy before it.
-        password_file: Whose first line everyone has to give as the password, with any user name; by default the value of
-            ``MMSEG_ALIGNZEG_PASSWORD``, if it is set.
+        password_file: Whose first line everyone has to give as the password, with any user name; by default the
+            value of ``MMSEG_ALIGNZEG_PASSWORD``, if it is set.
         no_password: Let others in without one.
         tell: Takes the lines that say where the page is.
 
