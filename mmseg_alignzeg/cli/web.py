@@ -17,7 +17,6 @@ reached from this machine alone unless --host says otherwise, which takes a pass
 EXAMPLES = """
 alignzeg web
 alignzeg web --model config.py --checkpoint iter_80000.pth --port 8080
-alignzeg web --host 0.0.0.0 --password-file password.txt
 """
 
 
@@ -70,7 +69,6 @@ def run(args: argparse.Namespace) -> int:
         )
     load_library()
     from ..web import serve
-    from ..web.access import read_password
 
     serve(
         args.model,
@@ -80,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         args.port,
         args.max_upload_mb,
         args.allow_host,
-        read_password(args.password_file),
+        args.password_file,
         args.no_password,
         tell=lambda line: write(line, args.stdout),
     )

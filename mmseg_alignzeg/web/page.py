@@ -16,7 +16,7 @@ from ..vocabulary import abridged
 from .jobs import FairQueue
 from .pictures import Picture, png_value
 from .segment import SHOWN_PROPOSALS, segment
-from .uploads import Uploads
+from .uploads import GONE, Uploads
 
 SCENES = ((2, 43), (2, 1), (2, 6), (2, 4))  # world seed and number; what PBC changes is easy to see in them
 
@@ -171,7 +171,7 @@ def build_page(
     async def refuse_foreign(path: str) -> str:
         """In place of gradio's method, which would fetch any link that a client gives as a picture."""
         if path not in uploads.files:
-            raise gr.Error('Give a picture that was uploaded to this page.', print_exception=False)
+            raise gr.Error(f'The picture {GONE}.', print_exception=False)
         return path
 
     for block in page.blocks.values():

@@ -20,7 +20,7 @@ from starlette.routing import Mount, Route
 
 from ..apis import AlignZegInferencer
 from ..apis.loading import PathLike
-from .access import Names, is_loopback, reach, require_protection, same_password
+from .access import Names, is_loopback, reach, read_password, require_protection, same_password
 from .connections import listen, running, url
 from .gate import Gate
 from .limits import CLIENT_BODIES, MIB, TOTAL_BODIES, Budget
@@ -44,7 +44,7 @@ def serve(
     port: int = 7860,
     max_upload_mb: int = 20,
     allow_hosts: Collection[str] = (),
-    password: str | None = None,
+    password_file: PathLike | None = None,
     no_password: bool = False,
     tell: Callable[[str], None] = say,
 ) -> None:
@@ -58,7 +58,8 @@ def serve(
         port: 1 to 65535.
         max_upload_mb: Size of the largest picture, in MiB.
         allow_hosts: Further names under which browsers may ask for the page, such as that of a proxy before it.
-        password: What everyone has to give; any user name goes with it.
+        password_file: Whose first line everyone has to give as the password, with any user name; by default the
+            value of ``MMSEG_ALIGNZEG_PASSWORD``, if it is set.
         no_password: Let others in without one.
         tell: Takes the lines that say where the page is.
 
@@ -66,8 +67,9 @@ def serve(
         FileNotFoundError: See :class:`AlignZegInferencer`.
         ValueError: See :class:`AlignZegInferencer`; also if a name is not one, or others would come in without a
             decision about a password.
-        OSError: If host and port cannot be used.
+        OSError: If host and port cannot be used, or the password's file cannot be read.
     """
+    password = read_password(password_file)
     require_protection(host, password, no_password)
     Names(host, allow_hosts)  # what is wrong with them shows before a model is loaded
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what follows is tidied up

@@ -22,6 +22,7 @@ from .limits import CLIENT_PICTURES, TOTAL_PICTURES, LimitError, client_of
 
 CLIENT_FILES, TOTAL_FILES = 32, 256
 LONGEST_NAME = 100  # characters
+GONE = 'is gone already, or was not uploaded to this page: upload it again'
 UNCLAIMED = 300  # seconds after which an upload without a request is deleted
 
 
@@ -111,7 +112,7 @@ class Uploads:
         with self._lock:
             held = self.files.get(path) if isinstance(path, str) else None
             if held is None or not isinstance(path, str):
-                raise ValueError('is gone already, or was not uploaded to this page: upload it again')
+                raise ValueError(GONE)
             try:
                 return self._read(path, held.size)
             finally:

@@ -105,8 +105,12 @@ def test_web_hands_its_arguments_on(monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: name)
     assert main(['web']) == 0
     options = ['--model', 'c.py', '--checkpoint', 'w.pth', '--device', 'cpu', '--host', '0.0.0.0', '--port', '80']
+    options += ['--password-file', 'p.txt', '--allow-host', 'a', '--allow-host', 'b']
     assert main(['web', *options, '--max-upload-mb', '5']) == 0
-    assert served == [(None, None, None, '127.0.0.1', 7860, 20), ('c.py', 'w.pth', 'cpu', '0.0.0.0', 80, 5)]
+    assert served == [
+        (None, None, None, '127.0.0.1', 7860, 20, [], None, False),
+        ('c.py', 'w.pth', 'cpu', '0.0.0.0', 80, 5, ['a', 'b'], 'p.txt', False),
+    ]
 
 
 def test_web_says_what_is_missing(monkeypatch, capsys):
