@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     results = {name: segment(inferencer, scenes, pbc) for name, pbc in (('without PBC', False), ('with PBC', True))}
     shown = sheet(scenes, results, args.out / 'contact_sheet.png')
     for index in shown:
-        with whole_file(args.out / 'scenes' / f'scene_{index}.png') as part:
+        with whole_file(args.out / 'scenes' / f'scene_{index}.png', flush=False) as part:
             Image.fromarray(scenes[index][0]).save(part, 'PNG')
 
     console = Console(file=args.stdout)

@@ -167,8 +167,8 @@ class CheckedFiles(BaseSegDataset):
             return self._way_out(str(problems[0]))
         reason = next(iter(str(error).splitlines()), '')
         if label_path is not None and reason.startswith(label_path):
-            return reason
-        return f'{image_path}, with the label map {label_path}: {type(error).__name__}: {reason}'
+            return printable(reason)
+        return printable(f'{image_path}, with the label map {label_path}: {type(error).__name__}: {reason}')
 
     def _pair_problems(self, image_path: str, label_path: str | None, decode: bool = False) -> list[Problem]:
         path = image_path

@@ -12,7 +12,7 @@ from torch import nn
 
 from .sample_stream import SampleStream, SeededDataset
 
-_SEED, _VALIDATED = 'data_seed', 'validated_iter'  # what the message hub of a checkpoint remembers
+_SEED, _VALIDATED = 'data_seed', 'last_validation'  # what the message hub of a checkpoint remembers
 
 
 @LOOPS.register_module()

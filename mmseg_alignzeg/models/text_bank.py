@@ -196,7 +196,7 @@ class TextBank:
 
     def _store(self, path: Path, phrases: Sequence[str], embeds: Tensor) -> None:
         content = save({'text_embeds': embeds, 'sha256': self._digest(phrases, embeds)})
-        with whole_file(path) as part:
+        with whole_file(path, flush=False) as part:
             part.write_bytes(content)  # not `save_file`, whose error on a full disk is no OSError
 
     def _warn_once(self, error: OSError) -> None:

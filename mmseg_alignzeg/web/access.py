@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 LOOPBACK = ('localhost', '127.0.0.1', '::1')
-PASSWORD_VARIABLE = 'MMSEG_ALIGNZEG_PASSWORD'
+PASSWORD_VARIABLE = 'MMSEG_ALIGNZEG_PASSWORD'  # nosec B105: the name of a variable
 SHORTEST_PASSWORD = 8
 LONGEST_PASSWORD = 1000
 
