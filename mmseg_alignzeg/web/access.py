@@ -25,7 +25,7 @@ def is_loopback(host: str) -> bool:
 
 def is_wildcard(host: str) -> bool:
     """Whether a host stands for all addresses of this machine."""
-    return host.strip('[]') in ('', '0.0.0.0', '::')
+    return host.strip('[]') in ('', '0.0.0.0', '::')  # nosec B104: compared, not bound
 
 
 def split_netloc(netloc: str) -> tuple[str, int | None] | None:
