@@ -10,6 +10,7 @@ from PIL import Image
 
 WORDS = 'blue checks, blue grid, blue zigzags, green zigzags'
 LIMIT_MB = 1
+ENDPOINTS = {'accept': (), 'segment': (WORDS, '', True, True, 0.3)}
 
 
 def free_port():
@@ -65,3 +66,13 @@ class Visitor:
 
     def segment(self, picture, words=WORDS, unseen='', others=True, pbc=True, gamma=0.3):
         return self.ask('segment', picture, words, unseen, others, pbc, gamma)
+
+
+def status_line(answer):
+    """The status line of an answer to `accept` or `segment`, after a check that the client got nothing else."""
+    code, kind, data = answer
+    assert code == 200 and kind in ('complete', 'error')
+    if kind == 'error':
+        return ''
+    assert data[0] is None
+    return data[-1]
