@@ -1,7 +1,7 @@
 """The table of ``make attack``: every attack, how often it was tried, and how often it succeeded.
 
-A test that is an attack is marked ``@pytest.mark.attack('page: a foreign file')``; tests with one name share a row. A test
-counts as one try unless it says otherwise: ``record_property('tries', 20)``.
+A test that is an attack is marked ``@pytest.mark.attack("page: a foreign file")``; tests with one name share a row. A
+test counts as one try unless it says otherwise: ``record_property("tries", 20)``.
 """
 
 from collections import defaultdict
