@@ -194,6 +194,20 @@ def test_missing_clip(model_name, pretrained, error, message):
         CLIPSource(model_name, pretrained).load_vision()
 
 
+@pytest.mark.parametrize(
+    ('model_name', 'pretrained', 'fits'),
+    [
+        ('ViT-B-16', 'openai', "'ViT-B-16-quickgelu'"),
+        ('ViT-B-16', 'dfn2b', "'ViT-B-16-quickgelu'"),
+        ('ViT-H-14-worldwide', 'metaclip2_worldwide', "'ViT-H-14-worldwide-quickgelu'"),
+    ],
+)
+def test_weights_of_another_activation_are_refused_before_they_are_fetched(model_name, pretrained, fits, monkeypatch):
+    monkeypatch.setattr(open_clip, 'download_pretrained', lambda cfg: pytest.fail('it was fetched'))
+    with pytest.raises(ValueError, match=f'trained with QuickGELU, .* set `model_name` to {fits}'):
+        CLIPSource(model_name, pretrained).load_vision()
+
+
 def test_wrong_clip_file(tmp_path, clip_file):
     _, path = clip_file
     with pytest.raises(ValueError, match='holds no weights of ViT-B-16'):
@@ -212,8 +226,10 @@ def test_tag_without_network_says_what_to_fetch(monkeypatch):
         raise OSError('no route to host')
 
     monkeypatch.setattr(open_clip, 'download_pretrained', offline)
-    with pytest.raises(FileNotFoundError, match='ViT-B-16/openai are not in the cache .* fetch .* set `pretrained`'):
-        CLIPSource('ViT-B-16', 'openai').load_vision()
+    with pytest.raises(
+        FileNotFoundError, match='ViT-B-16-quickgelu/openai are not in the cache .* fetch .* set `pretrained`'
+    ):
+        CLIPSource('ViT-B-16-quickgelu', 'openai').load_vision()
 
 
 def test_several_processes_fill_one_cache(clip_file, tmp_path):
