@@ -4,7 +4,7 @@ from .compat import enable_mmcv_lite
 
 enable_mmcv_lite()  # before anything below imports mmseg.models
 
-from . import datasets, engine, evaluation, models  # noqa: E402
+from . import datasets, engine, evaluation, models, peers  # noqa: E402, F401
 from .apis import AlignZegInferencer  # noqa: E402
 
 __all__ = ['AlignZegInferencer', 'datasets', 'engine', 'evaluation', 'models']
