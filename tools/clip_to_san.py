@@ -1,4 +1,4 @@
-"""Write the weights that ``configs/peers/training/san_patterns.py`` starts from: the embedded CLIP as mmseg's SAN names it."""
+"""Write the embedded CLIP as mmseg's SAN names it, for ``configs/peers/training/san_patterns.py`` to start from."""
 
 from __future__ import annotations
 
