@@ -20,5 +20,6 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=5000, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='ZeroShotVisualizationHook'),
+    health=dict(type='HealthHook', interval=1000),
 )
 custom_hooks = [dict(type='SafeCheckpointHook'), dict(type='VocabularyHook')]
