@@ -42,10 +42,11 @@ class TextBankEncoder(BaseModule):
         super().__init__()
         source = CLIPSource(model_name, weights)
         visual, self.logit_scale = source.load_vision()
+        width = int(visual.output_dim)  # type: ignore[arg-type]
         self.bank = TextBank(source, templates)
         self.vocabulary = tuple(vocabulary)
-        self.bg_embed = nn.Parameter(torch.empty(1, visual.output_dim))
-        nn.init.normal_(self.bg_embed, std=visual.output_dim**-0.5)  # as mmseg does
+        self.bg_embed = nn.Parameter(torch.empty(1, width))
+        nn.init.normal_(self.bg_embed, std=width**-0.5)  # as mmseg does
 
     def forward(self) -> Tensor:
         """(C + 1, D): unit rows of the classes and the background, times τ."""

@@ -134,7 +134,7 @@ class HealthHook(Hook):
         """Listen to φ_bc, if PBC is on."""
         self._corrected = self._proposals = 0
         model = bare_model(runner)
-        if isinstance(model, AlignZeg) and model.bias_correction is not None:
+        if isinstance(model, AlignZeg) and model.bias_correction is not None and model.class_indicator is not None:
             self._gamma = model.bias_correction.gamma
             self._handles = [model.class_indicator.register_forward_hook(self._count)]
 
