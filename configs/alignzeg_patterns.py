@@ -13,4 +13,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=100, by_epoch=False),
     dict(type='PolyLR', power=0.9, eta_min=0.0, begin=100, end=max_iters, by_epoch=False),
 ]
-default_hooks = dict(checkpoint=dict(interval=max_iters))
+default_hooks = dict(checkpoint=dict(interval=max_iters), health=dict(interval=100))

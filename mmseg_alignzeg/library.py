@@ -6,7 +6,7 @@ from .cpu_ranks import enable_cpu_ranks
 enable_mmcv_lite()  # before anything below imports mmseg.models
 enable_cpu_ranks()
 
-from . import datasets, engine, evaluation, models  # noqa: E402
+from . import datasets, engine, evaluation, models, peers  # noqa: E402, F401
 from .apis import AlignZegInferencer  # noqa: E402
 
 __all__ = ['AlignZegInferencer', 'datasets', 'engine', 'evaluation', 'models']

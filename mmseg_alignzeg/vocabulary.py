@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from .aliases import canonical
 from .printable import printable
 
 
@@ -53,10 +55,10 @@ class Vocabulary:
         return cls(metainfo['classes'], metainfo.get('unseen_classes') or ())
 
     @classmethod
-    def of_test_data(cls, metainfo: Mapping[str, Any], trained_classes: Container[str]) -> Vocabulary:
+    def of_test_data(cls, metainfo: Mapping[str, Any], trained: Vocabulary) -> Vocabulary:
         """Read the vocabulary of evaluated data; unseen is what was not trained, if ``unseen_classes`` is None."""
         if metainfo.get('unseen_classes') is None:
-            unseen = [name for name in metainfo.get('classes') or () if name not in trained_classes]
+            unseen = [name for name in metainfo.get('classes') or () if not trained.has_labels_for(name)]
             metainfo = {**metainfo, 'unseen_classes': unseen}
         return cls.from_metainfo(metainfo)
 
@@ -64,6 +66,14 @@ class Vocabulary:
     def seen_classes(self) -> tuple[str, ...]:
         """Names with training labels, in label order."""
         return tuple(name for name in self.classes if name not in self.unseen_classes)
+
+    def has_labels_for(self, name: str) -> bool:
+        """Whether a class of any data was seen here, under this name or an alias (see :func:`canonical`)."""
+        return name not in self.unseen_classes and canonical(name) in self._seen
+
+    @cached_property
+    def _seen(self) -> frozenset[str]:
+        return frozenset(map(canonical, self.seen_classes))
 
 
 def abridged(names: Sequence[str], limit: int = 5) -> str:

@@ -23,7 +23,7 @@ CONFIGS = sorted(str(path) for path in Path('configs').glob('alignzeg_*.py'))
 FULL_SIZE = [path for path in CONFIGS if 'patterns' not in path]
 
 
-EVERY = sorted(str(path) for path in Path('configs').rglob('*.py') if '_base_' not in path.parts)
+EVERY = sorted(str(path) for path in Path('configs').rglob('*.py') if not {'_base_', 'peers'} & set(path.parts))
 
 
 def random_clip(path):

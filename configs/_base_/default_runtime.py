@@ -23,5 +23,6 @@ default_hooks = dict(
     guard=dict(type='FiniteGuardHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='ZeroShotVisualizationHook'),
+    health=dict(type='HealthHook', interval=1000),
 )
 custom_hooks = [dict(type='SafeCheckpointHook'), dict(type='VocabularyHook'), dict(type='RandomStateHook')]

@@ -72,10 +72,9 @@ class Task:
                 f'The test set is empty: `test_dataloader.dataset` ({type(dataset).__name__}) has no image.'
             )
         metainfo: Mapping[str, Any] = dataset.metainfo
-        trained = set(model.vocabulary.seen_classes)
-        vocabulary = Vocabulary.of_test_data(metainfo, trained)
+        vocabulary = Vocabulary.of_test_data(metainfo, model.vocabulary)
         model.set_test_classes(vocabulary.classes)
-        seen = tuple(name for name in vocabulary.classes if name in trained)
+        seen = tuple(filter(model.vocabulary.has_labels_for, vocabulary.classes))
         return cls(vocabulary, seen, ignore_index, model.background_at_test, len(dataset))
 
     @cached_property

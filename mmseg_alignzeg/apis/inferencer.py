@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from mmengine.dataset import pseudo_collate
 
+from ..aliases import fold
 from ..models import AlignZeg, ClassNames, PredictiveBiasCorrection, TextBank
 from ..models.inference import Window
 from .image_files import Source, find_images
 from .loading import PathLike, load_model, usable_device
 from .prediction import Failure, Prediction, drawn, find_proposals, label_map
 from .preparation import Item, prepare
-from .words import Words, check_words, cut_words, fold
+from .words import Words, check_words, cut_words
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 OTHERS = 'others'

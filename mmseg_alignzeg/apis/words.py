@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import open_clip
 
+from ..aliases import fold
 from ..models import TextBank
 from ..vocabulary import Vocabulary, abridged
 
@@ -26,11 +26,6 @@ class Words:
     classes: tuple[str, ...]
     unseen: tuple[str, ...]
     notes: tuple[str, ...] = ()
-
-
-def fold(word: str) -> str:
-    """What two spellings of one word share: CLIP does not tell cases and blanks apart."""
-    return ' '.join(unicodedata.normalize('NFC', word).casefold().split())
 
 
 def check_words(classes: Sequence[str] | None, unseen: Sequence[str] | None, trained: Vocabulary) -> Words:
@@ -52,9 +47,8 @@ def check_words(classes: Sequence[str] | None, unseen: Sequence[str] | None, tra
         if fold(name) in position:
             raise ValueError(f'`classes` has {name!r} twice (positions {position[fold(name)]} and {i}).')
         position[fold(name)] = i
-    seen = set(map(fold, trained.seen_classes))
     if unseen is None:
-        return Words(names, tuple(name for name in names if fold(name) not in seen))
+        return Words(names, tuple(name for name in names if not trained.has_labels_for(name)))
     asked = [fold(name) for name in _names(unseen, 'unseen')]
     foreign = [name for name in asked if name not in position]
     if foreign:
@@ -62,11 +56,10 @@ def check_words(classes: Sequence[str] | None, unseen: Sequence[str] | None, tra
             f'`unseen` names {abridged(foreign)}, not among the {len(names):,} classes ({abridged(names)}).'
         )
     chosen = set(asked)
-    notes = []
-    if chosen & seen:
-        told = abridged([name for name in names if fold(name) in chosen & seen])
-        notes.append(f'trained on, but treated as unseen as asked: {told}')
-    return Words(names, tuple(name for name in names if fold(name) in chosen), tuple(notes))
+    chosen_names = tuple(name for name in names if fold(name) in chosen)
+    told = list(filter(trained.has_labels_for, chosen_names))
+    notes = (f'trained on, but treated as unseen as asked: {abridged(told)}',) if told else ()
+    return Words(names, chosen_names, notes)
 
 
 def cut_words(words: Words, bank: TextBank) -> Words:

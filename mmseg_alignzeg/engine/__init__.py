@@ -2,6 +2,7 @@
 
 from .checkpoint_file import read_checkpoint
 from .finite_guard_hook import FiniteGuardHook
+from .health_hook import HealthHook
 from .optim_wrapper_constructor import TrainableOptimWrapperConstructor
 from .proposal_visualization_hook import ProposalVisualizationHook
 from .random_state_hook import RandomStateHook
@@ -13,6 +14,7 @@ from .whole_checkpoint_hook import WholeCheckpointHook
 
 __all__ = [
     'FiniteGuardHook',
+    'HealthHook',
     'ProposalVisualizationHook',
     'RandomStateHook',
     'ResumableTrainLoop',

@@ -77,12 +77,12 @@ class VocabularyHook(Hook):
     def _set_classes(self, runner: Runner, dataset: Any, evaluator: Evaluator) -> None:
         metainfo = _metainfo(dataset)
         model = bare_model(runner)
-        trained = set(model.vocabulary.seen_classes)
-        vocabulary = Vocabulary.of_test_data(metainfo, trained)
+        trained = model.vocabulary.has_labels_for
+        vocabulary = Vocabulary.of_test_data(metainfo, model.vocabulary)
         if metainfo.get('unseen_classes') is None:
             evaluator.dataset_meta = {**metainfo, 'unseen_classes': list(vocabulary.unseen_classes)}
-        called_seen = [name for name in vocabulary.seen_classes if name not in trained]
-        called_unseen = [name for name in vocabulary.unseen_classes if name in trained]
+        called_seen = [name for name in vocabulary.seen_classes if not trained(name)]
+        called_unseen = [name for name in vocabulary.unseen_classes if trained(name)]
         if (called_seen or called_unseen) and vocabulary.classes not in self._warned:
             self._warned.add(vocabulary.classes)
             runner.logger.warning(

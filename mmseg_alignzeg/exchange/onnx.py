@@ -63,7 +63,7 @@ class FixedVocabularyPredictor(nn.Module):
             raise ValueError(f'gamma={gamma} is for predictive bias correction, which {why}: leave gamma out.')
         names = Vocabulary(tuple(classes)).classes
         if unseen is None:
-            unseen = [name for name in names if name not in model.vocabulary.seen_classes]
+            unseen = [name for name in names if not model.vocabulary.has_labels_for(name)]
         self.vocabulary = Vocabulary(names, tuple(unseen))
         seen = torch.tensor([name not in unseen for name in names])
         self.correction = None

@@ -169,8 +169,9 @@ class AlignZeg(BaseSegmentor):
             unseen: Those that are not in S; by default all that training had no labels for.
         """
         self.test_classes = Vocabulary(tuple(classes)).classes
-        seen = self.vocabulary.seen_classes if unseen is None else set(self.test_classes).difference(unseen)
-        self._test_seen = frozenset(seen)
+        if unseen is None:
+            unseen = [name for name in self.test_classes if not self.vocabulary.has_labels_for(name)]
+        self._test_unseen = frozenset(unseen)
 
     def checkpoint_identity(self) -> dict[str, Any]:
         """What a checkpoint must share with the model that loads it, in plain types."""
@@ -266,7 +267,7 @@ class AlignZeg(BaseSegmentor):
     @property
     def seen_mask(self) -> Tensor:
         """(C,) bool, which test classes are in S, see :meth:`set_test_classes`."""
-        return torch.tensor([name in self._test_seen for name in self.test_classes])
+        return torch.tensor([name not in self._test_unseen for name in self.test_classes])
 
     def class_bias(self, like: Tensor) -> Tensor | None:
         """(C,) float32 on the device of ``like``: what calibration, if any, adds to the pixel scores of a class."""

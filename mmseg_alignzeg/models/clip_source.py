@@ -61,7 +61,29 @@ class CLIPSource:
         tags = open_clip.list_pretrained_tags_by_model(self.model_name)
         if self.pretrained not in tags:
             raise ValueError(f'open_clip has no weights {self.pretrained!r} for {self.model_name}; its tags: {tags}.')
+        self._check_activation()
         return self._fetch()
+
+    def _check_activation(self) -> None:
+        """Refuse a tag whose weights were trained with another activation: they load, and are quietly wrong.
+
+        Raises:
+            ValueError: If QuickGELU stands on one side alone.
+        """
+        assert self.pretrained is not None
+        trained = bool(open_clip.get_pretrained_cfg(self.model_name, self.pretrained).get('quick_gelu', False))
+        if trained != bool(open_clip.get_model_config(self.model_name).get('quick_gelu', False)):
+            fitting = [
+                name
+                for name in open_clip.list_models()
+                if name.removesuffix('-quickgelu') == self.model_name.removesuffix('-quickgelu')
+                and name != self.model_name
+            ]
+            raise ValueError(
+                f'The weights {self.model_name}/{self.pretrained} were trained {"with" if trained else "without"} '
+                f'QuickGELU, and the architecture has {"GELU" if trained else "QuickGELU"}: set `model_name` to '
+                f'{" or ".join(map(repr, fitting)) or "an architecture with the activation of the weights"}.'
+            )
 
     def _fetch(self) -> Path:
         """The cached file of an open_clip tag, downloaded if need be."""

@@ -11,6 +11,7 @@ from open_clip.transformer import VisionTransformer
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from .clip_block import run_block
 from .clip_source import CLIPSource
 
 
@@ -131,7 +132,7 @@ class CLIPVision(BaseModule):
                 tap = tokens
         tail_inputs = [tokens]
         for block in self.tail[:-1]:  # nobody reads the patches behind the last layer
-            tail_inputs.append(block(tail_inputs[-1]))
+            tail_inputs.append(run_block(block, tail_inputs[-1]))
         return CLIPStream(tap[:, 1:].transpose(1, 2).unflatten(2, grid), tail_inputs)
 
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -146,9 +147,9 @@ class CLIPVision(BaseModule):
     def _prompted(self, block: nn.Module, tokens: Tensor, depth: int) -> Tensor:
         """One layer; its prompts stand behind the patches and are dropped again (deep VPT)."""
         if self.prompts is None:
-            return block(tokens)
+            return run_block(block, tokens)
         prompts = self.prompts[depth].to(tokens.dtype).expand(len(tokens), -1, -1)
-        return block(torch.cat([tokens, prompts], dim=1))[:, : tokens.shape[1]]
+        return run_block(block, torch.cat([tokens, prompts], dim=1))[:, : tokens.shape[1]]
 
 
 def _forget(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, _: dict) -> None:

@@ -9,6 +9,7 @@ from mmseg.registry import MODELS
 from timm.layers import Mlp
 from torch import Tensor, nn
 
+from .clip_block import run_block
 from .clip_vision import CLIPStream, CLIPVision
 
 
@@ -26,21 +27,12 @@ def attend_to_patches(block: nn.Module, queries: Tensor, tokens: Tensor, attn_bi
     Returns:
         (B, N, width).
     """
-    attn = block.attn
-    num_copies, head_dim = queries.shape[1], attn.head_dim
-    own = block.ln_1(queries)
-    sources = torch.cat([own, block.ln_1(tokens[:, 1:])], dim=1)  # (B, N + L, width)
-    w_q, w_kv = attn.in_proj_weight.split([attn.embed_dim, 2 * attn.embed_dim])
-    b_q, b_kv = attn.in_proj_bias.split([attn.embed_dim, 2 * attn.embed_dim])
-    q = F.linear(own, w_q, b_q).unflatten(-1, (-1, head_dim)).transpose(1, 2)  # (B, heads, N, D)
-    k, v = F.linear(sources, w_kv, b_kv).unflatten(-1, (2, -1, head_dim)).permute(2, 0, 3, 1, 4)
-    strangers = ~torch.eye(num_copies, dtype=torch.bool, device=q.device)
-    among_copies = torch.zeros(num_copies, num_copies, dtype=q.dtype, device=q.device)
+    num_copies, head_dim = queries.shape[1], block.attn.head_dim
+    strangers = ~torch.eye(num_copies, dtype=torch.bool, device=queries.device)
+    among_copies = torch.zeros(num_copies, num_copies, dtype=attn_bias.dtype, device=queries.device)
     among_copies = among_copies.masked_fill(strangers, float('-inf')).expand(*attn_bias.shape[:2], -1, -1)
-    mask = torch.cat([among_copies, (attn_bias / head_dim**0.5).to(q.dtype)], dim=-1)  # (B, heads, N, N + L)
-    read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
-    queries = queries + block.ls_1(attn.out_proj(read))
-    return queries + block.ls_2(block.mlp(block.ln_2(queries)))
+    mask = torch.cat([among_copies, attn_bias / head_dim**0.5], dim=-1)  # (B, heads, N, N + L)
+    return run_block(block, queries, tokens[:, 1:], mask)
 
 
 def background_score(feats: Tensor, backgrounds: Tensor, scale: float) -> Tensor:

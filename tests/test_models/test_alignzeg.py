@@ -35,6 +35,14 @@ def batch(num_classes=3, size=64):
     return torch.randn(2, 3, size, size), [sample(image) for image in labels]
 
 
+def test_bias_correction_spares_no_alias_of_a_seen_class(cfg):
+    model = MODELS.build({**cfg.model, 'classes': ['couch', 'car'], 'unseen_classes': ['car']})
+    model.set_test_classes(['Sofa ', 'car', 'tree', 'couch'])
+    assert model.seen_mask.tolist() == [True, False, False, True]
+    model.set_test_classes(['sofa', 'tree'], unseen=['sofa'])
+    assert model.seen_mask.tolist() == [False, True]
+
+
 def test_loss_has_every_term_of_equation_8(cfg):
     model = MODELS.build(cfg.model).train()
     losses = model.loss(*batch())

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from mmseg_alignzeg.models import CLIPSemanticHead, CLIPSource, CLIPVision, TextBank, get_templates
+from mmseg_alignzeg.models.clip_block import run_block
 from mmseg_alignzeg.models.semantic_head import attend_to_patches, background_score
 
 
@@ -57,6 +58,24 @@ def test_separate_stream_equals_the_masked_concatenation():
     whole = block(torch.cat([queries, tokens], dim=1), attn_mask=mask.flatten(0, 1))
     torch.testing.assert_close(out, whole[:, :3])
     torch.testing.assert_close(block(tokens), whole[:, 3:])
+
+
+def test_a_block_is_open_clips_own_with_its_gradient():
+    block = open_clip.transformer.ResidualAttentionBlock(16, 4, act_layer=open_clip.transformer.QuickGELU)
+    tokens, weights = torch.randn(2, 7, 16, requires_grad=True), torch.randn(2, 7, 16)
+    ours, theirs = run_block(block, tokens), block(tokens)
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+    gradients = [torch.autograd.grad((out * weights).sum(), tokens)[0] for out in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('num_prompts', [0, 2])
+def test_no_layer_falls_back_to_multihead_attention(clip_file, monkeypatch, num_prompts):
+    _, path = clip_file
+    monkeypatch.setattr(torch.nn.MultiheadAttention, 'forward', lambda *args, **kwargs: pytest.fail('it was called'))
+    vision = CLIPVision(CLIPSource('tiny_clip', str(path)), tap_layer=3, num_prompts=num_prompts, scale_factor=1)
+    stream = vision(torch.randn(1, 3, 64, 64))
+    CLIPSemanticHead(64)(vision, stream, torch.zeros(1, 1, 2, 64))
 
 
 def test_bias_stands_inside_the_softmax_before_the_division():
@@ -175,6 +194,20 @@ def test_missing_clip(model_name, pretrained, error, message):
         CLIPSource(model_name, pretrained).load_vision()
 
 
+@pytest.mark.parametrize(
+    ('model_name', 'pretrained', 'fits'),
+    [
+        ('ViT-B-16', 'openai', "'ViT-B-16-quickgelu'"),
+        ('ViT-B-16', 'dfn2b', "'ViT-B-16-quickgelu'"),
+        ('ViT-H-14-worldwide', 'metaclip2_worldwide', "'ViT-H-14-worldwide-quickgelu'"),
+    ],
+)
+def test_weights_of_another_activation_are_refused_before_they_are_fetched(model_name, pretrained, fits, monkeypatch):
+    monkeypatch.setattr(open_clip, 'download_pretrained', lambda cfg: pytest.fail('it was fetched'))
+    with pytest.raises(ValueError, match=f'trained with QuickGELU, .* set `model_name` to {fits}'):
+        CLIPSource(model_name, pretrained).load_vision()
+
+
 def test_wrong_clip_file(tmp_path, clip_file):
     _, path = clip_file
     with pytest.raises(ValueError, match='holds no weights of ViT-B-16'):
@@ -193,8 +226,10 @@ def test_tag_without_network_says_what_to_fetch(monkeypatch):
         raise OSError('no route to host')
 
     monkeypatch.setattr(open_clip, 'download_pretrained', offline)
-    with pytest.raises(FileNotFoundError, match='ViT-B-16/openai are not in the cache .* fetch .* set `pretrained`'):
-        CLIPSource('ViT-B-16', 'openai').load_vision()
+    with pytest.raises(
+        FileNotFoundError, match='ViT-B-16-quickgelu/openai are not in the cache .* fetch .* set `pretrained`'
+    ):
+        CLIPSource('ViT-B-16-quickgelu', 'openai').load_vision()
 
 
 def test_several_processes_fill_one_cache(clip_file, tmp_path):

@@ -46,6 +46,9 @@ class FeatureExpansionLoss(nn.Module):
         alpha: α of Beta(α, α), from which one β is drawn per step.
         loss_weight: λ3 of Eq. (8).
 
+    Attributes:
+        self_mixed: Share of the last shuffle's proposals that were mixed with themselves, a scalar tensor in [0, 1].
+
     Raises:
         ValueError: If α is not positive.
     """
@@ -56,6 +59,7 @@ class FeatureExpansionLoss(nn.Module):
             raise ValueError(f'alpha={alpha} must be positive: it shapes the distribution Beta(alpha, alpha).')
         self.beta = torch.distributions.Beta(float(alpha), float(alpha))
         self.loss_weight = loss_weight
+        self.self_mixed = torch.zeros(())
 
     def forward(self, cls_feats: Tensor, labels: Tensor, text_embeds: Tensor, scale: float) -> Tensor:
         """Compute the weighted loss.
@@ -73,6 +77,7 @@ class FeatureExpansionLoss(nn.Module):
             return cls_feats.sum()
         beta = self.beta.sample().item()
         order = torch.randperm(len(cls_feats), device=cls_feats.device)
+        self.self_mixed = (order == torch.arange(len(order), device=order.device)).float().mean()
         virtual_feats = expand(cls_feats, order, beta)
         virtual_embeds = expand(text_embeds[labels], order, beta)
         logits = virtual_logits(virtual_feats, virtual_embeds, text_embeds, scale)

@@ -1,0 +1,11 @@
+# mmseg's own SAN, tested on all 20 classes; it predicts the names of its text encoder, so training and test differ.
+_base_ = './training/san_patterns.py'
+trained_by = 'configs/peers/training/san_patterns.py'
+model = dict(
+    text_encoder=dict(vocabulary={{_base_.classes}}),
+    decode_head=dict(
+        num_classes=20,
+        train_cfg=None,
+        loss_decode=dict(_delete_=True, type='CrossEntropyLoss', loss_weight=2.0),
+    ),
+)

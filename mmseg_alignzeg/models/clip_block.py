@@ -1,0 +1,37 @@
+"""One layer of CLIP's vision tower, as the patch stream and the semantic decoder run it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def run_block(
+    block: nn.Module, tokens: Tensor, context: Tensor | None = None, attn_mask: Tensor | None = None
+) -> Tensor:
+    """Let tokens read from themselves and from ``context``, then apply the MLP; both with a residual.
+
+    The same numbers as ``block(tokens)``, without ``nn.MultiheadAttention``. Where a gradient flows through a frozen
+    layer (deep prompts), that module computes its input projection as hundreds of small products.
+
+    Args:
+        block: A ``ResidualAttentionBlock`` of open_clip.
+        tokens: (B, n, width), the tokens that enter the layer and leave it.
+        context: (B, m, width), tokens that are only read, normalised like ``tokens``; None for none.
+        attn_mask: (B, heads or 1, n, n + m), added to the attention logits after the division by √D.
+
+    Returns:
+        (B, n, width).
+    """
+    attn = block.attn
+    own = block.ln_1(tokens)
+    sources = own if context is None else torch.cat([own, block.ln_1(context)], dim=1)  # (B, n + m, width)
+    w_q, w_kv = attn.in_proj_weight.split([attn.embed_dim, 2 * attn.embed_dim])
+    b_q, b_kv = attn.in_proj_bias.split([attn.embed_dim, 2 * attn.embed_dim])
+    q = F.linear(own, w_q, b_q).unflatten(-1, (-1, attn.head_dim)).transpose(1, 2)  # (B, heads, n, D)
+    k, v = F.linear(sources, w_kv, b_kv).unflatten(-1, (2, -1, attn.head_dim)).permute(2, 0, 3, 1, 4)
+    mask = None if attn_mask is None else attn_mask.to(q.dtype)
+    read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+    tokens = tokens + block.ls_1(attn.out_proj(read))
+    return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))

@@ -1,0 +1,33 @@
+"""Every figure has one home, and stands elsewhere as it does there."""
+
+from pathlib import Path
+
+import yaml
+
+ROW = dict(row='full', config='configs/ablations/patterns/table4/full.py', seeds='3', gain='1.25', p='0.0213')
+ROW |= {f'{key}_{part}': value for key in ('pAcc', 'mIoU_seen', 'mIoU_unseen', 'hIoU') for part, value in
+        [('mean', '71.26'), ('std', '0.5')]}  # fmt: skip
+
+
+def test_readme_study_and_metafiles_hold_the_measured_results(load_tool):
+    for path, text in load_tool('publish_results').published().items():
+        assert path.read_text(encoding='utf-8') == text, f'{path}: run tools/publish_results.py'
+
+
+def test_a_table_between_its_marks_is_replaced_and_nothing_else(load_tool):
+    text = 'before\n<!-- docs/results/a.csv -->\nold\n<!-- end -->\n<!-- docs/results/b.csv -->\nkept\n<!-- end -->\n'
+    replaced = load_tool('publish_results').with_tables(text, {'docs/results/a.csv': r'new \1' + '\n'})
+    assert replaced == text.replace('old', r'new \1')
+
+
+def test_a_row_as_markdown(load_tool):
+    line = load_tool('publish_results').markdown([ROW]).splitlines()[2]
+    scores = ' | '.join(['71.3 ± 0.5'] * 4)
+    assert line == f'| `full` | + background diversity, the whole method | 3 | {scores} | +1.2 | 0.021 |'
+
+
+def test_metafiles_name_measured_configs_alone(load_tool):
+    metafile = Path('configs/ablations/patterns/metafile.yml').read_text(encoding='utf-8')
+    models = yaml.safe_load(load_tool('publish_results').with_results(metafile, {ROW['config']: ROW}))['Models']
+    (measured,) = [model for model in models if 'Results' in model]
+    assert measured['Config'] == ROW['config'] and measured['Results'][0]['Metrics']['hIoU'] == 71.3

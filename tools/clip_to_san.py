@@ -1,0 +1,25 @@
+"""Write the embedded CLIP as mmseg's SAN names it, for ``configs/peers/training/san_patterns.py`` to start from."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from mmseg_alignzeg.models import CLIPSource
+from mmseg_alignzeg.peers import san_state_dict
+from mmseg_alignzeg.whole_file import whole_file
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/peers/tiny_clip.pth'), help='default: %(default)s')
+    args = parser.parse_args()
+    with whole_file(args.out) as part:
+        torch.save(san_state_dict(CLIPSource('tiny_clip', 'embedded'), split=3), part)
+    print(args.out)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,112 @@
+"""Carry measured results to where people read them: metafiles, and the tables of README and docs.
+
+Each figure has one home: a table of ``tools/benchmark_configs.py``, kept as ``docs/results/NAME.csv``. A Markdown file
+shows it between ``<!-- docs/results/NAME.csv -->`` and ``<!-- end -->``; what stands there is replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+from mmengine.config import Config
+
+from mmseg_alignzeg.benchmark.table import write
+
+RESULTS = Path('docs/results')
+TEXTS = (Path('README.md'), Path('docs/study.md'))
+TITLES = {'pAcc': 'pAcc', 'mIoU_seen': 'mIoU(S)', 'mIoU_unseen': 'mIoU(U)', 'hIoU': 'hIoU'}
+HEADER = '# `Results` are written by tools/publish_results.py, from docs/results.\n'
+Row = Mapping[str, str]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a table that ``benchmark_configs.py`` wrote."""
+    with path.open(newline='', encoding='utf-8') as file:
+        return list(csv.DictReader(file))
+
+
+def what(config: str) -> str:
+    """What a config is, in the words of its first line: ``# Table 4 …: <this>``."""
+    first = Path(config).read_text(encoding='utf-8').splitlines()[0]
+    return first.removeprefix('# ').rpartition(': ')[2].rstrip('.')
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Rows as a Markdown table, in percent: mean ± sample standard deviation over seeds."""
+    lines = [['row', '', 'seeds', *TITLES.values(), 'Δ hIoU', 'p']]
+    lines.append(['---'] * len(lines[0]))
+    for row in rows:
+        scores = [f'{float(row[f"{key}_mean"]):.1f} ± {float(row[f"{key}_std"]):.1f}' for key in TITLES]
+        gain = f'{float(row["gain"]):+.1f}' if row['gain'] else ''
+        chance = f'{float(row["p"]):.2g}' if row['p'] else ''
+        lines.append([f'`{row["row"]}`', what(row['config']), row['seeds'], *scores, gain, chance])
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines) + '\n'
+
+
+def with_tables(text: str, tables: Mapping[str, str]) -> str:
+    """A Markdown text with its marked tables replaced.
+
+    Args:
+        text: The text.
+        tables: Markdown tables by the path that its mark names.
+    """
+    for path, table in tables.items():
+        mark = re.compile(rf'(<!-- {re.escape(path)} -->\n).*?(<!-- end -->)', re.DOTALL)
+        text = mark.sub(lambda found, table=table: found[1] + table + found[2], text)  # type: ignore[misc]
+    return text
+
+
+def with_results(metafile: str, rows: Mapping[str, Row]) -> str:
+    """A metafile with the results of its configs; those without a row have none.
+
+    Args:
+        metafile: YAML.
+        rows: Rows by config.
+    """
+    index = yaml.safe_load(metafile)
+    for model in index['Models']:
+        model.pop('Results', None)
+        if row := rows.get(model['Config']):
+            metrics = {key: round(float(row[f'{key}_mean']), 1) for key in TITLES}
+            task = 'Zero-Shot Semantic Segmentation'
+            model['Results'] = [{'Task': task, 'Dataset': 'Patterns', 'Metrics': metrics}]
+    return HEADER + yaml.safe_dump(index, sort_keys=False, allow_unicode=True)
+
+
+def published() -> dict[Path, str]:
+    """What every file should hold."""
+    tables = {path: read_rows(path) for path in sorted(RESULTS.glob('*.csv'))}
+    rows = {row['config']: row for table in tables.values() for row in table}
+    for config, row in list(rows.items()):
+        cfg = Config.fromfile(config)
+        if 'trained_by' in cfg and Config.fromfile(cfg.trained_by).model == cfg.model:  # one model under two names
+            rows.setdefault(cfg.trained_by, row)
+    drawn = {path.as_posix(): markdown(table) for path, table in tables.items()}
+    texts = {path: with_tables(path.read_text(encoding='utf-8'), drawn) for path in TEXTS}
+    for config in rows:
+        path = next(folder / 'metafile.yml' for folder in Path(config).parents if (folder / 'metafile.yml').is_file())
+        texts[path] = with_results(path.read_text(encoding='utf-8'), rows)
+    return texts
+
+
+def main() -> int:
+    """Write, or with ``--check`` compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--check', action='store_true', help='write nothing; exit with 1 if a file would change')
+    args = parser.parse_args()
+    changed = {path: text for path, text in published().items() if text != path.read_text(encoding='utf-8')}
+    for path, text in changed.items():
+        print(path)
+        if not args.check:
+            write(path, text)
+    return int(args.check and bool(changed))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
