@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 from mmengine.config import Config
 
-from mmseg_alignzeg.benchmark.table import write
+from mmseg_alignzeg.whole_file import write_text
 
 RESULTS = Path('docs/results')
 TEXTS = (Path('README.md'), Path('docs/study.md'))
@@ -104,7 +104,7 @@ def main() -> int:
     for path, text in changed.items():
         print(path)
         if not args.check:
-            write(path, text)
+            write_text(path, text)
     return int(args.check and bool(changed))
 
 
