@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
     ('work', 'tries'),
     [
         pytest.param('training', 20, marks=pytest.mark.attack('kill -9: training')),
-        pytest.param('export', 5, marks=pytest.mark.attack('kill -9: export')),
-        pytest.param('conversion', 10, marks=pytest.mark.attack('kill -9: conversion')),
+        pytest.param('export', 20, marks=pytest.mark.attack('kill -9: export')),
+        pytest.param('conversion', 20, marks=pytest.mark.attack('kill -9: conversion')),
     ],
 )
 def test_killed_at_random_moments(work, tries, tmp_path, record_property):
