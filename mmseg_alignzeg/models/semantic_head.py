@@ -98,7 +98,7 @@ class CLIPSemanticHead(BaseModule):
         return F.normalize(feats + self.phi_cls(feats), dim=-1)
 
     def scores(self, cls_feats: Tensor, text_embeds: Tensor, scale: float) -> Tensor:
-        """P = [τ·F_cls·Tᵀ, p_g].
+        """P = [τ·F_cls·Tᵀ, p_g], in float32 under autocast too: in bfloat16, near classes would get equal logits.
 
         Args:
             cls_feats: F_cls, (…, D) unit rows.
@@ -106,10 +106,12 @@ class CLIPSemanticHead(BaseModule):
             scale: τ, CLIP's logit scale.
 
         Returns:
-            (…, C + 1) logits; the last column is the background.
+            (…, C + 1) logits, float32; the last column is the background.
         """
-        background = background_score(cls_feats, self.backgrounds, scale)
-        logits = scale * cls_feats @ text_embeds.flatten(0, 1).t()  # (…, C · S)
+        with torch.autocast(cls_feats.device.type, enabled=False):
+            cls_feats = cls_feats.float()
+            background = background_score(cls_feats, self.backgrounds, scale)
+            logits = scale * cls_feats @ text_embeds.flatten(0, 1).t()  # (…, C · S)
         if text_embeds.shape[1] > 1:
             logits = logits.unflatten(-1, text_embeds.shape[:2]).amax(dim=-1)
         return torch.cat([logits, background], dim=-1)

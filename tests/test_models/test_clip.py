@@ -143,6 +143,18 @@ def test_scores_start_as_clips_own():
     torch.testing.assert_close(scores[..., 3], 10 * background)
 
 
+def test_scores_are_exact_under_autocast():
+    head = CLIPSemanticHead(64, num_backgrounds=3)
+    feats = F.normalize(torch.randn(100, 64), dim=1)
+    text = F.normalize(torch.randn(1, 64) + 0.05 * torch.randn(50, 64), dim=1)[:, None]  # classes that are near
+    exact = head.scores(feats, text, 100.0)
+    with torch.autocast('cpu', torch.bfloat16):
+        scores = head.scores(feats, text, 100.0)
+        rounded = 100.0 * feats @ text[:, 0].t()
+    assert scores.dtype == torch.float32 and torch.equal(scores, exact)
+    assert (rounded.argmax(dim=1) != exact[:, :50].argmax(dim=1)).any()  # what bfloat16 alone would do
+
+
 def test_text_bank_equals_the_text_tower_prompt_by_prompt(clip_file, tmp_path):
     clip, path = clip_file
     classes = ['cat', 'a much longer class name with many words', 'wall-concrete']

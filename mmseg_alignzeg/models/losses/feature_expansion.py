@@ -78,8 +78,9 @@ class FeatureExpansionLoss(nn.Module):
         beta = self.beta.sample().item()
         order = torch.randperm(len(cls_feats), device=cls_feats.device)
         self.self_mixed = (order == torch.arange(len(order), device=order.device)).float().mean()
-        virtual_feats = expand(cls_feats, order, beta)
-        virtual_embeds = expand(text_embeds[labels], order, beta)
-        logits = virtual_logits(virtual_feats, virtual_embeds, text_embeds, scale)
+        with torch.autocast(cls_feats.device.type, enabled=False):  # as for the scores of real proposals
+            virtual_feats = expand(cls_feats.float(), order, beta)
+            virtual_embeds = expand(text_embeds[labels], order, beta)
+            logits = virtual_logits(virtual_feats, virtual_embeds, text_embeds, scale)
         own_class = logits.new_full((len(logits),), logits.shape[1] - 1, dtype=torch.long)
         return self.loss_weight * F.cross_entropy(logits, own_class)
