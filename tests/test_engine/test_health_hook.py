@@ -135,7 +135,7 @@ def test_numbers_of_a_step_are_those_of_the_optimizer(recorder):
     gradients = [value for name, value in numbers.items() if name.endswith('.gradient')]
     assert math.hypot(*gradients) == pytest.approx(0.01, rel=1e-3)  # the clip of the config
     g = torch.nn.functional.normalize(before['semantic_head.background_prototypes'], dim=1)
-    angle = (g * recorder.model.semantic_head.backgrounds).sum(dim=1).clamp(max=1).arccos().mean()
+    angle = (g * recorder.model.semantic_head.backgrounds.detach()).sum(dim=1).clamp(max=1).arccos().mean()
     assert numbers['health/prototypes_turned_rad'] == pytest.approx(float(angle), abs=1e-6)
     assert all(0 <= numbers[f'health/{key}'] <= 1 for key in ('saturated_masks', 'phi_bc_dead', 'phi_bc_unseen'))
 
