@@ -21,7 +21,7 @@ def enable_cpu_ranks() -> None:
 
 
 def _init_dist_pytorch(backend: str, init_backend: str = 'torch', **kwargs: Any) -> None:
-    if get_device() != 'cpu':
+    if get_device() not in ('cpu', 'mps'):  # torch has no collectives on Apple's GPUs
         _with_gpu(backend, init_backend=init_backend, **kwargs)
         return
     if backend == 'nccl':

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-# Pillow reads more, but some of it by running other programs (EPS) and none of it is a photograph.
-FORMATS = ('AVIF', 'BMP', 'GIF', 'JPEG', 'JPEG2000', 'MPO', 'PNG', 'PPM', 'TIFF', 'WEBP')
+from ..open_picture import open_picture, readable_formats
+
 ROWS = 1024  # rows that leave Pillow at a time: a second copy of a large picture would double the memory
 
 
@@ -108,7 +108,7 @@ def read_rgb(source: Source) -> np.ndarray:
     try:
         with warnings.catch_warnings():  # Pillow warns from half of its limit on
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-            with Image.open(source.name, formats=readable_formats()) as image:
+            with open_picture(source.name) as image:
                 ImageOps.exif_transpose(image, in_place=True)
                 return _pixels(_to_rgb(image))
     except FileNotFoundError:
@@ -128,12 +128,6 @@ def read_rgb(source: Source) -> np.ndarray:
 
 class _UnclearRangeError(ValueError):
     """Pixels whose range nobody can know."""
-
-
-def readable_formats() -> list[str]:
-    """Those of ``FORMATS`` that this Pillow can open; it may be built without some."""
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -83,7 +83,7 @@ class CheckedFiles(BaseSegDataset):
         try:
             return super().prepare_data(idx)
         except Exception as error:  # a transform may raise anything, and knows no path
-            raise ValueError(self._sample_fault(self.get_data_info(idx), error)) from error
+            raise ValueError(self._sample_fault(self.get_data_info(idx), error)) from None
 
     def load_data_list(self) -> list[dict]:
         """The samples, as mmseg lists them, after a look at their files."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image
 
+from ..open_picture import open_picture
 from ..printable import printable
 
 SINGLE_CHANNEL = ('1', 'L', 'P', 'I', 'I;16', 'I;16L', 'I;16B', 'F')
@@ -135,7 +136,7 @@ def read_image(path: str, decode: bool = False) -> tuple[Header, np.ndarray | No
         ValueError: If the file is missing, no image, or cut off; without its path.
     """
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             turned = 'exif' in image.info and image.getexif().get(ExifTags.Base.Orientation) in TURNED
             palette = tuple(image.getpalette() or ()) if image.mode == 'P' else ()
             header = Header(image.size, image.mode, image.format or '', turned, palette)

@@ -10,8 +10,8 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
 from mmseg.registry import TRANSFORMS
-from PIL import Image
 
+from ..open_picture import open_picture
 from .files import is_local
 
 EIGHT_BITS = ('1', 'L', 'P')  # modes of PIL
@@ -84,7 +84,7 @@ class CheckLabelMap(BaseTransform):
                 'size of its image, with one label per pixel.'
             )
         if is_local(path):
-            with Image.open(path) as image:
+            with open_picture(path) as image:
                 if image.mode not in EIGHT_BITS:
                     _check_values(np.asarray(image), path)
         return results
@@ -122,7 +122,7 @@ class DropUnlabelled(BaseTransform):
 def _decode(content: bytes, path: str) -> np.ndarray:
     """The label map (H, W), uint16, of an encoded image."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with open_picture(io.BytesIO(content)) as image:
             labels = np.asarray(image)
     except Exception as error:  # every decoder has its own exceptions; all mean the same to the user
         raise ValueError(f'{path}: no readable image: write label maps as 16-bit PNG or TIFF.') from error

@@ -24,7 +24,8 @@ class FiniteGuardHook(Hook):
     """Skip a step whose loss or gradient is not finite, and stop after a few of them in a row.
 
     One such step would fill every weight with NaN. Here the optimizer finds no gradient in it: weights, their decay and
-    the moments of AdamW stay as they are. A warning names the term of the loss and the images. All ranks decide
+    the moments of AdamW stay as they are. (Running statistics of a batch norm, which AlignZeg does not have, change in
+    the forward pass before.) A warning names the term of the loss and the images. All ranks decide
     together, by one small ``all_reduce`` per step.
 
     A ``GradScaler`` (``AmpOptimWrapper``) skips a step of its own when the gradient overflows; that counts here only
@@ -65,13 +66,12 @@ class FiniteGuardHook(Hook):
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Judge a step that a ``GradScaler`` has skipped: the optimizer was not called."""
         if self._losses and runner.optim_wrapper.should_update():
-            scale = runner.optim_wrapper.loss_scaler.get_scale()
-            self._judge(torch.tensor(float('nan') if scale < 1 else 0.0))
+            self._judge(torch.tensor(float('nan') if self._scale() < 1 else 0.0))
 
     def _listen(self, model: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         """Keep the terms of the loss until the optimizer steps; with accumulated gradients those of several batches."""
         if isinstance(output, dict):
-            self._losses.append({name: loss.detach().mean() for name, loss in output.items() if 'loss' in name})
+            self._losses.append({name: _mean(loss) for name, loss in output.items() if 'loss' in name})
             samples = kwargs.get('data_samples') or ()
             self._images += [sample.metainfo.get('img_path', 'an image without a path') for sample in samples]
 
@@ -79,7 +79,12 @@ class FiniteGuardHook(Hook):
         gradients = [
             param.grad for group in optimizer.param_groups for param in group['params'] if param.grad is not None
         ]
-        if self._judge(get_total_norm(gradients)):
+        norm = get_total_norm(gradients)
+        # A fused optimizer is called although its GradScaler has found an overflow, and leaves the step out by itself.
+        fused = getattr(optimizer, '_step_supports_amp_scaling', False) and self._scale() >= 1
+        if fused and not norm.isfinite() and all(loss.isfinite() for loss in self._terms()):
+            return
+        if self._judge(norm):
             optimizer.zero_grad(set_to_none=True)  # without a gradient, a parameter is not touched
 
     def _judge(self, gradient: Tensor) -> bool:
@@ -91,7 +96,7 @@ class FiniteGuardHook(Hook):
         Raises:
             FloatingPointError: In all ranks, if the last ``patience`` steps were bad.
         """
-        terms = [loss.to(gradient.device) for losses in self._losses for loss in losses.values()]
+        terms = [loss.to(gradient.device) for loss in self._terms()]
         bad = 1 - torch.stack([gradient, *terms]).isfinite().all().int()
         all_reduce(bad, 'max')
         if not bad:
@@ -124,6 +129,20 @@ class FiniteGuardHook(Hook):
         images = [path for _, images in ranks for path in images]
         return '; '.join(named) or f'its losses are finite, its gradient is not (images: {abridged(images, SHOWN)})'
 
+    def _terms(self) -> list[Tensor]:
+        return [loss for losses in self._losses for loss in losses.values()]
+
+    def _scale(self) -> float:
+        """That of the ``GradScaler``; 0 without one."""
+        scaler = getattr(self._runner.optim_wrapper, 'loss_scaler', None)
+        return 0.0 if scaler is None else scaler.get_scale()
+
     def _forget(self) -> None:
         self._losses: list[dict[str, Tensor]] = []
         self._images: list[str] = []
+
+
+def _mean(loss: Tensor | list[Tensor]) -> Tensor:
+    """A term of the loss as a scalar without gradient; MMEngine takes the sum of a list."""
+    parts = loss if isinstance(loss, list) else [loss]
+    return torch.stack([part.detach().float().mean() for part in parts]).sum()

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
@@ -141,9 +142,11 @@ class HealthHook(Hook):
     def after_test(self, runner: Runner) -> None:
         """Say how many proposals were corrected."""
         self._remove_handles()
-        if not self._proposals:
+        counts = torch.tensor([float(self._corrected), float(self._proposals)])
+        all_reduce(counts)  # every rank has tested its own images
+        if not counts[1]:
             return
-        share = float(self._corrected) / self._proposals
+        share = float(counts[0] / counts[1])
         line = f'PBC corrected {share:.1%} of the proposals (I > γ = {self._gamma}).'
         if RARE <= share <= 1 - RARE:
             runner.logger.info(line)

@@ -46,16 +46,16 @@ def set_random_state(state: dict[str, Any]) -> None:
         ValueError: If a value is missing, malformed, or of another number of CUDA devices.
     """
     try:
-        cuda = [words.cpu() for words in state['cuda']]
-        if cuda and len(cuda) != torch.cuda.device_count():
-            raise ValueError(f'it is of {len(cuda)} CUDA device(s), and there are {torch.cuda.device_count()}')
         torch.set_rng_state(state['torch'].cpu())
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
         kept = state['numpy']
         np.random.set_state(('MT19937', _twister(kept), kept['position'], kept['has_gauss'], kept['gauss']))
         kept = state['python']
         random.setstate((3, (*_twister(kept).tolist(), kept['position']), kept['gauss']))
+        cuda = [words.cpu() for words in state['cuda']]  # last, so that the others are restored in any case
+        if cuda and len(cuda) != torch.cuda.device_count():
+            raise ValueError(f"CUDA's is of {len(cuda)} device(s), and there are {torch.cuda.device_count()}")
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
     except (AttributeError, LookupError, TypeError, RuntimeError, ArithmeticError) as error:
         raise ValueError(f'{type(error).__name__}: {" ".join(str(error).split())}') from error
 

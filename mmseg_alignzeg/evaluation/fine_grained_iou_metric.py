@@ -169,4 +169,5 @@ def _draw_histogram(scores: Tensor, path: Path) -> None:
     axis.set(xlim=(0, 100), xlabel='mean IoU over the classes of an image (%)', ylabel='images')
     axis.legend(frameon=False)
     figure.tight_layout()
-    figure.savefig(path)
+    with whole_file(path, flush=False) as part:
+        figure.savefig(part, format='png')

@@ -16,6 +16,7 @@ from prettytable import PrettyTable
 from torch import Tensor
 
 from ..printable import printable
+from ..whole_file import whole_file
 from .areas import class_iou, confusion_matrix, harmonic_mean, split_areas
 from .vocabulary_metric import VocabularyMetric, label_map, sample_fields
 
@@ -89,9 +90,9 @@ class ZeroShotIoUMetric(VocabularyMetric):
     def _write(self, pred: Tensor, name: str) -> None:
         """Write predicted labels as an 8-bit PNG, or a 16-bit one where there are more than 256 classes."""
         assert self.output_dir is not None
-        self.output_dir.mkdir(parents=True, exist_ok=True)
         depth = np.uint8 if len(self.vocabulary.classes) <= 256 else np.uint16
-        Image.fromarray(pred.cpu().numpy().astype(depth)).save(self.output_dir / f'{name}.png')
+        with whole_file(self.output_dir / f'{name}.png', flush=False) as part:
+            Image.fromarray(pred.cpu().numpy().astype(depth)).save(part, 'PNG')
 
     def compute_metrics(self, results: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """Sum the matrices of all images and derive the measures; logs a table with one line per class."""

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ..vocabulary import Vocabulary
+from ..whole_file import whole_file
 from .canvas import DPI, Canvas, font_size, line_width, zoom_of
 
 UNLABELLED = (235, 235, 235)
@@ -58,8 +59,8 @@ def contact_sheet(
     figure.legend(handles=handles, loc='center right', fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=11)
     figure.tight_layout(rect=(0, 0, 1 - 1.9 / figure.get_figwidth(), 1))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with whole_file(path, flush=False) as part:
+        figure.savefig(part, format='png')
 
 
 def predictions_picture(

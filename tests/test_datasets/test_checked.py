@@ -1,6 +1,7 @@
 """Each mistake in the files gives one line; right files load as mmseg's own classes load them."""
 
 import re
+import traceback
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from mmseg_alignzeg.datasets import CheckedADE20KDataset, CheckedCOCOStuffDataset, CheckedPascalContextDataset59
-from mmseg_alignzeg.datasets.files import evenly_spaced, missing_files
+from mmseg_alignzeg.datasets.files import evenly_spaced, missing_files, read_image
+from mmseg_alignzeg.datasets.loading import CheckLabelMap, LoadWideAnnotations
 
 PALETTE = [channel for colour in PascalVOCDataset.METAINFO['palette'] for channel in colour]
 NAMES = ['a', 'b', 'c']
@@ -305,3 +307,35 @@ def test_a_label_map_after_a_resize_has_the_size_of_the_file(root):
     save_labels(root / 'SegmentationClass/b.png', size=(12, 8))
     unchecked = build(root, pipeline=steps, check_files=False)
     assert unchecked[1]['data_samples'].gt_sem_seg.data.shape == (1, 8, 12)
+
+
+@pytest.mark.attack('data: a picture that another program would have to open')
+def test_no_picture_starts_another_program(root, monkeypatch):
+    """Pillow recognises a file by its content, and hands PostScript to Ghostscript."""
+    monkeypatch.setattr('PIL.EpsImagePlugin.Ghostscript', lambda *args, **kwargs: pytest.fail('it was started'))
+    for name in ('JPEGImages/b.jpg', 'SegmentationClass/b.png'):
+        saved = (root / name).read_bytes()
+        Image.new('L', (6, 4)).save(root / name, 'EPS')
+        with pytest.raises(ValueError, match='cannot be read'):
+            read_image(str(root / name), decode=True)
+        with pytest.raises(ValueError):
+            LoadWideAnnotations().transform(dict(seg_map_path=str(root / name)))
+        with pytest.raises(OSError):
+            CheckLabelMap().transform(
+                dict(seg_map_path=str(root / name), gt_seg_map=np.zeros((4, 6), np.uint8), ori_shape=(4, 6))
+            )
+        (root / name).write_bytes(saved)
+
+
+@pytest.mark.attack('names: control characters')
+def test_the_traceback_of_a_damaged_sample_is_printable(root):
+    name = 'x\x1b[31m'
+    save_image(root / f'JPEGImages/{name}.jpg')
+    save_labels(root / f'SegmentationClass/{name}.png')
+    (root / 'lists/train.txt').write_text(f'{name}\n')
+    dataset = build(root, pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')])
+    Image.new('L', (3, 3)).save(root / f'SegmentationClass/{name}.png')
+    with pytest.raises(ValueError) as raised:
+        dataset[0]
+    text = ''.join(traceback.format_exception(raised.value))
+    assert '\x1b' not in text and '\\x1b' in text

@@ -186,3 +186,40 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path, valu
         with pytest.raises(ValueError, match='checkpoint cannot be used: 1 of 2 tensors'):
             other.train()
         assert other.model.linear.weight.isfinite().all()
+
+
+def test_an_overflow_of_a_fused_optimizer_is_the_scalers(tmp_path):
+    """Fused optimizers are called by the GradScaler although it has found an overflow."""
+    scaler = torch.amp.GradScaler('cpu', init_scale=2.0**16)
+    wrapper = AmpOptimWrapper.__new__(AmpOptimWrapper)
+    runner = make_runner(tmp_path)
+    hook = next(hook for hook in runner.hooks if isinstance(hook, FiniteGuardHook))
+    optimizer = torch.optim.AdamW(runner.model.parameters(), fused=True)
+    wrapper.loss_scaler, wrapper.optimizer = scaler, optimizer
+    wrapper.should_update = lambda: True
+    runner.optim_wrapper = wrapper
+    hook.before_train(runner)
+    before = runner.model.linear.weight.detach().clone()
+    for _ in range(hook.patience + 2):
+        losses = runner.model(inputs=[torch.ones(2)], mode='loss')
+        scaler.scale(sum(losses.values())).backward()
+        for param in runner.model.parameters():
+            param.grad.fill_(float('inf'))
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        hook.after_train_iter(runner)
+    assert hook.skipped == 0 and scaler.get_scale() < 2**16
+    assert torch.equal(runner.model.linear.weight, before)
+
+
+def test_a_term_may_be_a_list_as_in_mmengine(tmp_path):
+    class Lists(ToyModel):
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            losses = super().forward(inputs, data_samples, mode)
+            return {name: [loss / 2, loss / 2] for name, loss in losses.items()}
+
+    runner = make_runner(tmp_path, model=Lists({3: 'loss_near'}))
+    runner.train()
+    hook = next(hook for hook in runner.hooks if isinstance(hook, FiniteGuardHook))
+    assert hook.skipped == 1 and all(param.isfinite().all() for param in runner.model.parameters())

@@ -180,3 +180,11 @@ def test_a_data_loader_that_cannot_begin_anywhere_is_refused():
     for loader in (object(), dict(sampler=object())):
         with pytest.raises(TypeError, match='needs `train_dataloader` and its `sampler` as configs'):
             ResumableTrainLoop(None, loader, max_iters=1)
+
+
+def test_another_batch_size_goes_on_behind_the_last_sample(tmp_path):
+    train(toy(end=3), tmp_path / 'first')  # six samples
+    cfg = toy(end=5, **{'train_dataloader.batch_size': 4})
+    runner = train(cfg, tmp_path / 'second', resume=tmp_path / 'first/iter_3.pth')
+    assert runner.train_loop.dataloader.batch_sampler.sampler.start == 6
+    assert runner.message_hub.get_info('used_samples') == 6 + 2 * 4

@@ -88,11 +88,11 @@ model = dict(
 )
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 max_iters = 1000
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
+train_cfg = dict(type='ResumableTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = val_dataloader = val_evaluator = None  # the model names seen classes alone
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=100, by_epoch=False),
     dict(type='PolyLR', power=0.9, eta_min=0.0, begin=100, end=max_iters, by_epoch=False),
 ]
 default_hooks = dict(checkpoint=dict(interval=max_iters))
-custom_hooks = [dict(type='SafeCheckpointHook')]
+custom_hooks = [dict(type='SafeCheckpointHook'), dict(type='RandomStateHook')]

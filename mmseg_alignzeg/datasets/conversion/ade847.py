@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from mmcv import imresize
-from PIL import Image
 
+from ...open_picture import open_picture
 from ..large_vocabulary import original_labels
 from .originals import folder, relabel
 from .run import Plan
@@ -52,7 +52,7 @@ def fitted(width: int, height: int, short_side: int) -> tuple[int, int]:
 
 def convert(path: Path, label_of: Mapping[int, int], short_side: int) -> np.ndarray | Path:
     """Labels of a ``*_seg.png``, (H, W) uint16, or a photograph, (H, W, 3): its path if it keeps its size."""
-    with Image.open(path) as image:
+    with open_picture(path) as image:
         size = fitted(*image.size, short_side)
         if path.name.endswith(SEG):
             return imresize(class_labels(np.asarray(image), label_of), size, interpolation='nearest')

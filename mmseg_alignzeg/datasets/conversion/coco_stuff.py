@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from ...open_picture import open_picture
 from .originals import folder, relabel
 from .run import Plan
 
@@ -21,7 +21,7 @@ def train_ids(path: Path) -> np.ndarray:
     Raises:
         ValueError: If the file holds another value, or more than one channel.
     """
-    with Image.open(path) as image:
+    with open_picture(path) as image:
         return relabel(np.asarray(image), LABELS)
 
 
