@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Sequence
@@ -24,10 +25,12 @@ class Source:
     Attributes:
         name: Its path as given, or ``array 0``, ``array 1``, … by the position in the list.
         array: Its pixels, if it came as an array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8.
+        content: All bytes of its file, if they are in memory already; no file is opened then.
     """
 
     name: str
     array: np.ndarray | None = None
+    content: bytes | None = None
 
 
 def suffixes() -> frozenset[str]:
@@ -108,7 +111,7 @@ def read_rgb(source: Source) -> np.ndarray:
     try:
         with warnings.catch_warnings():  # Pillow warns from half of its limit on
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-            with open_picture(source.name) as image:
+            with open_picture(_file(source)) as image:
                 ImageOps.exif_transpose(image, in_place=True)
                 return _pixels(_to_rgb(image))
     except FileNotFoundError:
@@ -117,13 +120,17 @@ def read_rgb(source: Source) -> np.ndarray:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise ValueError(f"has more than {limit:,} pixels, Pillow's limit against decompression bombs") from None
     except Image.UnidentifiedImageError:
-        size = os.path.getsize(source.name)
+        size = os.path.getsize(source.name) if source.content is None else len(source.content)
         raise ValueError(f'is no picture that Pillow can read ({size:,} bytes)' if size else 'is empty') from None
     except _UnclearRangeError:
         raise
     except Exception as error:  # every decoder has its own exceptions; all mean the same to the user
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f'cannot be read: {reason}') from error
+
+
+def _file(source: Source) -> str | io.BytesIO:
+    return source.name if source.content is None else io.BytesIO(source.content)
 
 
 class _UnclearRangeError(ValueError):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,9 +17,10 @@ from .limits import Budget, LimitError, Tries, body_seconds, client_of
 
 # Gradio serves about 90 routes; the page needs these. All else is closed, whatever gradio adds: file routes (`file=`,
 # `file/`, `stream`, `deep_link`, `custom_component`), `proxy=`, direct calls (`run`, `api`, `component_server`), screen
-# recordings, run history, monitoring, and the code editor. `upload` is ours, see `uploads.py`.
+# recordings, run history, monitoring, and the code editor. `upload` is ours, see `uploads.py`. `logout`
+# would end the sessions of everyone with the same user name, by a GET request that any other web page can cause.
 OPEN_GET = re.compile(
-    r'/|/(config|theme\.css|robots\.txt|favicon\.ico|manifest\.json|logout)/?'
+    r'/|/(config|theme\.css|robots\.txt|favicon\.ico|manifest\.json)/?'
     r'|/(assets|static|svelte)/[\w\-./]+'
     r'|/gradio_api/(info|app_id|user|login_check|startup-events|theme\.css|queue/data|queue/status)/?'
     r'|/gradio_api/heartbeat/[\w-]{1,64}'
@@ -28,7 +29,7 @@ OPEN_GET = re.compile(
 OPEN_POST = re.compile(r'/login/?|/gradio_api/(upload|queue/join|cancel|reset|call/\w+)/?')
 # What someone without the password may ask for: what it takes to show the form.
 PUBLIC = re.compile(
-    r'/|/(login|theme\.css|robots\.txt|favicon\.ico|manifest\.json|logout)/?|/(assets|static|svelte)/.*'
+    r'/|/(login|theme\.css|robots\.txt|favicon\.ico|manifest\.json)/?|/(assets|static|svelte)/.*'
     r'|/gradio_api/(user|login_check|startup-events|theme\.css)/?'
 )
 WITH_PICTURES = re.compile(r'/gradio_api/(upload|queue/join|call/\w+)/?')
@@ -100,7 +101,7 @@ class Gate:
         opened = OPEN_POST if method == 'POST' else OPEN_GET
         if method not in ('GET', 'HEAD', 'POST') or not opened.fullmatch(path) or '/..' in path:
             raise RefusedError(404, 'There is nothing here.')
-        if not (PUBLIC.fullmatch(path) or self._logged_in(headers)):
+        if not (PUBLIC.fullmatch(path) or self._logged_in(scope)):
             raise RefusedError(401, 'Log in first.')
         scope['headers'] = [(name, value) for name, value in scope['headers'] if not _redirects(name)]
         if method != 'POST':
@@ -144,15 +145,12 @@ class Gate:
             raise LimitError(413, f'The request is too large or does not say its size: at most {limit:,} bytes.')
         return int(length)
 
-    def _logged_in(self, headers: Headers) -> bool:
+    def _logged_in(self, scope: Scope) -> bool:
         if self.gradio.auth is None:
             return True
-        try:
-            cookies = SimpleCookie(headers.get('cookie', ''))
-        except CookieError:
-            return False
+        cookies = HTTPConnection(scope).cookies  # as gradio reads them; http.cookies drops all beside an unusual one
         names = (f'access-token-{self.gradio.cookie_id}', f'access-token-unsecure-{self.gradio.cookie_id}')
-        return any(name in cookies and cookies[name].value in self.gradio.tokens for name in names)
+        return any(cookies.get(name) in self.gradio.tokens for name in names)
 
 
 def _redirects(header: bytes) -> bool:

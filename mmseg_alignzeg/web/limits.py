@@ -13,6 +13,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 MIB = 2**20
 MOST_PIXELS = 50_000_000
+LEAST_PIXELS = 4_000_000  # are always taken, because what is known about memory may be wrong
 BYTES_PER_PIXEL = 64  # that decoding, converting and drawing take together at their worst
 MOST_ANSWER_BYTES = 16 * MIB  # of the overlay, as PNG
 REQUEST_SECONDS = 120  # of computing
@@ -49,6 +50,9 @@ def client_of(address: str | None) -> str:
 def available_memory(root: Path = Path('/')) -> int | None:
     """Bytes that this process may still take: of the machine, or of its container if that has less; None if unknown.
 
+    A container's usage includes the page cache. Its inactive part is given back on demand, so it counts as available,
+    as it does in ``MemAvailable`` and for Docker and Kubernetes.
+
     Args:
         root: Where ``proc`` and ``sys`` are.
     """
@@ -59,25 +63,33 @@ def available_memory(root: Path = Path('/')) -> int | None:
                 found.append(int(line.split()[1]) * 1024)
     except (OSError, ValueError, IndexError):
         pass  # not Linux
-    for limit, used in (
-        ('memory.max', 'memory.current'),
-        ('memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes'),
+    for folder, limit, used, cache in (
+        ('sys/fs/cgroup', 'memory.max', 'memory.current', 'inactive_file'),
+        ('sys/fs/cgroup/memory', 'memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file'),
     ):
         try:
-            left = [int((root / 'sys/fs/cgroup' / name).read_text()) for name in (limit, used)]
+            most, now = (int((root / folder / name).read_text()) for name in (limit, used))
         except (OSError, ValueError):
             continue  # another version of control groups, or no limit ("max")
-        found.append(max(0, left[0] - left[1]))
+        found.append(max(0, most - max(0, now - _statistic(root / folder / 'memory.stat', cache))))
     return min(found) if found else None
 
 
+def _statistic(path: Path, name: str) -> int:
+    """A number of a file with lines ``name number``; 0 if it is not there."""
+    try:
+        return int(dict(line.split() for line in path.read_text().splitlines())[name])
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
 def most_pixels(memory: int | None) -> int:
-    """Pixels of the largest picture that is decoded.
+    """Pixels of the largest picture that is decoded: ``LEAST_PIXELS`` to ``MOST_PIXELS``.
 
     Args:
         memory: Bytes available; a quarter of them is for one picture.
     """
-    return MOST_PIXELS if memory is None else min(MOST_PIXELS, memory // 4 // BYTES_PER_PIXEL)
+    return MOST_PIXELS if memory is None else min(MOST_PIXELS, max(LEAST_PIXELS, memory // 4 // BYTES_PER_PIXEL))
 
 
 def body_seconds(length: int) -> float:

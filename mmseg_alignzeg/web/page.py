@@ -75,7 +75,7 @@ def build_page(
         """Swap an upload for a picture that the browser keeps."""
         try:
             taken = Picture.take(picture, uploads)
-            return (taken.shown(uploads), '') if taken else (None, '')
+            return (taken.shown(), '') if taken else (None, '')
         except (ValueError, OSError) as error:
             return None, failed(error)
 
@@ -86,7 +86,7 @@ def build_page(
         try:
             taken = Picture.take(picture, uploads)
             settings = checked(words, unseen, others, pbc, gamma)
-            pixels = taken.pixels(uploads) if taken else None
+            pixels = taken.pixels() if taken else None
             with predicting():
                 result = segment(inferencer, pixels, *settings)
         except (ValueError, OSError) as error:

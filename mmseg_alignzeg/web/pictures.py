@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..apis.image_files import Source, read_rgb, readable_formats
+from ..apis.image_files import Source, read_rgb
+from ..open_picture import open_picture
 from .limits import MOST_ANSWER_BYTES, LimitError, available_memory, most_pixels
 from .uploads import Uploads, clean_name
 
@@ -79,7 +79,7 @@ class Picture:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-                with Image.open(io.BytesIO(self.content), formats=readable_formats()) as image:
+                with open_picture(io.BytesIO(self.content)) as image:
                     (width, height), kind = image.size, image.format or 'strange'
         except Image.DecompressionBombError:
             raise LimitError(413, f'{self.name} has too many pixels: at most {most:,} are taken.') from None
@@ -93,35 +93,26 @@ class Picture:
             )
         return kind
 
-    def pixels(self, uploads: Uploads) -> np.ndarray:
+    def pixels(self) -> np.ndarray:
         """(H, W, 3) uint8 RGB, upright.
-
-        Args:
-            uploads: Whose folder has a file for as long as this takes.
 
         Raises:
             ValueError: If it is no picture that can be used; see also :meth:`kind`.
         """
         self.kind()
-        with tempfile.NamedTemporaryFile(dir=uploads.folder) as file:  # the reader that knows bad files wants a path
-            file.write(self.content)
-            file.flush()
-            try:
-                return read_rgb(Source(file.name))
-            except ValueError as error:
-                raise ValueError(f'{self.name} {error}') from error
+        try:
+            return read_rgb(Source(self.name, content=self.content))
+        except ValueError as error:
+            raise ValueError(f'{self.name} {error}') from error
 
-    def shown(self, uploads: Uploads) -> dict[str, Any]:
+    def shown(self) -> dict[str, Any]:
         """For gradio's ``Image``, the same bytes as a data URL.
-
-        Args:
-            uploads: See :meth:`pixels`.
 
         Raises:
             ValueError: If it is no picture that can be used, or one that browsers do not show.
         """
         kind = self.kind()
-        self.pixels(uploads)
+        self.pixels()
         if kind not in MIME:
             raise ValueError(
                 f'{self.name} is a {kind} file, which browsers do not show: save it as PNG or JPEG, or use '

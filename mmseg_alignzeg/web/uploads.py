@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import functools
+import operator
 import os
 import re
 import secrets
@@ -10,6 +12,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +27,8 @@ CLIENT_FILES, TOTAL_FILES = 32, 256
 LONGEST_NAME = 100  # characters
 GONE = 'is gone already, or was not uploaded to this page: upload it again'
 UNCLAIMED = 300  # seconds after which an upload without a request is deleted
+WRITE = 'O_WRONLY', 'O_CREAT', 'O_EXCL', 'O_NOFOLLOW', 'O_BINARY'
+READ = 'O_RDONLY', 'O_NOFOLLOW', 'O_NONBLOCK', 'O_BINARY'
 
 
 def clean_name(name: object) -> str:
@@ -31,6 +36,11 @@ def clean_name(name: object) -> str:
     text = name if isinstance(name, str) else ''
     text = re.sub(r'[^\w.()+ -]', '_', text.replace('\\', '/').rpartition('/')[2]).strip(' .')
     return text[-LONGEST_NAME:].lstrip(' .') or 'picture'
+
+
+def flags(names: tuple[str, ...]) -> int:
+    """Flags of ``os.open`` by their names, without those that the system lacks (Windows: ``O_NOFOLLOW``)."""
+    return functools.reduce(operator.or_, (getattr(os, name, 0) for name in names))
 
 
 @dataclass(frozen=True)
@@ -84,14 +94,15 @@ class Uploads:
         with self._lock:
             self._check_room(client, size)
             self.files[path] = Held(client, size, self.clock())
-        try:
-            folder.mkdir(mode=0o700)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with open(descriptor, 'wb') as file:
-                file.write(content)
-        except OSError as error:
-            self._forget(path)
-            raise LimitError(507, f'could not be kept ({error.strerror}): try again later') from error
+        with ExitStack() as undo:
+            undo.callback(self._drop, path)
+            try:
+                folder.mkdir(mode=0o700)
+                with open(os.open(path, flags(WRITE), 0o600), 'wb') as file:
+                    file.write(content)
+            except OSError as error:
+                raise LimitError(507, f'could not be kept ({error.strerror}): try again later') from error
+            undo.pop_all()
         return path
 
     def check_size(self, size: int) -> None:
@@ -120,7 +131,7 @@ class Uploads:
 
     def _read(self, path: str, size: int) -> bytes:
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            descriptor = os.open(path, flags(READ))
         except OSError as error:
             reason = 'is a link' if error.errno == errno.ELOOP else 'is gone already'
             raise ValueError(f'{reason}: upload it again') from error
@@ -144,9 +155,13 @@ class Uploads:
         if len(self.files) >= TOTAL_FILES or everything + size > TOTAL_PICTURES * self.most_bytes:
             raise LimitError(429, 'has to wait: this page holds too many pictures, try again in minutes')
 
+    def _drop(self, path: str) -> None:
+        with self._lock:
+            self._forget(path)
+
     def _forget(self, path: str) -> None:
         """Delete a file of ours, and the folder with its ID."""
-        del self.files[path]
+        self.files.pop(path, None)
         Path(path).unlink(missing_ok=True)
         try:
             Path(path).parent.rmdir()

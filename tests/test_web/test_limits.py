@@ -1,13 +1,16 @@
 """Limits as numbers, without a server."""
 
+import io
 import sys
 
 import pytest
 import torch
+from PIL import Image
 from web_visitor import data_url, png
 
 from mmseg_alignzeg.web import segment
 from mmseg_alignzeg.web.limits import (
+    LEAST_PIXELS,
     MOST_PIXELS,
     Budget,
     LimitError,
@@ -61,12 +64,33 @@ def test_memory_of_the_machine_or_of_its_container(tmp_path):
     write(tmp_path / 'sys/fs/cgroup', **{'memory.max': '1000000000\n', 'memory.current': '900000000\n'})
     assert available_memory(tmp_path) == 100_000_000
     write(tmp_path / 'sys/fs/cgroup', **{'memory.current': '1000000001\n'})
-    assert available_memory(tmp_path) == 0 == most_pixels(0)
+    assert available_memory(tmp_path) == 0
     assert available_memory() is None or available_memory() > 0
 
 
+@pytest.mark.parametrize(
+    ('folder', 'limit', 'used', 'cache'),
+    [
+        ('sys/fs/cgroup', 'memory.max', 'memory.current', 'inactive_file'),
+        ('sys/fs/cgroup/memory', 'memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file'),
+    ],
+)
+def test_page_cache_of_a_container_is_available(tmp_path, folder, limit, used, cache):
+    write(tmp_path, proc__meminfo='MemAvailable:    3000000 kB\n')
+    write(tmp_path / folder, **{limit: '1000000000\n', used: '999999999\n'})
+    assert available_memory(tmp_path) == 1  # no statistics: nothing is assumed
+    write(tmp_path / folder, **{'memory.stat': f'anon 1\n{cache} 600000000\nactive_file 300000000\n'})
+    assert available_memory(tmp_path) == 600_000_001
+    write(tmp_path / folder, **{used: '5\n'})  # the two files are not of one moment
+    assert available_memory(tmp_path) == 1_000_000_000
+    for text in ('', 'anon 1\n', f'{cache}\n', f'{cache} x\n', f'{cache} 1 2\n'):
+        write(tmp_path / folder, **{used: '400000000\n', 'memory.stat': text})
+        assert available_memory(tmp_path) == 600_000_000
+
+
 def test_pixels_by_memory():
-    assert most_pixels(2**30) == 2**30 // 256
+    assert most_pixels(0) == most_pixels(LEAST_PIXELS * 256) == LEAST_PIXELS == 4_000_000
+    assert most_pixels(2**31) == 2**31 // 256
     assert most_pixels(2**40) == MOST_PIXELS
     assert body_seconds(0) == 20 and body_seconds(20 * 2**20) == pytest.approx(439, abs=1)
 
@@ -141,13 +165,23 @@ def test_text(text, message):
     assert split('a' * LONGEST_WORD + ',b' * (MOST_WORDS - 1))[:2] == ['a' * LONGEST_WORD, 'b']
 
 
-def test_pixels_are_counted_before_anything_is_decoded(scene, monkeypatch):
-    picture = Picture(png(scene), 'scene.png')
+def test_pixels_are_counted_before_anything_is_decoded(monkeypatch):
+    buffer = io.BytesIO()
+    Image.new('1', (3000, 2000)).save(buffer, 'PNG')
+    picture = Picture(buffer.getvalue(), 'large.png')
     monkeypatch.setattr('PIL.ImageFile.ImageFile.load', lambda self: pytest.fail('decoded'))
-    assert picture.kind() == 'PNG' == picture.kind(128 * 128 * 256)
-    with pytest.raises(LimitError, match='128 × 128 pixels') as error:
-        picture.kind(128 * 128 * 256 - 256)
+    assert picture.kind(3000 * 2000 * 256) == 'PNG'
+    with pytest.raises(LimitError, match='3,000 × 2,000 pixels') as error:
+        picture.kind(3000 * 2000 * 256 - 256)
     assert error.value.status == 413
+
+
+def test_pictures_are_read_from_memory(scene, monkeypatch):
+    monkeypatch.setattr('tempfile.NamedTemporaryFile', lambda *a, **k: pytest.fail('a file that Windows cannot share'))
+    monkeypatch.setattr('os.path.getsize', lambda path: pytest.fail('there is no file'))
+    assert (Picture(png(scene), 'no/such/scene.png').pixels() == scene).all()
+    with pytest.raises(ValueError, match='^cut.png cannot be read: '):
+        Picture(png(scene)[:-600], 'cut.png').pixels()
 
 
 def test_data_urls(scene, tmp_path):

@@ -111,6 +111,27 @@ def test_numbers_of_files(uploads):
         assert error.value.status == 429
 
 
+def test_a_system_with_other_flags(uploads, monkeypatch):
+    for name in ('O_NOFOLLOW', 'O_NONBLOCK'):
+        monkeypatch.delattr(os, name, raising=False)  # as on Windows
+    content = bytes(range(256))
+    assert uploads.take(uploads.put('a', 'x', content)) == content
+    opened = []
+    monkeypatch.setattr(os, 'O_BINARY', 2**30, raising=False)
+    monkeypatch.setattr(os, 'open', lambda path, flags, *mode: opened.append(flags) or (_ for _ in ()).throw(OSError))
+    with pytest.raises(LimitError):
+        uploads.put('a', 'x', content)
+    assert opened[0] & os.O_BINARY
+
+
+@pytest.mark.parametrize('error', [AttributeError, MemoryError, KeyboardInterrupt])
+def test_whatever_goes_wrong_leaves_nothing(uploads, monkeypatch, error):
+    monkeypatch.setattr('mmseg_alignzeg.web.uploads.os.open', lambda *a: (_ for _ in ()).throw(error))
+    with pytest.raises(error):
+        uploads.put('a', 'x', b'1')
+    assert uploads.files == {} and list(uploads.folder.iterdir()) == []
+
+
 def test_a_full_disk(uploads, monkeypatch):
     monkeypatch.setattr('mmseg_alignzeg.web.uploads.os.open', lambda *a: (_ for _ in ()).throw(OSError(28, 'No space')))
     with pytest.raises(LimitError, match='No space') as error:
