@@ -1,6 +1,7 @@
 """Every place that MMEngine loads from is read as data, and models that others published load."""
 
 import argparse
+import operator
 import os
 import shlex
 import subprocess
@@ -140,21 +141,29 @@ def test_a_training_goes_on_from_a_published_model(published, tmp_path):
 
 @pytest.mark.attack('checkpoints: code beside a log history')
 def test_a_log_history_runs_nothing(tmp_path):
-    class Escape:
-        """Has what is allowed call what is not."""
+    class Attribute:
+        """Is ``getattr(HistoryBuffer, '__init__')`` when it is unpickled as code."""
 
         def __reduce__(self):
-            return getattr, (os, 'mkdir')
+            return getattr, (HistoryBuffer, '__init__')
 
-    class History(HistoryBuffer):
+    class Called:
+        """Calls what is not a function of the list."""
+
+        def __reduce__(self):
+            return operator.methodcaller, ('__call__', Attribute(), 1)
+
+    class History:
         def __reduce__(self):
             return HistoryBuffer, ([Code(tmp_path / 'ran')],)
 
-    for value in (Escape(), History(), [np.array([Code(tmp_path / 'ran')], object)]):
+    for value in (Called(), History(), np.array([Code(tmp_path / 'ran')], object)):
         torch.save({'state_dict': {'x': torch.ones(1)}, 'message_hub': {'x': value}}, tmp_path / 'x.pth')
         with pytest.raises(ValueError, match='is not a checkpoint that'):
             read_checkpoint(tmp_path / 'x.pth')
     assert not (tmp_path / 'ran').exists()
+    torch.save({'state_dict': {}, 'message_hub': {'x': Attribute()}}, tmp_path / 'x.pth')
+    assert read_checkpoint(tmp_path / 'x.pth')['message_hub'] == {}
 
 
 @pytest.mark.parametrize('key', ['state_dict', 'optimizer'])

@@ -208,7 +208,7 @@ def test_what_is_not_the_fault_of_a_file_stops_the_search(folder, monkeypatch, e
 @pytest.mark.attack('ranks: one cannot save')
 @pytest.mark.parametrize('fault', ['weights', 'disk', 'best'])
 def test_an_error_of_the_rank_that_saves_ends_all(tmp_path, fault):
-    """Buffers may differ between ranks; the others would wait for the one that failed."""
+    """The others would wait for the one that failed."""
 
     def train():
         rank = int(os.fork() == 0)
@@ -219,7 +219,7 @@ def test_an_error_of_the_rank_that_saves_ends_all(tmp_path, fault):
         runner = toy_runner(tmp_path / 'run', 2, validate=fault == 'best', check_point=arguments)
         if rank == 0 and fault == 'disk':
             runner.save_checkpoint = lambda *_, **__: open('/no/disk')
-        elif rank == 0:
+        else:  # as the first rank gives it to all
             runner.model.register_buffer('count', torch.tensor(torch.nan))
         start = time.monotonic()
         try:
@@ -236,13 +236,13 @@ def test_an_error_of_the_rank_that_saves_ends_all(tmp_path, fault):
 
 
 def test_errors_that_cannot_be_sent_are_told_all_the_same():
-    class Local(Exception):
+    class LocalError(Exception):
         pass
 
-    assert type(_sendable(Local('why'))) is RuntimeError and 'why' in str(_sendable(Local('why')))
+    assert type(_sendable(LocalError('why'))) is RuntimeError and 'why' in str(_sendable(LocalError('why')))
     assert type(_sendable(KeyError('x'))) is KeyError
-    with pytest.raises(Local):
-        together(lambda: (_ for _ in ()).throw(Local()))
+    with pytest.raises(LocalError):
+        together(lambda: (_ for _ in ()).throw(LocalError()))
 
 
 def test_a_folder_that_was_moved_is_resumed(folder):
