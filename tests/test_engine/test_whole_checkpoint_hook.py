@@ -217,10 +217,10 @@ def test_an_error_of_the_rank_that_saves_ends_all(tmp_path, fault):
         )
         arguments = dict(save_best='mIoU', interval=2) if fault == 'best' else {}
         runner = toy_runner(tmp_path / 'run', 2, validate=fault == 'best', check_point=arguments)
-        if rank == 0 and fault == 'disk':
-            runner.save_checkpoint = lambda *_, **__: open('/no/disk')
-        else:  # as the first rank gives it to all
+        if fault != 'disk':
             runner.model.register_buffer('count', torch.tensor(torch.nan))
+        elif rank == 0:
+            runner.save_checkpoint = lambda *_, **__: open('/no/disk')
         start = time.monotonic()
         try:
             runner.train()
