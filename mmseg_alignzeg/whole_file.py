@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +20,7 @@ def whole_file(target: Path, flush: bool = True) -> Iterator[Path]:
             power cut too. False is for many small files that are quickly made again.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f'{target.name}.{os.getpid()}.part')
-    part.unlink(missing_ok=True)
+    part = target.with_name(f'{target.name}.{os.getpid()}.{secrets.token_hex(4)}.part')  # containers share numbers
     try:
         yield part
         if flush:

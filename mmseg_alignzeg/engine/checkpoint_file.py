@@ -1,26 +1,52 @@
 """Checkpoint files, read as data: nothing in them is ever run, and a damaged one is refused.
 
-The readers here also take the place of MMEngine's for local files and web addresses, so that ``--resume``,
-``load_from``, ``mim test`` and ``init_cfg=dict(type='Pretrained')`` go through the same checks.
+See ``checkpoint_sources`` for how MMEngine's own loaders come here.
 """
 
 from __future__ import annotations
 
+import errno
+import logging
+import pickle
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
-from mmengine.runner import CheckpointLoader
+from mmengine.logging import print_log
 
 MapLocation = str | torch.device | Callable | None
 DEPTH = 32  # of the containers in a checkpoint; ours are some 6 deep
+SPARE = 1 << 28  # bytes that the expanded tensors of a file may take in all beyond what it stores
+# What MMEngine's own hook leaves in `meta` and `message_hub`. Nothing of it is run: see _Unread.
+FOREIGN = (
+    'builtins.getattr',
+    'mmengine.logging.history_buffer.HistoryBuffer',
+    'numpy.dtype',
+    'numpy.ndarray',
+    *(f'numpy.{core}.multiarray.{name}' for core in ('core', '_core') for name in ('_reconstruct', 'scalar')),
+)
+
+
+class _Unread:
+    """Stands for an object of ``FOREIGN``: takes what it would be built from, and does nothing."""
+
+    def __new__(cls, *args: Any) -> _Unread:
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
 
 
 def read_checkpoint(path: str | Path, map_location: MapLocation = 'cpu') -> dict[str, Any]:
     """Read a checkpoint. The configs in it, which MMEngine would run as Python, are left out.
+
+    Of a checkpoint that MMEngine wrote without ``SafeCheckpointHook``, the log history and NumPy's numbers are left out
+    too, with a warning.
 
     Args:
         path: A file that ``torch.save`` wrote.
@@ -28,6 +54,8 @@ def read_checkpoint(path: str | Path, map_location: MapLocation = 'cpu') -> dict
 
     Raises:
         FileNotFoundError: If there is no such file.
+        OSError: If the disk or the file's permissions do not let it be read; says nothing about its content.
+        MemoryError: If it does not fit into memory; of a GPU, ``torch.OutOfMemoryError``.
         ValueError: If it is damaged, needs code to be read, or does not hold the plain dict of a checkpoint.
     """
     path = Path(path).expanduser()
@@ -35,16 +63,48 @@ def read_checkpoint(path: str | Path, map_location: MapLocation = 'cpu') -> dict
         raise FileNotFoundError(f'There is no checkpoint {str(path)!r}: give a file (.pth).')
     try:
         _check_bytes(path)
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        checkpoint = _load(path, map_location)
         _check_content(checkpoint, path.stat().st_size)
+        left_out = _leave_out_unread(checkpoint)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # a damaged or hostile file makes zipfile and torch raise nearly anything
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: an offset in the file
+            raise
+        if type(error) is RuntimeError and 'DefaultCPUAllocator' in str(error):
+            raise MemoryError(f'{path} does not fit into memory: free some, and try again.') from None
         reason = ' '.join(str(error).split()) if type(error) is ValueError else type(error).__name__
         raise ValueError(
             f'{path} is not a checkpoint that torch.load(weights_only=True) accepts ({reason}): give one that '
-            '`SafeCheckpointHook` wrote, or copy it again.'
+            f'`SafeCheckpointHook` wrote, or copy it again.{_way_out(path, error)}'
         ) from None  # torch's own message advises to switch the check off
+    if left_out:
+        print_log(
+            f'{path} was not written by `SafeCheckpointHook`: {left_out} entries that are not plain data, such as the '
+            'log history, are left out.',
+            logger='current',
+            level=logging.WARNING,
+        )
     _drop_code(checkpoint)
     return checkpoint
+
+
+def _load(path: Path, map_location: MapLocation) -> Any:
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError:
+        with torch.serialization.safe_globals([(_Unread, name) for name in FOREIGN]):
+            return torch.load(path, map_location=map_location, weights_only=True)
+
+
+def _way_out(path: Path, error: Exception) -> str:
+    """How to get at the weights of a file that needs code."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return ''
+    return (
+        " If you trust whoever made it, keep its weights alone: python -c \"import torch; torch.save({'state_dict': "
+        f"torch.load({path.name!r}, 'cpu', weights_only=False)['state_dict']}}, 'weights.pth')\""
+    )
 
 
 def _check_bytes(path: Path) -> None:
@@ -59,7 +119,10 @@ def _check_bytes(path: Path) -> None:
             raise ValueError('its data are compressed, as torch never writes them')
         damaged = archive.testzip()
     if damaged is not None:
-        raise ValueError(f'wrong checksum of {damaged[-40:]!r}')
+        raise ValueError(
+            f'wrong checksum of {damaged[-40:]!r}; also of a file saved after torch.serialization.'
+            'set_crc32_options(False)'
+        )
 
 
 def _check_content(checkpoint: Any, size: int) -> None:
@@ -71,7 +134,7 @@ def _check_content(checkpoint: Any, size: int) -> None:
             raise ValueError(f'its `{key}` is a {type(checkpoint[key]).__name__} and not a dict')
     if not all(isinstance(name, str) for name in checkpoint.get('state_dict', checkpoint)):
         raise ValueError('a weight has a name that is not a string')
-    entries, level = 0, [checkpoint]
+    entries, spare, level = 0, max(size, SPARE), [checkpoint]
     for _ in range(DEPTH):
         children: list[Any] = []
         for container in level:
@@ -81,13 +144,41 @@ def _check_content(checkpoint: Any, size: int) -> None:
                 raise ValueError('it has more entries than bytes')
             for item in items:
                 if isinstance(item, torch.Tensor):
-                    if item.is_meta or item.layout != torch.strided or item.nbytes > size:
+                    if item.is_meta or item.layout != torch.strided or item.untyped_storage().nbytes() > size:
                         raise ValueError('a tensor is larger than the file')
+                    spare -= max(0, item.nbytes - item.untyped_storage().nbytes())  # of an expanded one
+                    if spare < 0:
+                        raise ValueError('its expanded tensors are larger than the file')
                 elif isinstance(item, (Mapping, list, tuple, set)):
                     children.append(item)
         level = children
     if level:
         raise ValueError(f'it is nested more than {DEPTH} deep')
+
+
+def _leave_out_unread(checkpoint: dict[str, Any]) -> int:
+    """Take what was not read out of the notes of a checkpoint, in place; the number of entries."""
+    for key, value in checkpoint.items():
+        if key not in ('meta', 'message_hub') and _is_unread(value):
+            raise ValueError(f'its {str(key)[:40]!r} holds what is not plain data')
+    return sum(_prune(checkpoint[key]) for key in ('meta', 'message_hub') if key in checkpoint)
+
+
+def _prune(notes: dict[Any, Any]) -> int:
+    inner = sum(_prune(value) for value in notes.values() if isinstance(value, dict))
+    unread = [key for key, value in notes.items() if _is_unread(key) or _is_unread(value)]
+    for key in unread:
+        del notes[key]
+    return inner + len(unread)
+
+
+def _is_unread(value: Any) -> bool:
+    """Whether a value is, or holds at any depth, something that was not read."""
+    if isinstance(value, Mapping):
+        return any(_is_unread(part) for item in value.items() for part in item)
+    if isinstance(value, (list, tuple, set)):
+        return any(map(_is_unread, value))
+    return value is _Unread or isinstance(value, _Unread)
 
 
 def _drop_code(checkpoint: dict[str, Any]) -> None:
@@ -97,19 +188,3 @@ def _drop_code(checkpoint: dict[str, Any]) -> None:
     meta.pop('cfg', None)  # BaseInferencer, as the next
     if isinstance(hub.get('runtime_info'), dict):
         hub['runtime_info'].pop('cfg', None)
-
-
-@CheckpointLoader.register_scheme(prefixes='', force=True)
-def load_from_local(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
-    """MMEngine's reader of local files; see :func:`read_checkpoint`."""
-    return read_checkpoint(filename, map_location)
-
-
-@CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
-def load_from_http(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
-    """MMEngine's reader of web addresses: fetched once into torch's folder, then see :func:`read_checkpoint`."""
-    path = Path(torch.hub.get_dir()) / 'checkpoints' / Path(urlparse(filename).path).name
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(filename, str(path), progress=False)
-    return read_checkpoint(path, map_location)

@@ -40,7 +40,9 @@ def to_plain(value: Any, name: str = 'checkpoint') -> Any:
         return value.item()
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy()) if value.dtype.kind in 'biuf' else to_plain(value.tolist(), name)
-    if value is None or isinstance(value, (bool, torch.Tensor, torch.dtype, torch.device)):
+    if isinstance(value, torch.Tensor):
+        return _stored_whole(value)
+    if value is None or isinstance(value, (bool, torch.dtype, torch.device)):
         return value
     if isinstance(value, Enum):
         return to_plain(value.value, name)
@@ -130,6 +132,9 @@ class SafeCheckpointHook(Hook):
             checkpoint['meta']['dataset_meta'] = _vocabulary_meta(runner, identity)
         for key in checkpoint.keys() - {'state_dict'}:
             checkpoint[key] = to_plain(checkpoint[key], key)
+        for name, value in checkpoint['state_dict'].items():
+            if isinstance(value, torch.Tensor):
+                checkpoint['state_dict'][name] = _stored_whole(value)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Rebuild the history and compare identities.
@@ -162,6 +167,13 @@ class SafeCheckpointHook(Hook):
                 'weights all the same, set `check_identity=False` in SafeCheckpointHook.'
             )
         runner.logger.warning(message)
+
+
+def _stored_whole(value: torch.Tensor) -> torch.Tensor:
+    """An expanded tensor as one that has all of its elements in memory; any other as it is."""
+    if value.layout == torch.strided and value.untyped_storage().nbytes() < value.nbytes:
+        return value.contiguous()
+    return value
 
 
 def _identity(runner: Runner) -> dict[str, Any] | None:

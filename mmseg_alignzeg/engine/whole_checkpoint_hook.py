@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import BaseLoop, Runner
@@ -15,6 +14,7 @@ from mmseg.registry import HOOKS
 from ..whole_file import whole_file, write_text
 from . import work_dir_lock
 from .latest_checkpoint import POINTER, find_latest
+from .together import together
 
 BACKEND = dict(backend='whole_file')
 
@@ -60,7 +60,7 @@ class WholeCheckpointHook(CheckpointHook):
     def before_run(self, runner: Runner) -> None:
         """Take the work_dir, and see to it that MMEngine finds a whole checkpoint if it is to resume."""
         if isinstance(runner._train_loop, BaseLoop):  # built, so this is a training
-            _on_main_process(lambda: self._prepare(runner))
+            together(lambda: self._prepare(runner) if is_main_process() else None)
 
     def after_run(self, runner: Runner) -> None:
         """Give the work_dir back."""
@@ -95,17 +95,17 @@ class WholeCheckpointHook(CheckpointHook):
         """Make ``last_checkpoint`` name the newest whole checkpoint."""
         pointer = Path(runner.work_dir, POINTER)
         latest = find_latest(pointer, folder, self.filename_tmpl)
-        for sentence in latest.damaged:
+        for sentence in latest.passed_over:
             runner.logger.warning(sentence)
-        if latest.path is None and latest.damaged:
+        if latest.path is None and latest.passed_over:
             raise ValueError(
-                f'{folder} has no whole checkpoint to resume from, only damaged ones ({len(latest.damaged)}): delete '
-                'them to start from the beginning.'
+                f'{folder} has no whole checkpoint to resume from, only damaged ones ({len(latest.passed_over)}): '
+                'delete them to start from the beginning.'
             )
         if latest.path is None:
             pointer.unlink(missing_ok=True)
         elif not latest.named:
-            runner.logger.warning(f'{pointer} did not name a whole checkpoint: resuming from {latest.path}.')
+            runner.logger.warning(f'{pointer} does not name the newest whole checkpoint: resuming from {latest.path}.')
             write_text(pointer, str(latest.path))
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
@@ -119,6 +119,9 @@ class WholeCheckpointHook(CheckpointHook):
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self._join(name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        together(lambda: self._write(runner, name, meta, outdated))
+
+    def _write(self, runner: Runner, name: str, meta: dict[str, Any], outdated: list[str]) -> None:
         runner.save_checkpoint(
             self.out_dir,
             name,
@@ -141,7 +144,7 @@ class WholeCheckpointHook(CheckpointHook):
         backend = self.file_backend
         self.file_backend = later = _RemoveLater(backend)
         try:
-            super()._save_best_checkpoint(runner, metrics)
+            super()._save_best_checkpoint(_SaveTogether(runner), metrics)
         finally:
             self.file_backend = backend
         self._delete(later.paths)
@@ -188,14 +191,14 @@ class _RemoveLater:
     rmtree = remove
 
 
-def _on_main_process(work: Callable[[], None]) -> None:
-    """Do something on one rank, and raise its error on all of them."""
-    errors: list[Exception | None] = [None]
-    if is_main_process():
-        try:
-            work()
-        except (OSError, ValueError) as error:
-            errors = [error]
-    broadcast_object_list(errors)
-    if errors[0] is not None:
-        raise errors[0]
+class _SaveTogether:
+    """A runner whose ranks all raise the error of the one that saves."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runner, name)
+
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        together(lambda: self._runner.save_checkpoint(*args, **kwargs))

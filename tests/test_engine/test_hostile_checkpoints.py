@@ -234,6 +234,7 @@ HOSTILE = {
     'a laugh of 10 ** 21 entries': {'state_dict': {}, 'meta': {'x': laughter()}},
     'deep': {'state_dict': {}, 'meta': deep()},
     'a tensor of a terabyte': {'state_dict': {'x': torch.zeros(1).expand(1 << 38)}},
+    'tensors of a terabyte together': {'state_dict': {f'{i}': torch.zeros(1).expand(1 << 24) for i in range(9)}},
     'a tensor of nothing': {'state_dict': {'x': torch.zeros(1 << 20, device='meta')}},
     'a sparse tensor': {'state_dict': {'x': torch.zeros(2, 2).to_sparse()}},
 }

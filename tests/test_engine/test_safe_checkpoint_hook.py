@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
 import mmseg_alignzeg  # noqa: F401
+from mmseg_alignzeg.engine import read_checkpoint
 from mmseg_alignzeg.engine.safe_checkpoint_hook import (
     SafeCheckpointHook,
     identity_differences,
@@ -239,3 +240,26 @@ def test_history_keeps_counts_and_its_limit():
     hub['log_scalars']['loss'].update(3.0)
     for restored, original in zip(hub['log_scalars']['loss'].data, history.data, strict=True):
         assert restored.tolist() == original.tolist()
+
+
+def test_expanded_tensors_can_be_loaded_again(tmp_path):
+    content = dict(meta={}, message_hub={'x': torch.zeros(1).expand(1000, 1000)})
+    content['state_dict'] = {'linear.weight': torch.ones(1).expand(3000, 1000)}
+    SafeCheckpointHook().before_save_checkpoint(make_runner(tmp_path, model=PlainModel()), content)
+    torch.save(content, tmp_path / 'x.pth')
+    loaded = read_checkpoint(tmp_path / 'x.pth')
+    assert torch.equal(loaded['state_dict']['linear.weight'], torch.ones(3000, 1000))
+    assert loaded['message_hub']['x'].stride() == (1000, 1)
+    torch.save({'state_dict': {'x': torch.ones(1).expand(1000, 1000)}}, tmp_path / 'other.pth')  # by another program
+    assert read_checkpoint(tmp_path / 'other.pth')['state_dict']['x'].shape == (1000, 1000)
+
+
+def test_a_file_without_checksums_is_named(tmp_path):
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({'state_dict': {'x': torch.ones(3)}}, tmp_path / 'x.pth')
+    finally:
+        torch.serialization.set_crc32_options(before)
+    with pytest.raises(ValueError, match=r'set_crc32_options\(False\)'):
+        read_checkpoint(tmp_path / 'x.pth')

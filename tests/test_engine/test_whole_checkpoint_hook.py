@@ -1,9 +1,11 @@
 """Checkpoints are whole at any moment, and a training goes on from the newest whole one."""
 
+import errno
 import os
 import shutil
 import signal
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from mmengine.runner import Runner
 from toy_training import Numbers, Rising, files_of, in_child, toy_runner
 
 from mmseg_alignzeg.engine import read_checkpoint, work_dir_lock
+from mmseg_alignzeg.engine.latest_checkpoint import find_latest
+from mmseg_alignzeg.engine.together import _sendable, together
 from mmseg_alignzeg.whole_file import whole_file
 
 STEPS = 4
@@ -140,13 +144,105 @@ def test_a_damaged_file_is_named_in_a_warning(folder, monkeypatch):
     assert 'iter_4.pth' in lines[0] and 'iter_3.pth' in lines[1]
 
 
-def test_a_pointer_that_is_right_is_followed_although_newer_files_exist(folder):
+def rewrite(path, **meta):
+    content = torch.load(path, weights_only=True)
+    content['meta'].update(meta)
+    torch.save(content, path)
+
+
+@pytest.mark.attack('checkpoints: killed before the pointer is written')
+@pytest.mark.parametrize(
+    ('time', 'expected'), [('20990101_000000', 'iter_4.pth'), ('20200101_000000', 'iter_3.pth'), (None, 'iter_3.pth')]
+)
+def test_a_newer_checkpoint_than_the_pointer_names(folder, time, expected):
+    """One that was saved later is followed; one of an earlier, longer run is not."""
     (folder / 'last_checkpoint').write_text(str(folder / 'iter_3.pth'))
+    rewrite(folder / 'iter_4.pth', time=time)
+    latest = find_latest(folder / 'last_checkpoint', folder, 'iter_{}.pth')
+    assert latest.path == folder / expected and latest.named == (expected == 'iter_3.pth')
+    assert len(latest.passed_over) == (expected == 'iter_3.pth')
+
+
+def test_a_pointer_to_another_folder_or_name(folder, tmp_path):
+    pointer = folder / 'last_checkpoint'
+    (tmp_path / 'disk').mkdir()
+    for name, expected in (('iter_9.pth', tmp_path / 'disk/iter_9.pth'), ('mine.pth', folder / 'iter_4.pth')):
+        shutil.copy(folder / 'iter_4.pth', tmp_path / 'disk' / name)
+        pointer.write_text(str(tmp_path / 'disk' / name))
+        assert find_latest(pointer, folder, 'iter_{}.pth').path == expected
+    for path in folder.glob('*.pth'):
+        path.unlink()
+    assert find_latest(pointer, folder, 'iter_{}.pth').path == tmp_path / 'disk/mine.pth'
+
+
+@pytest.mark.attack('checkpoints: weights that are not finite')
+def test_a_checkpoint_of_nan_is_passed_over(folder):
+    content = torch.load(folder / 'iter_4.pth', weights_only=True)
+    content['state_dict']['linear.bias'][3] = torch.nan
+    torch.save(content, folder / 'iter_4.pth')
     runner = toy_runner(folder, STEPS, resume=True)
-    runner.before = []
-    runner.resume = lambda path: (runner.before.append(path), Runner.resume(runner, path))
     runner.train()
-    assert runner.before == [str(folder / 'iter_3.pth')]
+    assert runner.iter == STEPS
+    assert read_checkpoint(folder / 'iter_4.pth')['state_dict']['linear.bias'].isfinite().all()
+
+
+@pytest.mark.attack('checkpoints: a disk that cannot be read at the moment')
+@pytest.mark.parametrize(
+    'error',
+    [PermissionError(errno.EACCES, 'x'), OSError(errno.ESTALE, 'x'), MemoryError('x'), torch.OutOfMemoryError('x')],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_is_not_the_fault_of_a_file_stops_the_search(folder, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch, 'load', fail)
+    before = files_of(folder)
+    with pytest.raises(type(error)) as caught:
+        toy_runner(folder, STEPS, resume=True).train()
+    assert 'delete' not in str(caught.value)
+    assert [name for name in files_of(folder) if 'pth' in name] == [name for name in before if 'pth' in name]
+    assert (folder / 'last_checkpoint').read_text() == str(folder / 'iter_4.pth')
+
+
+@pytest.mark.attack('ranks: one cannot save')
+@pytest.mark.parametrize('fault', ['weights', 'disk', 'best'])
+def test_an_error_of_the_rank_that_saves_ends_all(tmp_path, fault):
+    """The others would wait for the one that failed."""
+
+    def train():
+        rank = int(os.fork() == 0)
+        torch.distributed.init_process_group(
+            'gloo', f'file://{tmp_path}/store', rank=rank, world_size=2, timeout=timedelta(seconds=60)
+        )
+        arguments = dict(save_best='mIoU', interval=2) if fault == 'best' else {}
+        runner = toy_runner(tmp_path / 'run', 2, validate=fault == 'best', check_point=arguments)
+        if fault != 'disk':
+            runner.model.register_buffer('count', torch.tensor(torch.nan))
+        elif rank == 0:
+            runner.save_checkpoint = lambda *_, **__: open('/no/disk')
+        start = time.monotonic()
+        try:
+            runner.train()
+        except (ValueError, FileNotFoundError):
+            assert time.monotonic() - start < 30
+            (tmp_path / f'failed_{rank}').touch()
+        if rank == 1:
+            os._exit(0)
+        os.wait()
+
+    assert in_child(train) == 0
+    assert (tmp_path / 'failed_0').exists() and (tmp_path / 'failed_1').exists()
+
+
+def test_errors_that_cannot_be_sent_are_told_all_the_same():
+    class LocalError(Exception):
+        pass
+
+    assert type(_sendable(LocalError('why'))) is RuntimeError and 'why' in str(_sendable(LocalError('why')))
+    assert type(_sendable(KeyError('x'))) is KeyError
+    with pytest.raises(LocalError):
+        together(lambda: (_ for _ in ()).throw(LocalError()))
 
 
 def test_a_folder_that_was_moved_is_resumed(folder):
@@ -333,3 +429,13 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match='No space left'), whole_file(target) as part:
         part.write_text('new')
     assert target.read_text() == 'old' and files_of(tmp_path) == ['file']
+
+
+@pytest.mark.attack('files: two processes of one number')
+def test_two_containers_may_write_one_file(tmp_path):
+    """Process numbers are the same in two of them."""
+    with whole_file(tmp_path / 'x.pth') as one, whole_file(tmp_path / 'x.pth') as two:
+        one.write_text('one')
+        two.write_text('two')
+    assert one != two and {one.suffix, two.suffix} == {'.part'}
+    assert (tmp_path / 'x.pth').read_text() == 'one' and files_of(tmp_path) == ['x.pth']
