@@ -26,11 +26,15 @@ def run_block(
     """
     attn = block.attn
     own = block.ln_1(tokens)
-    sources = own if context is None else torch.cat([own, block.ln_1(context)], dim=1)  # (B, n + m, width)
-    w_q, w_kv = attn.in_proj_weight.split([attn.embed_dim, 2 * attn.embed_dim])
-    b_q, b_kv = attn.in_proj_bias.split([attn.embed_dim, 2 * attn.embed_dim])
-    q = F.linear(own, w_q, b_q).unflatten(-1, (-1, attn.head_dim)).transpose(1, 2)  # (B, heads, n, D)
-    k, v = F.linear(sources, w_kv, b_kv).unflatten(-1, (2, -1, attn.head_dim)).permute(2, 0, 3, 1, 4)
+    weight, bias, heads = attn.in_proj_weight, attn.in_proj_bias, (-1, attn.head_dim)
+    if context is None:
+        q, k, v = F.linear(own, weight, bias).unflatten(-1, (3, *heads)).permute(2, 0, 3, 1, 4)  # (B, heads, n, D) each
+    else:
+        sources = torch.cat([own, block.ln_1(context)], dim=1)  # (B, n + m, width)
+        split = [attn.embed_dim, 2 * attn.embed_dim]
+        (w_q, w_kv), (b_q, b_kv) = weight.split(split), bias.split(split)
+        q = F.linear(own, w_q, b_q).unflatten(-1, heads).transpose(1, 2)  # (B, heads, n, D)
+        k, v = F.linear(sources, w_kv, b_kv).unflatten(-1, (2, *heads)).permute(2, 0, 3, 1, 4)
     mask = None if attn_mask is None else attn_mask.to(q.dtype)
     read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
     tokens = tokens + block.ls_1(attn.out_proj(read))
