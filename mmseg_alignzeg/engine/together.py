@@ -30,6 +30,7 @@ def together(work: Callable[[], None]) -> None:
 def _sendable(error: Exception) -> Exception:
     """The error, or its text if it cannot be sent to another process."""
     try:
-        return error if isinstance(pickle.loads(pickle.dumps(error)), Exception) else RuntimeError(str(error))
+        copied = pickle.loads(pickle.dumps(error))  # nosec B301 (what was pickled in the same line)
+        return error if isinstance(copied, Exception) else RuntimeError(str(error))
     except Exception:  # what an exception class does when it is pickled may be anything
         return RuntimeError(f'{type(error).__name__}: {error}')
