@@ -6,7 +6,11 @@ _base_ = [
     './_base_/datasets/patterns.py',
 ]
 model = dict(classes={{_base_.classes}}, unseen_classes={{_base_.unseen_classes}})
-optim_wrapper = dict(optimizer=dict(lr=5e-4))
+optim_wrapper = dict(
+    optimizer=dict(lr=5e-4),
+    # 1,000 iterations are too few for the prototypes to turn; the full-size schedules are 20 to 80 times as long.
+    paramwise_cfg=dict(custom_keys=dict(background_prototypes=dict(lr_mult=20.0))),
+)
 max_iters = 1000
 train_cfg = dict(type='ResumableTrainLoop', max_iters=max_iters, val_interval=max_iters)
 param_scheduler = [

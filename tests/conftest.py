@@ -10,6 +10,12 @@ from mmengine.registry import init_default_scope
 import mmseg_alignzeg  # noqa: F401  (registers everything)
 
 
+@pytest.fixture(autouse=True, scope='session')
+def _default_scope():
+    """mmseg's scope for fixtures that outlive a test, whichever test is the first."""
+    init_default_scope('mmseg')
+
+
 @pytest.fixture(autouse=True)
 def _default_state(monkeypatch, tmp_path):
     """Fixed seed, mmseg's scope, and a text-embedding cache of the test's own."""

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mmseg_alignzeg.arguments import positive
 from mmseg_alignzeg.benchmark.plan import Trial, check_unchanged, plan
 from mmseg_alignzeg.benchmark.run import Bench, device_groups
-from mmseg_alignzeg.benchmark.table import markdown, table_rows, write_tables
+from mmseg_alignzeg.benchmark.table import finished_runs, markdown, table_rows, write_tables
 from mmseg_alignzeg.printable import printable
 
 PAPER = Path('configs/paper_results.yml')
@@ -77,10 +77,11 @@ def main() -> int:
             return 130
     folder = root / args.folder.resolve().relative_to(Path('configs').resolve())
     folder = folder.with_suffix('') if args.folder.is_file() else folder
-    if table := table_rows(trials, paper, args.compare_with):
-        write_tables(table, folder)
+    runs = finished_runs(trials)
+    if table := table_rows(runs, paper, args.compare_with):
+        write_tables(table, runs, folder)
         console.print(markdown(table), soft_wrap=True, highlight=False)
-        console.print(f'{folder}/table.md, {folder}/table.csv', soft_wrap=True)
+        console.print(f'{folder}/table.md, {folder}/runs.csv', soft_wrap=True)
     return 1 if bench.failures else 0
 
 

@@ -1,34 +1,31 @@
 """Carry measured results to where people read them: metafiles, and the tables of README and docs.
 
-Each figure has one home: a table of ``tools/benchmark_configs.py``, kept as ``docs/results/NAME.csv``. A Markdown file
-shows it between ``<!-- docs/results/NAME.csv -->`` and ``<!-- end -->``; what stands there is replaced.
+Each figure has one home: the ``runs.csv`` of ``tools/benchmark_configs.py``, kept as ``docs/results/NAME.csv``. A
+Markdown file shows its table between ``<!-- docs/results/NAME.csv -->`` and ``<!-- end -->``; what stands there is
+replaced.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from mmengine.config import Config
 
+from mmseg_alignzeg.benchmark.table import gain_cells, read_runs, score_cell, table_rows
 from mmseg_alignzeg.whole_file import write_text
 
 RESULTS = Path('docs/results')
 TEXTS = (Path('README.md'), Path('docs/study.md'))
 TITLES = {'pAcc': 'pAcc', 'mIoU_seen': 'mIoU(S)', 'mIoU_unseen': 'mIoU(U)', 'hIoU': 'hIoU'}
 HEADER = '# `Results` are written by tools/publish_results.py, from docs/results.\n'
-Row = Mapping[str, str]
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a table that ``benchmark_configs.py`` wrote."""
-    with path.open(newline='', encoding='utf-8') as file:
-        return list(csv.DictReader(file))
+REFERENCE = 'baseline'  # the row, where a table has it, that the others are compared with
+Row = Mapping[str, Any]
 
 
 def what(config: str) -> str:
@@ -39,13 +36,13 @@ def what(config: str) -> str:
 
 def markdown(rows: Sequence[Row]) -> str:
     """Rows as a Markdown table, in percent: mean ± sample standard deviation over seeds."""
-    lines = [['row', '', 'seeds', *TITLES.values(), 'Δ hIoU', 'p']]
+    compared = ['Δ hIoU', '95 %', 'p'] if any('gain' in row for row in rows) else []
+    lines = [['row', '', 'seeds', *TITLES.values(), *compared]]
     lines.append(['---'] * len(lines[0]))
     for row in rows:
-        scores = [f'{float(row[f"{key}_mean"]):.1f} ± {float(row[f"{key}_std"]):.1f}' for key in TITLES]
-        gain = f'{float(row["gain"]):+.1f}' if row['gain'] else ''
-        chance = f'{float(row["p"]):.2g}' if row['p'] else ''
-        lines.append([f'`{row["row"]}`', what(row['config']), row['seeds'], *scores, gain, chance])
+        scores = [score_cell(row, key) for key in TITLES]
+        cells = [f'`{row["row"]}`', what(row['config']), str(row['seeds']), *scores]
+        lines.append(cells + (gain_cells(row) if compared else []))
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines) + '\n'
 
 
@@ -73,7 +70,7 @@ def with_results(metafile: str, rows: Mapping[str, Row]) -> str:
     for model in index['Models']:
         model.pop('Results', None)
         if row := rows.get(model['Config']):
-            metrics = {key: round(float(row[f'{key}_mean']), 1) for key in TITLES}
+            metrics = {key: round(row[f'{key}_mean'], 1) for key in TITLES}
             task = 'Zero-Shot Semantic Segmentation'
             model['Results'] = [{'Task': task, 'Dataset': 'Patterns', 'Metrics': metrics}]
     return HEADER + yaml.safe_dump(index, sort_keys=False, allow_unicode=True)
@@ -81,7 +78,7 @@ def with_results(metafile: str, rows: Mapping[str, Row]) -> str:
 
 def published() -> dict[Path, str]:
     """What every file should hold."""
-    tables = {path: read_rows(path) for path in sorted(RESULTS.glob('*.csv'))}
+    tables = {path: table_rows(read_runs(path), reference=REFERENCE) for path in sorted(RESULTS.glob('*.csv'))}
     rows = {row['config']: row for table in tables.values() for row in table}
     for config, row in list(rows.items()):
         cfg = Config.fromfile(config)

@@ -1,9 +1,11 @@
-"""Mean ± standard deviation over seeds, beside the paper's figures, as Markdown and CSV."""
+"""Mean ± standard deviation over seeds, beside the paper's figures, as Markdown; and every run, as CSV."""
 
 from __future__ import annotations
 
 import csv
 import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,48 +18,94 @@ KEYS = ('pAcc', 'mIoU', 'mIoU_seen', 'mIoU_unseen', 'hIoU')
 COMPARED = 'hIoU'
 
 
+@dataclass(frozen=True)
+class Run:
+    """The scores of one row with one seed.
+
+    Attributes:
+        row: Name of the row.
+        config: What was tested, below ``configs``.
+        seed: Of the training.
+        scores: In percent, by those of :data:`KEYS` that it has.
+    """
+
+    row: str
+    config: str
+    seed: int
+    scores: Mapping[str, float]
+
+
+def finished_runs(trials: Iterable[Trial]) -> list[Run]:
+    """The runs of those trials that have a result."""
+    results = ((trial, read_result(trial.test)) for trial in trials)
+    return [
+        Run(trial.row, str(trial.config), trial.seed, {key: scores[key] for key in KEYS if key in scores})
+        for trial, scores in results
+        if scores is not None
+    ]
+
+
+def read_runs(path: Path) -> list[Run]:
+    """What :func:`write_runs` wrote."""
+    with path.open(newline='', encoding='utf-8') as file:
+        lines = list(csv.DictReader(file))
+    return [
+        Run(line['row'], line['config'], int(line['seed']), {key: float(line[key]) for key in KEYS if line[key]})
+        for line in lines
+    ]
+
+
+def write_runs(runs: Iterable[Run], path: Path) -> None:
+    """A line per run, with scores in percent to two digits, as tests print them."""
+    with whole_file(path) as part, part.open('w', newline='', encoding='utf-8') as file:
+        writer = csv.DictWriter(file, ['row', 'config', 'seed', *KEYS], lineterminator='\n')
+        writer.writeheader()
+        for run in runs:
+            scores = {key: f'{value:.2f}' for key, value in run.scores.items()}
+            writer.writerow({'row': run.row, 'config': run.config, 'seed': run.seed, **scores})
+
+
 def table_rows(
-    trials: list[Trial], paper: dict[str, dict[str, Any]], reference: str | None = None
+    runs: Sequence[Run], paper: Mapping[str, Mapping[str, Any]] | None = None, reference: str | None = None
 ) -> list[dict[str, Any]]:
     """Mean and sample standard deviation over seeds, row by row.
 
     Args:
-        trials: In the order of the table.
+        runs: In the order of the table.
         paper: The paper's figures by config path, as in ``configs/paper_results.yml``.
         reference: A row that the others are compared with, seed by seed.
 
     Returns:
         One dict per row: ``row``, ``config``, ``seeds`` (how many), ``<key>_mean`` and ``<key>_std`` in percent (no
         std for one seed), ``paper`` (where the figures stand), and ``paper_<key>``; with a reference also ``gain``,
-        the mean difference of ``COMPARED`` over common seeds, and ``p`` of a paired t-test (from two seeds on). A row
-        without result is left out.
+        the mean difference of ``COMPARED`` over common seeds, and from two seeds on its 95 % confidence interval,
+        ``low`` and ``high``, and ``p`` of a paired t-test. A row without a result has no runs and is left out.
     """
-    rows: dict[str, list[tuple[Trial, dict[str, float]]]] = {}
-    for trial in trials:
-        if (scores := read_result(trial.test)) is not None:
-            rows.setdefault(trial.row, []).append((trial, scores))
-    base = {trial.seed: scores[COMPARED] for trial, scores in rows.get(reference or '', []) if COMPARED in scores}
+    rows: dict[str, list[Run]] = {}
+    for run in runs:
+        rows.setdefault(run.row, []).append(run)
+    base = {run.seed: run.scores[COMPARED] for run in rows.get(reference or '', []) if COMPARED in run.scores}
     table = []
     for name, results in rows.items():
-        config = results[0][0].config
-        line: dict[str, Any] = {'row': name, 'config': str(config), 'seeds': len(results)}
+        config = results[0].config
+        line: dict[str, Any] = {'row': name, 'config': config, 'seeds': len(results)}
         for key in KEYS:
-            values = [scores[key] for _, scores in results if key in scores]
+            values = [run.scores[key] for run in results if key in run.scores]
             if values:
                 line[f'{key}_mean'] = statistics.mean(values)
             if len(values) > 1:
                 line[f'{key}_std'] = statistics.stdev(values)
         pairs = [
-            (scores[COMPARED], base[trial.seed])
-            for trial, scores in results
-            if trial.seed in base and COMPARED in scores
+            (run.scores[COMPARED], base[run.seed]) for run in results if run.seed in base and COMPARED in run.scores
         ]
         if pairs and name != reference:
             ours, theirs = zip(*pairs, strict=True)
             line['gain'] = statistics.mean(ours) - statistics.mean(theirs)
             if len(pairs) > 1:
-                line['p'] = float(ttest_rel(ours, theirs).pvalue)
-        published = paper.get(str(config))
+                test = ttest_rel(ours, theirs)
+                line['p'] = float(test.pvalue)
+                line['low'], line['high'] = map(float, test.confidence_interval(0.95))
+        published = (paper or {}).get(config)
         if published and '=' not in name:  # a sweep's values are not what the paper's row was made with
             line['paper'] = published['where']
             line |= {f'paper_{key}': published[key] for key in KEYS if key in published}
@@ -65,37 +113,45 @@ def table_rows(
     return table
 
 
+def score_cell(row: Mapping[str, Any], key: str) -> str:
+    """Mean ± standard deviation of a score, as far as a row has them."""
+    if f'{key}_mean' not in row:
+        return '-'
+    std = f' ± {row[f"{key}_std"]:.1f}' if f'{key}_std' in row else ''
+    return f'{row[f"{key}_mean"]:.1f}{std}'
+
+
+def gain_cells(row: Mapping[str, Any]) -> list[str]:
+    """Gain, its 95 % confidence interval and p, as far as a row has them."""
+    tested = [f'[{row["low"]:+.1f}, {row["high"]:+.1f}]', f'{row["p"]:.2g}'] if 'p' in row else ['-', '-']
+    return [f'{row["gain"]:+.1f}' if 'gain' in row else '-', *tested]
+
+
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The rows as a Markdown table; the paper's figures in columns of their own."""
     ours = [key for key in KEYS if any(f'{key}_mean' in row for row in rows)]
     theirs = [key for key in KEYS if any(f'paper_{key}' in row for row in rows)]
-    tested = [f'Δ {COMPARED}', 'p'] if any('gain' in row for row in rows) else []
+    tested = [f'Δ {COMPARED}', '95 %', 'p'] if any('gain' in row for row in rows) else []
     header = ['config', 'seeds', *ours, *tested, *(f'paper: {key}' for key in theirs)]
     header += ['paper: where'] if theirs else []
     lines = [header, ['---'] * len(header)]
     for row in rows:
         cells = [f'`{row["row"]}`', str(row['seeds'])]
-        for key in ours:
-            std = f' ± {row[f"{key}_std"]:.1f}' if f'{key}_std' in row else ''
-            cells.append(f'{row[f"{key}_mean"]:.1f}{std}' if f'{key}_mean' in row else '-')
+        cells += [score_cell(row, key) for key in ours]
         if tested:
-            cells.append(f'{row["gain"]:+.1f}' if 'gain' in row else '-')
-            cells.append(f'{row["p"]:.3f}' if 'p' in row else '-')
+            cells += gain_cells(row)
         cells += [str(row.get(f'paper_{key}', '-')) for key in theirs]
         lines.append(cells + ([row.get('paper', '-')] if theirs else []))
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines) + '\n'
 
 
-def write_tables(rows: list[dict[str, Any]], folder: Path) -> None:
-    """Write ``table.md`` and ``table.csv``."""
+def write_tables(rows: list[dict[str, Any]], runs: Iterable[Run], folder: Path) -> None:
+    """Write ``table.md`` and ``runs.csv``."""
     note = 'Percent, mean ± sample standard deviation over seeds. Columns "paper" are the paper\'s own figures.'
     if any('gain' in row for row in rows):
-        note += f' Δ and p: mean difference of {COMPARED} to the row without them, and a paired t-test over seeds.'
-    note += '\n\n'
-    write_text(folder / 'table.md', note + markdown(rows))
-    spread = [f'{key}_{part}' for key in KEYS for part in ('mean', 'std')]
-    fields = ['row', 'config', 'seeds', *spread, 'gain', 'p', 'paper', *(f'paper_{key}' for key in KEYS)]
-    with whole_file(folder / 'table.csv') as part, part.open('w', newline='', encoding='utf-8') as file:
-        writer = csv.DictWriter(file, fields)
-        writer.writeheader()
-        writer.writerows(rows)
+        note += (
+            f' Δ, 95 % and p: mean difference of {COMPARED} to the row without them, its confidence interval, and a '
+            'paired t-test over seeds.'
+        )
+    write_text(folder / 'table.md', f'{note}\n\n{markdown(rows)}')
+    write_runs(runs, folder / 'runs.csv')

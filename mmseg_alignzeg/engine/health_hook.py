@@ -37,9 +37,9 @@ class HealthHook(Hook):
 
     Per part: the norm of the gradient that the optimizer gets, behind the clip, and the size of the update relative to
     the weights. Besides: the share of mask logits beyond ±5, the mean angle that background prototypes have turned
-    since the start of the run, the share of pairs of L_vir that are a proposal with itself, and of φ_bc the share of
-    hidden units that no proposal reaches and of proposals it takes for unseen (I > 0.5). The numbers go to the log and
-    to the visualizer, as ``health/…``.
+    since the start of the run, the share of pairs of L_vir that are of one class and so expand nothing, and of φ_bc
+    the share of hidden units that no proposal reaches and of proposals it takes for unseen (I > 0.5). The numbers go to
+    the log and to the visualizer, as ``health/…``.
 
     A test with PBC ends with the share of proposals that it corrects; almost none or almost all is a warning.
 
@@ -92,8 +92,9 @@ class HealthHook(Hook):
         assert model is not None
         cosines = (self._start * model.semantic_head.backgrounds.detach()).sum(dim=-1).clamp(-1, 1)
         self._numbers['prototypes_turned_rad'] = float(cosines.arccos().mean())
-        if model.feature_expansion is not None:
-            self._numbers['self_mixed'] = float(model.feature_expansion.self_mixed)
+        if model.feature_expansion is not None and model.feature_expansion.pairs.numel():
+            first, second = model.feature_expansion.pairs
+            self._numbers['same_class_mixed'] = float((first == second).float().mean())
         step = runner.iter + 1
         words = ', '.join(f'{name} {value:.2g}' for name, value in self._numbers.items())
         runner.logger.info(f'Health at iteration {step}: {words}')

@@ -11,10 +11,10 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 
+from ..together import together
 from ..whole_file import whole_file, write_text
 from . import work_dir_lock
 from .latest_checkpoint import POINTER, find_latest
-from .together import together
 
 BACKEND = dict(backend='whole_file')
 

@@ -129,6 +129,7 @@ class AlignZeg(BaseSegmentor):
         self.clip = CLIPVision(source, **vision)
         embed_dim = self.clip.embed_dim
         self.image_encoder = MODELS.build(image_encoder)
+        self.tap_norm = nn.LayerNorm(self.clip.width)  # not given in the paper; SAN has one there
         self.fusion = nn.Linear(self.clip.width, self.image_encoder.embed_dim)
         self.decode_head = MODELS.build({**decode_head, 'embed_dim': self.image_encoder.embed_dim})
         clip_patch = self.clip.patch_size / self.clip.scale_factor
@@ -193,7 +194,7 @@ class AlignZeg(BaseSegmentor):
         images = F.pad(inputs, (0, -inputs.shape[3] % self.stride, 0, -inputs.shape[2] % self.stride))
         z_enc = self.image_encoder(images)  # (B, D, h, w)
         stream = self.clip(images)
-        z_clip = self.fusion(stream.tap.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        z_clip = self.fusion(self.tap_norm(stream.tap.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
         z_f = z_enc + F.interpolate(z_clip, size=z_enc.shape[2:], mode='bilinear')
         mask_logits, attn_bias = self.decode_head(z_f, stream.grid)
         feats = self.semantic_head(self.clip, stream, attn_bias)
@@ -238,7 +239,7 @@ class AlignZeg(BaseSegmentor):
         weight = len(matched) + (all_labels.numel() - len(matched)) * self.background_weight
         mean_weight, mean_matched, mean_negatives = mean_counts(weight, len(matched), sum(map(len, negatives)))
         # The mean of this rank times its share is its part of the mean of all; the share of a single process is 1.
-        share_of_weight, share_of_matched = weight / (mean_weight or 1), len(matched) / (mean_matched or 1)
+        share_of_weight = weight / (mean_weight or 1)
 
         loss_bce, loss_overlap = mask_loss(
             proposals.mask_logits[images, matched], masks, mean_matched or 1, self.num_points, self.mask_overlap
@@ -251,7 +252,7 @@ class AlignZeg(BaseSegmentor):
         }
         if self.feature_expansion is not None:
             text_embeds = self.text_bank(seen_classes, scores.device)[:, 0]
-            losses['loss_vir'] = share_of_matched * self.feature_expansion(
+            losses['loss_vir'] = self.feature_expansion(
                 proposals.cls_feats[images, matched], labels, text_embeds, self.clip.logit_scale
             )
         if self.background_diversity is not None:

@@ -113,7 +113,7 @@ class ClassIndicator(BaseModule):
             negatives: Per image, see :meth:`negatives`.
             counts: See :func:`bias_correction_loss`.
         """
-        logits = self(feats)  # (B, N)
+        logits = self(feats).float()  # (B, N)
         selected, targets = [], []
         for image_logits, positive, negative in zip(logits, positives, negatives, strict=True):
             selected.append(image_logits[torch.cat([positive, negative])])

@@ -68,15 +68,23 @@ class ProposalHead(BaseModule):
         embed_dim: D.
         num_queries: N, the number of mask proposals.
         bias_heads: Attention biases per proposal: 1 as written in the supplement, or one per CLIP head as SAN does.
+        mask_scale: Factor of M; 1 is the paper's. With 1 / √D, masks start unsaturated: the plain decoder gains from
+            that, MRPE loses masks of unseen classes (docs/study.md).
         init_cfg: mmengine's initialisation config.
     """
 
     def __init__(
-        self, embed_dim: int = 240, num_queries: int = 100, bias_heads: int = 12, init_cfg: dict | None = None
+        self,
+        embed_dim: int = 240,
+        num_queries: int = 100,
+        bias_heads: int = 12,
+        mask_scale: float = 1.0,
+        init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.num_queries = num_queries
         self.bias_heads = bias_heads
+        self.mask_scale = mask_scale
         self.queries = nn.Parameter(torch.randn(num_queries, embed_dim))
         self.bias_hidden = nn.Sequential(nn.Linear(embed_dim, embed_dim), nn.GELU())
         self.bias_out = nn.Linear(embed_dim, bias_heads * embed_dim)
@@ -93,13 +101,13 @@ class ProposalHead(BaseModule):
             clip_grid: Rows and columns of CLIP's patches, the resolution of B.
 
         Returns:
-            mask logits M = Q_m''·Z_f'ᵀ (B, N, h, w), and attention bias B = Q_m''·MLP(Z_f')ᵀ
+            mask logits M = Q_m''·Z_f'ᵀ (B, N, h, w), times ``mask_scale``, and attention bias B = Q_m''·MLP(Z_f')ᵀ
             (B, bias_heads, N, rows·columns), added to CLIP's attention logits before the division by √D.
         """
         batch, _, *grid = feats.shape
         tokens = feats.flatten(2).transpose(1, 2)  # (B, h·w, D)
         queries, tokens = self.refine(self.queries.expand(batch, -1, -1), tokens, grid)
-        mask_logits = (queries @ tokens.transpose(1, 2)).unflatten(2, grid)  # (B, N, h, w)
+        mask_logits = (self.mask_scale * queries @ tokens.transpose(1, 2)).unflatten(2, grid)  # (B, N, h, w)
         # Resizing is linear, so it may go before the MLP's last layer, where there is less to compute.
         hidden = self.bias_hidden(tokens).transpose(1, 2).unflatten(2, grid)
         hidden = F.interpolate(hidden, size=clip_grid, mode='bilinear').flatten(2).transpose(1, 2)  # (B, l, D)
@@ -114,11 +122,18 @@ class MRPEHead(ProposalHead):
     Args:
         embed_dim: D.
         num_queries: N.
-        bias_heads: See :class:`ProposalHead`.
+        bias_heads: See :class:`ProposalHead`, like the next.
+        mask_scale: Factor of M.
         num_heads: Heads of Eq. (1); 1 is the equation as written.
         mlp_ratio: Hidden width of the MLPs relative to D (not given in the paper).
         mlp_residual: See :class:`Refinement`.
+        image_drop: In training, the share of images whose Z_f' is Z_f: stochastic depth, not in the paper, for splits
+            with few seen classes. Queries know seen classes alone. Features that always read from them learn to
+            belong to a seen class or to no mask, and masks of unseen classes are lost (docs/study.md).
         init_cfg: mmengine's initialisation config.
+
+    Raises:
+        ValueError: If ``image_drop`` is not in [0, 1): a step that is never trained must not be run at test.
     """
 
     def __init__(
@@ -126,21 +141,29 @@ class MRPEHead(ProposalHead):
         embed_dim: int = 240,
         num_queries: int = 100,
         bias_heads: int = 12,
+        mask_scale: float = 1.0,
         num_heads: int = 1,
         mlp_ratio: float = 2.0,
         mlp_residual: bool = True,
+        image_drop: float = 0.0,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(embed_dim, num_queries, bias_heads, init_cfg)
+        super().__init__(embed_dim, num_queries, bias_heads, mask_scale, init_cfg)
+        if not 0 <= image_drop < 1:
+            raise ValueError(f'image_drop={image_drop} must be in [0, 1): it is a share of images.')
         self.query_refinement = Refinement(embed_dim, num_heads, mlp_ratio, mlp_residual)
         self.image_refinement = Refinement(embed_dim, num_heads, mlp_ratio, mlp_residual)
         self.final_decoding = Refinement(embed_dim, num_heads, mlp_ratio, mlp_residual)
+        self.image_drop = image_drop
 
     def refine(self, queries: Tensor, feats: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
         """See :meth:`ProposalHead.refine`."""
         queries = self.query_refinement(queries, feats)  # Q_m'
-        feats = self.image_refinement(feats, queries)  # Z_f'
-        return self.final_decoding(queries, feats), feats  # Q_m''
+        refined = self.image_refinement(feats, queries)  # Z_f'
+        if self.training and self.image_drop:
+            dropped = torch.rand(len(feats), 1, 1, device=feats.device) < self.image_drop
+            refined = torch.where(dropped, feats, refined)
+        return self.final_decoding(queries, refined), refined  # Q_m''
 
 
 @MODELS.register_module()
@@ -150,7 +173,8 @@ class PlainDecoderHead(ProposalHead):
     Args:
         embed_dim: D.
         num_queries: N.
-        bias_heads: See :class:`ProposalHead`.
+        bias_heads: See :class:`ProposalHead`, like the next.
+        mask_scale: Factor of M.
         num_layers: Decoder layers (not given in the paper; MaskFormer has 6).
         num_heads: Attention heads (not given in the paper; MaskFormer has 8).
         mlp_ratio: Hidden width of the MLPs relative to D (not given in the paper).
@@ -162,12 +186,13 @@ class PlainDecoderHead(ProposalHead):
         embed_dim: int = 240,
         num_queries: int = 100,
         bias_heads: int = 12,
+        mask_scale: float = 1.0,
         num_layers: int = 6,
         num_heads: int = 8,
         mlp_ratio: float = 4.0,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(embed_dim, num_queries, bias_heads, init_cfg)
+        super().__init__(embed_dim, num_queries, bias_heads, mask_scale, init_cfg)
         layer = nn.TransformerDecoderLayer(
             embed_dim, num_heads, int(embed_dim * mlp_ratio), dropout=0.0, batch_first=True, norm_first=True
         )

@@ -96,6 +96,7 @@ class PreferenceAlignZeg(AlignZeg):
         Returns:
             r (ΣG,), with a gradient for the head, and IoU (ΣG,), NaN where a mask has no proposal.
         """
+        self.decode_head.eval()  # versions of an image differ by their noise alone
         with torch.no_grad():
             proposals = self.extract_feat(view.apply(self.padded(images), self.stride))
             mask_logits = view.restore(proposals.mask_logits)
@@ -110,6 +111,7 @@ class PreferenceAlignZeg(AlignZeg):
                 feats.append(proposals.feats[i, proposal])
                 masks.append(mask_logits[i, proposal])
                 ious.append(iou)
+        self.decode_head.train(self.training)
         assert self.preference is not None
         return self.preference(torch.cat(feats), torch.cat(masks)), torch.cat(ious)
 

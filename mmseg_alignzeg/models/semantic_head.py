@@ -69,7 +69,8 @@ class CLIPSemanticHead(BaseModule):
         # The residual MLP starts as the identity, so that training starts from CLIP's own features.
         nn.init.zeros_(self.phi_cls.fc2.weight)
         nn.init.zeros_(self.phi_cls.fc2.bias)
-        self.background_prototypes = nn.Parameter(torch.randn(num_backgrounds, embed_dim))
+        # Rows of norm about 1: AdamW moves every number by about the learning rate, and longer rows would hardly turn.
+        self.background_prototypes = nn.Parameter(torch.randn(num_backgrounds, embed_dim) * embed_dim**-0.5)
 
     @property
     def backgrounds(self) -> Tensor:

@@ -1,6 +1,5 @@
 """The runner of config folders: what it plans, what its tables say, and a real run with a sweep."""
 
-import csv
 import json
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import yaml
 
 from mmseg_alignzeg.benchmark.plan import plan
 from mmseg_alignzeg.benchmark.run import device_groups
-from mmseg_alignzeg.benchmark.table import KEYS, markdown, table_rows, write_tables
+from mmseg_alignzeg.benchmark.table import KEYS, finished_runs, markdown, read_runs, table_rows, write_tables
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / 'tools/benchmark_configs.py'
@@ -65,7 +64,8 @@ def test_tables_by_hand(tmp_path):
         write_result(trial, pAcc=score, hIoU=2 * score)
     write_result(trials[3], pAcc=50.0)
     paper = {str(trials[0].config): {'where': 'Table 4', 'pAcc': 94.1, 'hIoU': 81.4}}
-    rows = table_rows(trials, paper)
+    runs = finished_runs(trials)
+    rows = table_rows(runs, paper)
     assert [row['seeds'] for row in rows] == [3, 1]
     assert rows[0]['pAcc_mean'] == 12 and rows[0]['pAcc_std'] == pytest.approx(7**0.5)  # (4 + 1 + 9) / 2
     assert rows[0]['hIoU_std'] == pytest.approx(2 * 7**0.5) and 'pAcc_std' not in rows[1]
@@ -75,10 +75,12 @@ def test_tables_by_hand(tmp_path):
         '| `baseline` | 3 | 12.0 ± 2.6 | 24.0 ± 5.3 | 94.1 | 81.4 | Table 4 |',
         '| `baseline_pbc` | 1 | 50.0 | - | - | - | - |',
     ]
-    write_tables(rows, tmp_path)
-    with (tmp_path / 'table.csv').open() as file:
-        lines = list(csv.DictReader(file))
-    assert float(lines[0]['hIoU_mean']) == 24 and lines[1]['hIoU_mean'] == '' and lines[0]['paper_hIoU'] == '81.4'
+    write_tables(rows, runs, tmp_path)
+    assert table_rows(read_runs(tmp_path / 'runs.csv'), paper) == rows
+    assert (tmp_path / 'runs.csv').read_text().splitlines()[1:3] == [
+        'baseline,configs/ablations/patterns/table4/baseline.py,0,10.00,,,,20.00',
+        'baseline,configs/ablations/patterns/table4/baseline.py,1,11.00,,,,22.00',
+    ]
     assert "are the paper's own figures" in (tmp_path / 'table.md').read_text()
 
 
@@ -86,13 +88,17 @@ def test_paired_comparison_by_hand(tmp_path):
     trials = plan(TABLE4, [0, 1, 2], tmp_path, {})
     for trial, score in zip(trials[:6], (10.0, 20.0, 30.0, 12.0, 21.0, 33.0), strict=True):
         write_result(trial, hIoU=score)
-    base, better = table_rows(trials, {}, 'baseline')
+    runs = finished_runs(trials)
+    base, better = table_rows(runs, {}, 'baseline')
     assert 'gain' not in base and better['gain'] == 2  # differences 2, 1, 3: mean 2, standard error 1 / √3
     t = 2 * 3**0.5
     # The t distribution with two degrees of freedom has a closed form.
     assert better['p'] == pytest.approx(1 - t / (t**2 + 2) ** 0.5)
-    assert '| Δ hIoU | p |' in markdown([base, better]) and '| +2.0 | 0.074 |' in markdown([base, better])
-    assert 'gain' not in table_rows(trials, {}, 'full')[0]  # a row that failed
+    half = 4.302653 / 3**0.5  # the 97.5 % quantile of that distribution, from a table
+    assert (better['low'], better['high']) == (pytest.approx(2 - half, abs=1e-5), pytest.approx(2 + half, abs=1e-5))
+    assert '| Δ hIoU | 95 % | p |' in markdown([base, better])
+    assert '| +2.0 | [-0.5, +4.5] | 0.074 |' in markdown([base, better])
+    assert 'gain' not in table_rows(runs, {}, 'full')[0]  # a row that failed
 
 
 def test_a_row_of_the_paper_is_a_config_that_exists():

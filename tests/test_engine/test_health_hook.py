@@ -42,6 +42,7 @@ def batches(cfg, count):
 def train(cfg, steps):
     """Weights before and after some steps, by parameter."""
     torch.manual_seed(0)
+    cfg.optim_wrapper.clip_grad = None  # it would carry a change of one gradient into every part
     model = MODELS.build(cfg.model).train()
     before = {name: param.detach().clone() for name, param in model.named_parameters() if param.requires_grad}
     optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
@@ -70,6 +71,7 @@ def test_every_trained_part_moves_in_60_iterations():
 
 WEIGHTS = {
     'feature_expansion.loss_weight': 'semantic_head.phi_cls',
+    'background_diversity.loss_weight': 'semantic_head.background_prototypes',
     'class_indicator.loss_weight': 'class_indicator.layers',
     'class_weight': 'semantic_head.phi_cls',
     'mask_weight': 'decode_head.queries',
@@ -87,7 +89,8 @@ def test_a_loss_that_is_switched_off_changes_the_weights(whole, key):
     cfg = tiny()
     cfg.merge_from_dict({f'model.{key}': 0.0})
     _, without = train(cfg, 10)
-    assert by_part(whole, without)[WEIGHTS[key]] > 1e-6
+    # From 9e-5 (background diversity) to 4e-2. Prototypes of norm √D at the usual learning rate would change by 6e-7.
+    assert by_part(whole, without)[WEIGHTS[key]] > 2e-5
 
 
 class Recorder:
@@ -146,14 +149,21 @@ def test_it_listens_to_one_iteration_in_an_interval_and_leaves_nothing_behind(re
     assert not recorder.model.decode_head._forward_hooks and not recorder.model.class_indicator._forward_hooks
 
 
-def test_dead_units_saturation_and_self_mixing_are_seen(recorder):
+def record_pairs(loss):
+    """In place of L_vir: one of four pairs is of one class."""
+    loss.pairs = torch.tensor([[3, 0, 1, 5], [2, 1, 1, 3]])
+    return torch.zeros(())
+
+
+def test_dead_units_saturation_and_pairs_of_one_class_are_seen(recorder):
     recorder.model.class_indicator.layers[0].bias.data[:64] = -100.0
     recorder.model.decode_head.queries.data.mul_(100)
     run(recorder, HOOKS.build(dict(type='HealthHook', interval=1)), 1)
     numbers = recorder.scalars[1]
     assert numbers['health/phi_bc_dead'] >= 64 / 256 and numbers['health/saturated_masks'] > 0.9
-    recorder.model.feature_expansion(torch.randn(1, 64), torch.zeros(1, dtype=torch.long), torch.randn(12, 64), 1.0)
-    assert recorder.model.feature_expansion.self_mixed == 1  # a single proposal has no partner
+    recorder.model.feature_expansion.forward = lambda *args: record_pairs(recorder.model.feature_expansion)
+    run(recorder, HOOKS.build(dict(type='HealthHook', interval=1)), 1)
+    assert recorder.scalars[2]['health/same_class_mixed'] == 0.25
 
 
 @pytest.mark.parametrize(('bias', 'level'), [(-50.0, logging.WARNING), (50.0, logging.WARNING), (None, logging.INFO)])

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
+from mmseg.models.utils import get_uncertain_point_coords_with_randomness
 
 from mmseg_alignzeg.models.losses import (
     BackgroundDiversityLoss,
@@ -17,6 +18,8 @@ from mmseg_alignzeg.models.losses import (
     mask_loss,
     virtual_logits,
 )
+from mmseg_alignzeg.models.losses.feature_expansion import derangement
+from mmseg_alignzeg.models.losses.sampling import uncertain_points
 
 
 def unit(*shape):
@@ -42,17 +45,30 @@ def test_feature_expansion_labels_every_virtual_feature_with_the_extra_class():
     torch.manual_seed(1)
     value = loss(feats, labels, text, 5.0)
     torch.manual_seed(1)
-    beta, order = torch.distributions.Beta(3.0, 3.0).sample().item(), torch.randperm(5)
+    beta, cycle = torch.distributions.Beta(3.0, 3.0).sample().item(), torch.randperm(5).tolist()
+    following = dict(zip(cycle[1:] + cycle[:1], cycle, strict=True))  # item → the one before it on the cycle
+    order = torch.tensor([following[i] for i in range(5)])
     logits = virtual_logits(expand(feats, order, beta), expand(text[labels], order, beta), text, 5.0)
     expected = -0.5 * (logits[:, 3] - logits.exp().sum(dim=1).log()).mean()
     torch.testing.assert_close(value, expected)
 
 
-def test_feature_expansion_of_nothing_is_zero_with_a_gradient():
-    feats = torch.zeros(0, 6, requires_grad=True)
-    value = FeatureExpansionLoss()(feats, torch.zeros(0, dtype=torch.long), unit(3, 6), 5.0)
+@pytest.mark.parametrize('number', [0, 1])
+def test_feature_expansion_needs_a_pair_and_is_else_zero_with_a_gradient(number):
+    feats = torch.ones(number, 6, requires_grad=True)
+    value = FeatureExpansionLoss()(feats, torch.zeros(number, dtype=torch.long), unit(3, 6), 5.0)
     value.backward()
-    assert value.item() == 0
+    assert value.item() == 0 and not feats.grad.any()
+
+
+@pytest.mark.parametrize('size', [2, 3, 4])
+def test_no_proposal_is_mixed_with_itself_and_every_partner_is_as_likely(size):
+    torch.manual_seed(0)
+    orders = torch.stack([derangement(size) for _ in range(3000)])
+    assert (orders != torch.arange(size)).all()
+    assert (orders.sort(dim=1).values == torch.arange(size)).all()
+    partners = F.one_hot(orders[:, 0], size).float().mean(dim=0)
+    torch.testing.assert_close(partners[1:], torch.full((size - 1,), 1 / (size - 1)), atol=0.04, rtol=0)
 
 
 def test_beta_distribution_is_symmetric_with_variance_1_over_28():
@@ -148,3 +164,16 @@ def test_more_masks_than_proposals_are_matched_as_far_as_possible_and_said_once(
 def test_an_image_without_labels_matches_nothing():
     match = HungarianMatcher(num_points=64)(torch.randn(2, 4), torch.randn(2, 4, 4), target([], torch.zeros(0, 8, 8)))
     assert len(match.proposals) == 0 and match.mask_cost.shape == (2, 0)
+
+
+def test_uncertain_points_are_those_of_mmseg_away_from_the_border_and_not_drawn_to_it():
+    logits = torch.full((2, 1, 16, 16), 9.0)
+    logits[:, :, 4:12, 5:11] = 1e-3 * torch.randn(2, 1, 8, 6)
+    torch.manual_seed(0)
+    found = uncertain_points(logits, 64, 4.0, 0.3)
+    torch.manual_seed(0)
+    torch.testing.assert_close(found, get_uncertain_point_coords_with_randomness(logits, None, 64, 4.0, 0.3))
+    nine, centre = torch.full((1, 1, 16, 16), 9.0), torch.tensor([0.5, 0.5])
+    nine[..., 7:9, 7:9] = 5.0  # with zeros around the mask, its outermost half pixel would come first
+    important = uncertain_points(nine, 8, 500.0, 1.0)
+    assert ((important - centre).abs() < 0.1).all()

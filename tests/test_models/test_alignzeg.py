@@ -307,12 +307,15 @@ def test_autocast_trains_and_predicts_and_leaves_matching_and_prototypes_in_full
     model.matcher.class_cost = lambda predicted, wanted: (
         inside.append(torch.is_autocast_enabled('cpu')) or -predicted.scores.softmax(-1)[:, wanted.labels]
     )
+    nothing = [sample(torch.full((64, 64), 255)) for _ in inputs]
     with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert all(loss.dtype == torch.float32 for loss in model.loss(inputs, nothing).values())
         losses = model.loss(inputs, samples)
         sum(losses.values()).backward()
         result = model.eval().predict(inputs)
         assert model.encode_decode(inputs, [{}, {}]).shape == (2, 4, 64, 64)
-    assert all(loss.isfinite() for loss in losses.values()) and inside == [False, False]
+    assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses.values())
+    assert inside == [False] * 4  # one for each image
     assert result[0].pred_sem_seg.data.shape == (1, 64, 64)
     bank = model.text_bank(model.vocabulary.seen_classes)
     assert bank.dtype == torch.float32 and (bank.norm(dim=2) - 1).abs().max() < 1e-5

@@ -46,7 +46,7 @@ def plain_refinement(step, x, context):
 
 @pytest.mark.parametrize('mlp_residual', [True, False])
 def test_mrpe_by_plain_matrices(mlp_residual):
-    head = MRPEHead(embed_dim=16, num_queries=5, bias_heads=1, mlp_residual=mlp_residual)
+    head = MRPEHead(embed_dim=16, num_queries=5, bias_heads=1, mlp_residual=mlp_residual).eval()
     for param in head.parameters():  # default norms and biases would hide a mistake
         param.data += 0.1 * torch.randn_like(param)
     queries, feats = torch.randn(1, 5, 16), torch.randn(1, 24, 16)
@@ -57,14 +57,37 @@ def test_mrpe_by_plain_matrices(mlp_residual):
         torch.testing.assert_close(ours[0], expected)
 
 
+def test_training_leaves_out_the_image_refinement_of_some_images():
+    torch.manual_seed(0)
+    head = MRPEHead(embed_dim=16, num_queries=5, bias_heads=1, image_drop=0.25)
+    queries, feats = torch.randn(1, 5, 16).expand(400, -1, -1), torch.randn(1, 6, 16).expand(400, -1, -1)
+    whole_queries, whole_feats = head.eval().refine(queries, feats, (2, 3))
+    found_queries, found_feats = head.train().refine(queries, feats, (2, 3))
+    dropped = (found_feats == feats).all(dim=(1, 2))
+    assert 70 < dropped.sum() < 130  # 100 expected, standard deviation 8.7
+    torch.testing.assert_close(found_feats[~dropped], whole_feats[~dropped])
+    torch.testing.assert_close(found_queries[~dropped], whole_queries[~dropped])
+    torch.testing.assert_close(
+        found_queries[dropped], head.final_decoding(head.query_refinement(queries, feats), feats)[dropped]
+    )
+    found_feats[dropped].sum().backward()
+    assert not any(param.grad is not None and param.grad.any() for param in head.image_refinement.parameters())
+
+
+def test_an_image_refinement_that_is_never_trained_is_refused():
+    with pytest.raises(ValueError, match='image_drop=1.0 must be in'):
+        MRPEHead(embed_dim=16, image_drop=1.0)
+
+
 @pytest.mark.parametrize('head_type', [MRPEHead, PlainDecoderHead])
 @pytest.mark.parametrize('bias_heads', [1, 3])
 def test_masks_and_bias_are_products_with_the_refined_queries(head_type, bias_heads):
-    head = head_type(embed_dim=16, num_queries=5, bias_heads=bias_heads).eval()
+    head = head_type(embed_dim=16, num_queries=5, bias_heads=bias_heads, mask_scale=0.75).eval()
     feats = torch.randn(2, 16, 4, 6)
     mask_logits, attn_bias = head(feats, (2, 3))
     queries, tokens = head.refine(head.queries.expand(2, -1, -1), feats.flatten(2).transpose(1, 2), (4, 6))
-    torch.testing.assert_close(mask_logits, torch.einsum('bnd,bld->bnl', queries, tokens).unflatten(2, (4, 6)))
+    products = torch.einsum('bnd,bld->bnl', queries, tokens).unflatten(2, (4, 6))
+    torch.testing.assert_close(mask_logits, 0.75 * products)
     # The whole MLP at full resolution, resized last: what the head computes in a cheaper order.
     keys = head.bias_out(head.bias_hidden(tokens)).unflatten(2, (bias_heads, 16))
     full = torch.einsum('bnd,blhd->bhnl', queries, keys).unflatten(3, (4, 6)).flatten(0, 1)

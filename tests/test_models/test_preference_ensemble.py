@@ -279,6 +279,19 @@ def test_matched_proposals_are_measured_mask_by_mask(flip):
     torch.testing.assert_close(scores, model.preference(proposals.feats, masks)[0, [6, 3]])
 
 
+def test_versions_differ_by_their_noise_alone():
+    model = build(**TRAINED).train()
+    model.decode_head.image_drop = 0.999
+    target = InstanceData(labels=torch.tensor([0]), masks=torch.ones(1, 64, 64).long())
+    images, rng = torch.randn(1, 3, 64, 64), torch.get_rng_state()
+    scores = []
+    for trains in (True, False):
+        torch.set_rng_state(rng)
+        scores.append(model.train(trains).judge(images, [target], View())[0])
+        assert model.decode_head.training == trains
+    torch.testing.assert_close(*scores)
+
+
 def test_versions_are_looked_at_in_their_views():
     model = build(**TRAINED)
     model.preference_loss = PreferenceLoss(views=[dict(), dict(scale=0.75), dict(scale=1.5, flip='horizontal')])

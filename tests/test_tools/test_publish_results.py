@@ -4,9 +4,9 @@ from pathlib import Path
 
 import yaml
 
-ROW = dict(row='full', config='configs/ablations/patterns/table4/full.py', seeds='3', gain='1.25', p='0.0213')
-ROW |= {f'{key}_{part}': value for key in ('pAcc', 'mIoU_seen', 'mIoU_unseen', 'hIoU') for part, value in
-        [('mean', '71.26'), ('std', '0.5')]}  # fmt: skip
+SCORES = ('pAcc', 'mIoU_seen', 'mIoU_unseen', 'hIoU')
+ROW = dict(row='full', config='configs/ablations/patterns/table4/full.py', seeds=3, gain=1.25, low=-0.5, high=3.0)
+ROW |= dict(p=0.0213, **{f'{key}_mean': 71.26 for key in SCORES}, **{f'{key}_std': 0.5 for key in SCORES})
 
 
 def test_readme_study_and_metafiles_hold_the_measured_results(load_tool):
@@ -23,7 +23,12 @@ def test_a_table_between_its_marks_is_replaced_and_nothing_else(load_tool):
 def test_a_row_as_markdown(load_tool):
     line = load_tool('publish_results').markdown([ROW]).splitlines()[2]
     scores = ' | '.join(['71.3 ± 0.5'] * 4)
-    assert line == f'| `full` | + background diversity, the whole method | 3 | {scores} | +1.2 | 0.021 |'
+    assert line == f'| `full` | + background diversity, the whole method | 3 | {scores} | +1.2 | [-0.5, +3.0] | 0.021 |'
+    one_seed = {
+        key: value for key, value in ROW.items() if not key.endswith('_std') and key not in ('low', 'high', 'p')
+    }
+    line = load_tool('publish_results').markdown([one_seed]).splitlines()[2]
+    assert line.endswith('| 71.3 | 71.3 | 71.3 | 71.3 | +1.2 | - | - |')
 
 
 def test_metafiles_name_measured_configs_alone(load_tool):

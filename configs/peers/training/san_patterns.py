@@ -86,7 +86,11 @@ model = dict(
     ),
     test_cfg=dict(mode='whole'),
 )
-optim_wrapper = dict(optimizer=dict(lr=5e-4))
+optim_wrapper = dict(
+    optimizer=dict(lr=5e-4, eps=1e-8),
+    # As mmseg's config for SAN means it: there the key is `img_encoder`, which matches nothing.
+    paramwise_cfg=dict(custom_keys=dict(image_encoder=dict(lr_mult=0.1))),
+)
 max_iters = 1000
 train_cfg = dict(type='ResumableTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = val_dataloader = val_evaluator = None  # the model names seen classes alone

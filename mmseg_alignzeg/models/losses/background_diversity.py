@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
@@ -21,7 +22,9 @@ def background_diversity(backgrounds: Tensor) -> Tensor:
     num = len(backgrounds)
     if num < 2:
         raise ValueError(f'Eq. (4) needs at least two background prototypes, got {num}: raise `num_backgrounds`.')
-    return (backgrounds @ backgrounds.t()).triu(diagonal=1).sum() * 2 / (num * (num - 1))
+    with torch.autocast(backgrounds.device.type, enabled=False):
+        similarity = backgrounds.float() @ backgrounds.float().t()
+    return similarity.triu(diagonal=1).sum() * 2 / (num * (num - 1))
 
 
 @MODELS.register_module()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from mmengine.dist import broadcast_object_list, get_world_size
 from mmseg.registry import MODELS
 from torch import Tensor, nn
+
+from .ranks import gather_rows
 
 
 def expand(values: Tensor, order: Tensor, beta: float) -> Tensor:
@@ -20,6 +23,18 @@ def expand(values: Tensor, order: Tensor, beta: float) -> Tensor:
         beta: β in [0, 1].
     """
     return F.normalize(beta * values + (1 - beta) * values[order], dim=-1)
+
+
+def derangement(size: int) -> Tensor:
+    """A random order of ``size`` ≥ 2 items in which none keeps its place: the next item on a random cycle.
+
+    Eq. (2) shuffles at random (``randperm``), which on average mixes one proposal with itself. Such a virtual proposal
+    is a real one, for which L_vir repeats L_ce and expands nothing. (Two proposals of one class can still meet.)
+    """
+    cycle = torch.randperm(size)
+    order = torch.empty_like(cycle)
+    order[cycle] = cycle.roll(1)
+    return order
 
 
 def virtual_logits(virtual_feats: Tensor, virtual_embeds: Tensor, text_embeds: Tensor, scale: float) -> Tensor:
@@ -40,14 +55,14 @@ def virtual_logits(virtual_feats: Tensor, virtual_embeds: Tensor, text_embeds: T
 
 @MODELS.register_module()
 class FeatureExpansionLoss(nn.Module):
-    """L_vir = CE(P_v, C + 1) on one shuffle of the batch's matched proposals.
+    """L_vir = CE(P_v, C + 1) on one shuffle of the matched proposals of all ranks.
 
     Args:
         alpha: α of Beta(α, α), from which one β is drawn per step.
         loss_weight: λ3 of Eq. (8).
 
     Attributes:
-        self_mixed: Share of the last shuffle's proposals that were mixed with themselves, a scalar tensor in [0, 1].
+        pairs: (2, n) int64, the classes that the last shuffle mixed.
 
     Raises:
         ValueError: If α is not positive.
@@ -59,28 +74,35 @@ class FeatureExpansionLoss(nn.Module):
             raise ValueError(f'alpha={alpha} must be positive: it shapes the distribution Beta(alpha, alpha).')
         self.beta = torch.distributions.Beta(float(alpha), float(alpha))
         self.loss_weight = loss_weight
-        self.self_mixed = torch.zeros(())
+        self.pairs = torch.zeros(2, 0, dtype=torch.long)
 
     def forward(self, cls_feats: Tensor, labels: Tensor, text_embeds: Tensor, scale: float) -> Tensor:
-        """Compute the weighted loss.
+        """Compute the weighted loss, a mean over the proposals of all ranks.
 
         Args:
-            cls_feats: F_cls of the matched proposals of the batch, (n, D) unit rows.
+            cls_feats: F_cls of the matched proposals of this rank's batch, (n, D) unit rows.
             labels: (n,) int64, their seen classes.
             text_embeds: T, (C, D) unit rows of the seen classes.
             scale: τ.
 
         Returns:
-            Scalar; zero, with a gradient, for n = 0.
+            Scalar; zero, with a gradient, if all ranks together have fewer than two proposals.
         """
-        if len(cls_feats) == 0:
-            return cls_feats.sum()
-        beta = self.beta.sample().item()
-        order = torch.randperm(len(cls_feats), device=cls_feats.device)
-        self.self_mixed = (order == torch.arange(len(order), device=order.device)).float().mean()
+        rows = gather_rows(torch.cat([cls_feats.float(), labels[:, None].float()], dim=1))
+        feats, labels = rows[:, :-1], rows[:, -1].long()
+        if len(feats) < 2:
+            return 0 * feats.sum()
+        drawn = [(self.beta.sample().item(), derangement(len(feats)))]
+        broadcast_object_list(drawn)  # every rank mixes alike
+        beta, order = drawn[0]
+        order = order.to(feats.device)
+        self.pairs = torch.stack([labels, labels[order]])
         with torch.autocast(cls_feats.device.type, enabled=False):  # as for the scores of real proposals
-            virtual_feats = expand(cls_feats.float(), order, beta)
+            virtual_feats = expand(feats, order, beta)
             virtual_embeds = expand(text_embeds[labels], order, beta)
             logits = virtual_logits(virtual_feats, virtual_embeds, text_embeds, scale)
         own_class = logits.new_full((len(logits),), logits.shape[1] - 1, dtype=torch.long)
-        return self.loss_weight * F.cross_entropy(logits, own_class)
+        loss = self.loss_weight * F.cross_entropy(logits, own_class)
+        # Each of W ranks has the gradient of its own rows alone, and distributed training takes the mean over ranks.
+        world = get_world_size()
+        return loss if world == 1 else world * loss - (world - 1) * loss.detach()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from mmseg.models.utils import get_uncertain_point_coords_with_randomness
 from torch import Tensor
 
 from .jaccard_metric import jaccard_mask_loss
-from .sampling import sample
+from .sampling import sample, uncertain_points
 
 
 def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -54,12 +53,11 @@ def mask_loss(
         Binary cross-entropy and overlap loss, two scalars; zeros with a gradient for m = 0.
     """
     if len(mask_logits) == 0:
-        return mask_logits.sum(), mask_logits.sum()
+        nothing = mask_logits.float().sum()
+        return nothing, nothing
     logits = mask_logits[:, None].float()  # (m, 1, h, w)
     with torch.no_grad():
-        points = get_uncertain_point_coords_with_randomness(
-            logits, None, num_points, oversample_ratio, importance_ratio
-        )  # (m, P, 2)
+        points = uncertain_points(logits, num_points, oversample_ratio, importance_ratio)  # (m, P, 2)
         wanted = sample(targets[:, None].float(), points).squeeze(1)  # (m, P)
     predicted = sample(logits, points).squeeze(1)
     bce = F.binary_cross_entropy_with_logits(predicted, wanted, reduction='none').mean(dim=1)

@@ -1,9 +1,10 @@
-"""What the ranks of distributed training agree on: how many items a mean is taken over, and whether to stop."""
+"""What the ranks of distributed training share: the counts of a mean, and the rows of a batch."""
 
 from __future__ import annotations
 
 import torch
-from mmengine.dist import all_gather_object, all_reduce, get_world_size
+from mmengine.dist import all_gather, all_reduce, get_rank, get_world_size
+from torch import Tensor
 
 
 def mean_counts(*counts: float) -> list[float]:
@@ -26,16 +27,20 @@ def mean_counts(*counts: float) -> list[float]:
     return total.tolist()
 
 
-def raise_together(fault: str | None) -> None:
-    """Raise in every rank what one of them has found, so that the others do not wait for it.
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows of all ranks, in their order; gradients flow into those of this rank. Every rank has to call this.
 
     Args:
-        fault: What is wrong, one line, or None.
+        rows: (n, D); n may differ between ranks, and may be 0.
 
-    Raises:
-        ValueError: If any rank has a fault; with the first of them.
+    Returns:
+        (n of all ranks, D); of a single process, its own rows.
     """
-    found = torch.tensor(fault is not None, dtype=torch.int32)
-    all_reduce(found, 'max')
-    if found:
-        raise ValueError(next(text for text in all_gather_object(fault) if text is not None))
+    if get_world_size() == 1:
+        return rows
+    counts = torch.cat(all_gather(torch.tensor([len(rows)]))).tolist()
+    padded = rows.new_zeros(max(counts), rows.shape[1])
+    padded[: len(rows)] = rows.detach()
+    gathered = [part[:count] for part, count in zip(all_gather(padded), counts, strict=True)]
+    gathered[get_rank()] = rows
+    return torch.cat(gathered)

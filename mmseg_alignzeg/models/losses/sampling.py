@@ -1,7 +1,8 @@
-"""Values of masks at points."""
+"""Points of masks, and values at them."""
 
 from __future__ import annotations
 
+import torch
 from mmcv.ops import point_sample
 from torch import Tensor
 
@@ -19,3 +20,27 @@ def sample(masks: Tensor, points: Tensor) -> Tensor:
         (B, C, P).
     """
     return point_sample(masks, points, padding_mode='border')
+
+
+def uncertain_points(mask_logits: Tensor, num_points: int, oversample_ratio: float, importance_ratio: float) -> Tensor:
+    """Random points, most of them where a mask is nearest to p = 1/2 (PointRend).
+
+    mmseg's ``get_uncertain_point_coords_with_randomness`` with :func:`sample`: with zeros around a mask, points at the
+    border of the image look uncertain, and take the places of those at the border of the mask.
+
+    Args:
+        mask_logits: (m, 1, h, w).
+        num_points: P.
+        oversample_ratio: Candidates per point.
+        importance_ratio: Share of the points that are the most uncertain candidates; the rest is random.
+
+    Returns:
+        (m, P, 2) as (x, y) in [0, 1].
+    """
+    device, num_masks = mask_logits.device, len(mask_logits)
+    candidates = torch.rand(num_masks, int(num_points * oversample_ratio), 2, device=device)
+    num_important = int(num_points * importance_ratio)
+    certainty = sample(mask_logits, candidates).squeeze(1).abs()
+    important = certainty.topk(num_important, dim=1, largest=False).indices
+    important = candidates.gather(1, important[..., None].expand(-1, -1, 2))
+    return torch.cat([important, torch.rand(num_masks, num_points - num_important, 2, device=device)], dim=1)

@@ -11,7 +11,7 @@ from mmseg.utils import seg_data_to_instance_data
 from torch import Tensor
 
 from ...printable import printable
-from .ranks import raise_together
+from ...together import together
 
 
 def checked_targets(
@@ -36,7 +36,12 @@ def checked_targets(
     labels = torch.cat([target.labels for target in targets])
     # A sum is not finite if a pixel is not, and costs a tenth of looking at each.
     fine = ((labels >= 0) & (labels < num_classes)).all() & inputs.sum(dtype=torch.float32).isfinite()
-    raise_together(None if fine else printable(_fault(inputs, samples, targets, num_classes, ignore_index)))
+
+    def check() -> None:
+        if not fine and (fault := _fault(inputs, samples, targets, num_classes, ignore_index)) is not None:
+            raise ValueError(printable(fault))
+
+    together(check)
     return targets
 
 

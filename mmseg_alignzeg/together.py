@@ -5,11 +5,12 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 
-from mmengine.dist import all_gather_object
+import torch
+from mmengine.dist import all_gather_object, all_reduce
 
 
 def together(work: Callable[[], None]) -> None:
-    """Do something on every rank, and raise the error of any of them on all.
+    """Do something on every rank. If one fails, raise on all: its own error on a rank that has one, else the first.
 
     Args:
         work: Called once on this rank; if it talks to other ranks, it must do so before it can fail.
@@ -19,6 +20,10 @@ def together(work: Callable[[], None]) -> None:
         work()
     except Exception as error:
         own = error
+    failed = torch.tensor(own is not None, dtype=torch.int32)
+    all_reduce(failed, 'max')
+    if not failed:
+        return
     errors = all_gather_object(None if own is None else _sendable(own))
     if own is not None:
         raise own
