@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from mmengine.config import Config
 
-from mmseg_alignzeg.benchmark.table import gain_cells, read_runs, score_cell, table_rows
+from mmseg_alignzeg.benchmark.table import gain_cells, pipe_table, read_runs, score_cell, table_rows
 from mmseg_alignzeg.whole_file import write_text
 
 RESULTS = Path('docs/results')
@@ -37,13 +37,12 @@ def what(config: str) -> str:
 def markdown(rows: Sequence[Row]) -> str:
     """Rows as a Markdown table, in percent: mean ± sample standard deviation over seeds."""
     compared = ['Δ hIoU', '95 %', 'p'] if any('gain' in row for row in rows) else []
-    lines = [['row', '', 'seeds', *TITLES.values(), *compared]]
-    lines.append(['---'] * len(lines[0]))
+    lines = []
     for row in rows:
         scores = [score_cell(row, key) for key in TITLES]
         cells = [f'`{row["row"]}`', what(row['config']), str(row['seeds']), *scores]
         lines.append(cells + (gain_cells(row) if compared else []))
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines) + '\n'
+    return pipe_table(['row', '', 'seeds', *TITLES.values(), *compared], lines)
 
 
 def with_tables(text: str, tables: Mapping[str, str]) -> str:

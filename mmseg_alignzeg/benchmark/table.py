@@ -127,6 +127,11 @@ def gain_cells(row: Mapping[str, Any]) -> list[str]:
     return [f'{row["gain"]:+.1f}' if 'gain' in row else '-', *tested]
 
 
+def pipe_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, a line per row."""
+    return ''.join('| ' + ' | '.join(line) + ' |\n' for line in (header, ['---'] * len(header), *lines))
+
+
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The rows as a Markdown table; the paper's figures in columns of their own."""
     ours = [key for key in KEYS if any(f'{key}_mean' in row for row in rows)]
@@ -134,7 +139,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     tested = [f'Δ {COMPARED}', '95 %', 'p'] if any('gain' in row for row in rows) else []
     header = ['config', 'seeds', *ours, *tested, *(f'paper: {key}' for key in theirs)]
     header += ['paper: where'] if theirs else []
-    lines = [header, ['---'] * len(header)]
+    lines = []
     for row in rows:
         cells = [f'`{row["row"]}`', str(row['seeds'])]
         cells += [score_cell(row, key) for key in ours]
@@ -142,7 +147,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             cells += gain_cells(row)
         cells += [str(row.get(f'paper_{key}', '-')) for key in theirs]
         lines.append(cells + ([row.get('paper', '-')] if theirs else []))
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines) + '\n'
+    return pipe_table(header, lines)
 
 
 def write_tables(rows: list[dict[str, Any]], runs: Iterable[Run], folder: Path) -> None:

@@ -23,7 +23,8 @@ def background_diversity(backgrounds: Tensor) -> Tensor:
     if num < 2:
         raise ValueError(f'Eq. (4) needs at least two background prototypes, got {num}: raise `num_backgrounds`.')
     with torch.autocast(backgrounds.device.type, enabled=False):
-        similarity = backgrounds.float() @ backgrounds.float().t()
+        prototypes = backgrounds.float()
+        similarity = prototypes @ prototypes.t()
     return similarity.triu(diagonal=1).sum() * 2 / (num * (num - 1))
 
 
