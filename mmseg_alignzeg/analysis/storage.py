@@ -111,7 +111,7 @@ def read_proposals(path: Path, fingerprint: Fingerprint) -> tuple[Task, int, Ite
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no file of proposals, or one of another checkpoint or config.
+        ValueError: If it does not hold proposals, or those of another checkpoint or config.
     """
     if not path.is_file():
         raise FileNotFoundError(f'{path} is no file: run without --from first, which writes proposals.npz.')

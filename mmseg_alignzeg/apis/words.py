@@ -63,7 +63,7 @@ def check_words(classes: Sequence[str] | None, unseen: Sequence[str] | None, tra
 
 
 def cut_words(words: Words, bank: TextBank) -> Words:
-    """Add a note about words whose prompts are longer than CLIP reads: its tokenizer cuts their ends without a word."""
+    """Add a note about words whose prompts are longer than CLIP reads: its tokenizer silently cuts their ends."""
     tokenizer = open_clip.get_tokenizer(bank.source.model_name)
     longest = max(bank.templates, key=len)
     prompts = [(name, longest.format(phrase)) for name in words.classes for phrase in bank.names.phrases(name)]

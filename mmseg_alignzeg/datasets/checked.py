@@ -61,7 +61,7 @@ class CheckedFiles(BaseSegDataset):
         except AssertionError as error:
             if str(error) or self._remote:
                 raise
-            # With `lazy_init`, or without a list, mmseg's datasets assert without a word that both exist.
+            # With `lazy_init`, or without a list, mmseg's datasets assert without a message that both exist.
             self._check_folders()
             raise FileNotFoundError(
                 self._way_out(

@@ -107,7 +107,7 @@ class SafeCheckpointHook(Hook):
     before saving and the history is rebuilt after loading: a resumed run goes on with it.
 
     If the model has ``checkpoint_identity()`` (a plain dict: classes, unseen classes, templates, CLIP), that is
-    stored as ``meta['alignzeg']`` and compared on loading. Weights of another vocabulary would load without a word
+    stored as ``meta['alignzeg']`` and compared on loading. Weights of another vocabulary would load silently
     and give scores near zero.
 
     Args:

@@ -33,7 +33,7 @@ class VocabularyHook(Hook):
         """Stop early if the config asks for CUDA (``device='cuda'``) and there is none.
 
         Raises:
-            RuntimeError: In that case; MMEngine itself would train on the CPU without a word.
+            RuntimeError: In that case; MMEngine itself would silently train on the CPU.
         """
         device = str(runner.cfg.get('device', ''))
         if device.startswith('cuda') and not torch.cuda.is_available():

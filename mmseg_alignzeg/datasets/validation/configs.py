@@ -37,7 +37,7 @@ def build(name: str, cfg: dict) -> Any:
     keep_broken_files(cfg)
     try:
         return DATASETS.build(cfg)
-    except Exception as error:  # a dataset may raise anything; mmseg's raise AssertionError without a word
+    except Exception as error:  # a dataset may raise anything; mmseg's raise AssertionError without a message
         roots = [part.get('data_root') or '' for part in (cfg, *cfg.get('datasets', ()))]
         gone = [root for root in roots if is_local(root) and not osp.isdir(root or '.')]
         reason = str(error) or 'the folders of `data_prefix` or the list `ann_file` are not there'

@@ -210,7 +210,7 @@ def check_existence(leaf: Any, infos: Sequence[Mapping[str, Any]], report: Split
 
 
 def unlisted_notes(leaf: Any, infos: Sequence[Mapping[str, Any]]) -> list[Problem]:
-    """Images of other endings among those of a folder that has no list: they are passed by without a word."""
+    """Images of other endings among those of a folder that has no list: they are silently skipped."""
     if leaf.ann_file:
         return []
     notes = []
