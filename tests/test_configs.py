@@ -104,7 +104,10 @@ def test_table_4_adds_one_part_at_a_time():
     for name in ('voc', 'coco', 'patterns'):
         rows = ('baseline', 'baseline_pbc', 'baseline_pbc_mrpe', 'baseline_pbc_mrpe_fes', 'full')
         models = [Config.fromfile(f'configs/ablations/{name}/table4/{row}.py').model for row in rows]
-        added = [{key for key in a if a[key] != b.get(key)} for a, b in zip(models, models[1:], strict=False)]
+        parts = [{**model, **model.criterion, 'type': model.type} for model in models]
+        for part in parts:
+            del part['criterion']
+        added = [{key for key in a if a[key] != b.get(key)} for a, b in zip(parts, parts[1:], strict=False)]
         expected = [{'class_indicator', 'bias_correction'}, {'decode_head'}, {'feature_expansion'}]
         assert added == [*expected, {'semantic_head', 'background_diversity'}]
         assert models[-1] == Config.fromfile(f'configs/alignzeg_{name}.py').model
@@ -188,9 +191,9 @@ def test_numbers_of_section_4_2(name, prompts, backgrounds, iters):
     assert (model.image_encoder.depth, model.image_encoder.embed_dim, model.image_encoder.patch_size) == (8, 240, 16)
     assert (model.clip.tap_layer, model.clip.tail_layers, model.clip.scale_factor) == (6, 3, 0.5)
     assert (model.decode_head.num_queries, model.class_indicator.top_k) == (100, 50)
-    assert (model.class_weight, model.mask_weight) == (2, 5)
-    assert (model.feature_expansion.loss_weight, model.feature_expansion.alpha) == (1e-2, 3)
-    assert (model.background_diversity.loss_weight, model.bias_correction.gamma) == (1e-4, 0.3)
+    assert (model.criterion.class_weight, model.criterion.mask_weight) == (2, 5)
+    assert (model.criterion.feature_expansion.loss_weight, model.criterion.feature_expansion.alpha) == (1e-2, 3)
+    assert (model.criterion.background_diversity.loss_weight, model.bias_correction.gamma) == (1e-4, 0.3)
 
 
 @pytest.mark.parametrize(

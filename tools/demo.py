@@ -60,7 +60,6 @@ def draw(config: Path, checkpoint: Path, path: Path, count: int = 6) -> None:
     model = MODELS.build(cfg.model)
     load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True)
     model.eval()
-    correction = model.bias_correction
     unseen = [vocabulary.classes.index(name) for name in vocabulary.unseen_classes]
     rows: list[list[np.ndarray]] = []
     for index in range(len(dataset)):
@@ -69,8 +68,9 @@ def draw(config: Path, checkpoint: Path, path: Path, count: int = 6) -> None:
         if not np.isin(truth, unseen).any():
             continue
         row = [mmcv.bgr2rgb(item['inputs'].permute(1, 2, 0).numpy()), truth]
-        for model.bias_correction in (None, correction):
-            result = model.test_step({'inputs': [item['inputs']], 'data_samples': [item['data_samples']]})[0]
+        data = model.data_preprocessor({'inputs': [item['inputs']], 'data_samples': [item['data_samples']]})
+        for question in (model.question.without_correction(), model.question):
+            result = model.predict(data['inputs'], data['data_samples'], question)[0]
             row.append(np.where(truth == 255, 255, result.pred_sem_seg.data[0].numpy()))
         rows.append(row)
         if len(rows) == count:

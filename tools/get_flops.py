@@ -44,7 +44,7 @@ def build(config: Path, classes: int | None) -> tuple[nn.Module, tuple[int, int]
         text_encoder.update(dataset_name=None, vocabulary=invented(classes))
     model = MODELS.build(cfg.model)
     if classes is not None and isinstance(model, AlignZeg):
-        model.set_test_classes((*model.test_classes, *invented(classes))[:classes])
+        model.set_test_classes((*model.question.classes, *invented(classes))[:classes])
     elif classes is not None and text_encoder is None:
         raise ValueError(f'--classes {classes}: {config} has a fixed number of classes; leave the option out.')
     size = (cfg.model.get('data_preprocessor') or {}).get('size') or cfg.get('crop_size') or (640, 640)

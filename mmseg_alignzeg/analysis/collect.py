@@ -62,7 +62,7 @@ class Task:
 
     @classmethod
     def of(cls, model: AlignZeg, dataset: Any, ignore_index: int) -> Task:
-        """Read it from a model and a dataset, and give the model the classes of the dataset.
+        """Read it from a model and a dataset.
 
         Raises:
             ValueError: If the dataset is empty or has no class names.
@@ -73,9 +73,8 @@ class Task:
             )
         metainfo: Mapping[str, Any] = dataset.metainfo
         vocabulary = Vocabulary.of_test_data(metainfo, model.vocabulary)
-        model.set_test_classes(vocabulary.classes)
         seen = tuple(filter(model.vocabulary.has_labels_for, vocabulary.classes))
-        return cls(vocabulary, seen, ignore_index, model.background_at_test, len(dataset))
+        return cls(vocabulary, seen, ignore_index, model.question.background_at_test, len(dataset))
 
     @cached_property
     def unseen(self) -> Tensor:
@@ -125,7 +124,7 @@ def match(model: AlignZeg, masks: Tensor, scores: Tensor, labels: Tensor, ignore
     """
     sample = SegDataSample(gt_sem_seg=PixelData(data=labels[None]))
     target = seg_data_to_instance_data(ignore_index, [sample])[0]
-    pairs = model.matcher(scores, masks, target)
+    pairs = model.criterion.matcher(scores, masks, target)
     return torch.stack([pairs.proposals, target.labels[pairs.targets]], dim=1)
 
 
@@ -134,7 +133,7 @@ def collect(model: AlignZeg, loader: DataLoader, task: Task) -> Iterator[ImagePr
     """Run a model over a test set.
 
     Args:
-        model: In evaluation mode, told the classes by :meth:`Task.of`.
+        model: In evaluation mode.
         loader: Its batches give images and labels.
         task: What the images have in common.
 
@@ -144,13 +143,14 @@ def collect(model: AlignZeg, loader: DataLoader, task: Task) -> Iterator[ImagePr
     Raises:
         ValueError: On an image without labels.
     """
+    question = model.ask(task.vocabulary.classes)
     for batch in loader:
         data = model.data_preprocessor(batch)
         inputs, samples = data['inputs'], data['data_samples']
         shape = tuple(side + -side % model.stride for side in inputs.shape[2:])
         proposals = model.extract_feat(inputs)
-        scores = model.classify(proposals, model.test_classes).float()
-        indicators = model.class_indicator(proposals.feats).sigmoid().float() if model.class_indicator else None
+        scores = model.classify(proposals, question.text_embeds(inputs.device)).float()
+        indicators = model.indicate(proposals)
         for i, sample in enumerate(samples):
             if 'gt_sem_seg' not in sample:
                 raise ValueError(
@@ -164,7 +164,7 @@ def collect(model: AlignZeg, loader: DataLoader, task: Task) -> Iterator[ImagePr
             yield ImageProposals(
                 masks,
                 scores[i],
-                None if indicators is None else indicators[i],
+                None if indicators is None else indicators[i].float(),
                 labels,
                 window,
                 match(model, masks, scores[i], placed, task.ignore_index),

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from mmengine.dataset import pseudo_collate
 
 from ..aliases import fold
-from ..models import AlignZeg, ClassNames, PredictiveBiasCorrection, TextBank
+from ..models import ClassNames, PredictiveBiasCorrection, Question, TextBank
 from ..models.inference import Window
 from .image_files import Source, find_images
 from .loading import PathLike, load_model, usable_device
@@ -29,13 +28,13 @@ class Task:
     """What one call asks for.
 
     Attributes:
-        model: Shares its weights with the inferencer's, but has words and settings of its own.
-        words: What its pixels are told apart into.
+        question: The words and how their scores are corrected.
+        words: The same words, with notes on them.
         others: Whether there is a last class for pixels of none of them.
         proposals: Whether proposals are wanted.
     """
 
-    model: AlignZeg
+    question: Question
     words: Words
     others: bool
     proposals: bool
@@ -156,15 +155,15 @@ class AlignZegInferencer:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f'batch_size={batch_size!r} must be a whole number of at least 1.')
         sources = find_images(inputs)
-        model = copy.copy(self.model)  # shallow: weights are shared, settings are this call's own
-        model.bias_correction = self._correction(gamma, pbc)
-        words = check_words(classes, unseen, model.vocabulary)
+        correction = self._correction(gamma, pbc)
+        words = check_words(classes, unseen, self.model.vocabulary)
         if others and OTHERS in map(fold, words.classes):
             raise ValueError(f'`classes` has {OTHERS!r} already: leave it out, or set others=False.')
-        model.set_test_classes(words.classes, words.unseen)
-        model.text_bank = bank = self._bank(templates, words.classes)
-        bank(words.classes, self.device)  # what is wrong with words or CLIP shows before any picture is read
-        return self._run(sources, Task(model, cut_words(words, bank), others, proposals), batch_size)
+        bank = self._bank(templates, words.classes)
+        asked = self.model.ask(words.classes, words.unseen)
+        question = replace(asked, text_bank=bank, bias_correction=correction)
+        question.text_embeds(self.device)  # what is wrong with words or CLIP shows before any picture is read
+        return self._run(sources, Task(question, cut_words(words, bank), others, proposals), batch_size)
 
     def _correction(self, gamma: float | None, pbc: bool) -> PredictiveBiasCorrection | None:
         if gamma is not None and (isinstance(gamma, (bool, str)) or not 0 < gamma <= 1):
@@ -176,7 +175,7 @@ class AlignZegInferencer:
                 'This model was trained without φ_bc (`class_indicator`), which PBC needs: give pbc=False.'
             )
         if gamma is None:
-            return self.model.bias_correction or PredictiveBiasCorrection()
+            return self.model.question.bias_correction or PredictiveBiasCorrection()
         return PredictiveBiasCorrection(gamma)
 
     def _bank(self, templates: str | None, classes: Sequence[str]) -> TextBank:
@@ -206,13 +205,13 @@ class AlignZegInferencer:
     @torch.no_grad()
     def _predict(self, items: list[Item], task: Task) -> list[Prediction]:
         """Predictions of pictures whose inputs have one size."""
-        model, words = task.model, task.words
+        model, words = self.model, task.words
         data = model.data_preprocessor(pseudo_collate([item.packed for item in items]), False)
         with torch.autocast(self.device.type, DTYPES[self.dtype], enabled=self.dtype != 'fp32'):
             found = model.extract_feat(data['inputs'])
-            probs = model.class_probs(found).float()  # (B, N, C)
-            indicator = None if model.class_indicator is None else model.class_indicator(found.feats).sigmoid().float()
-        bias = model.class_bias(probs)
+            probs = model.class_probs(found, task.question).float()  # (B, N, C)
+            indicator = model.indicate(found)
+        bias = task.question.class_bias(probs.device)
         predictions = []
         for i, (item, sample) in enumerate(zip(items, data['data_samples'], strict=True)):
             window = Window.of_image(sample.metainfo, data['inputs'].shape[2:], model.stride)
@@ -220,7 +219,7 @@ class AlignZegInferencer:
             if drawn(window) != window:
                 notes.append('labels drawn at {1} × {0} pixels and enlarged'.format(*drawn(window).size))
             if task.proposals:
-                own = None if indicator is None else indicator[i]
+                own = None if indicator is None else indicator[i].float()
                 proposals, more = find_proposals(masks, probs[i], own, window, words.classes)
                 if more:
                     notes.append(f'{more} more proposals are left out: their masks would take too much memory')

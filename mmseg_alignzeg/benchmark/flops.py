@@ -10,7 +10,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import open_clip
@@ -149,20 +149,22 @@ class Complexity:
         return sum(self.stages.values())
 
 
-def predict_flops(model: nn.Module, shape: tuple[int, int]) -> dict[str, int]:
+def predict_flops(model: nn.Module, shape: tuple[int, int], **options: Any) -> dict[str, int]:
     """FLOPs of one prediction of a segmentor of mmseg, by stage, post-processing included; see :func:`stage_flops`.
 
     Args:
         model: On any device.
         shape: Rows and columns of the image.
+        **options: Of the model's ``predict``.
     """
     image = torch.zeros(1, 3, *shape, device=next(model.parameters()).device)
     metainfo = dict(ori_shape=shape, img_shape=shape, pad_shape=shape, padding_size=[0] * 4)
-    return stage_flops(model.eval(), lambda: model(image, [SegDataSample(metainfo=metainfo)], mode='predict'))
+    predict: Any = model.predict
+    return stage_flops(model.eval(), lambda: predict(image, [SegDataSample(metainfo=metainfo)], **options))
 
 
 def measure(model: nn.Module, shape: tuple[int, int]) -> Complexity:
-    """Parameters and FLOPs of a model; afterwards its text side is a stand-in and no parameter has a gradient.
+    """Parameters and FLOPs of a model; afterwards no parameter has a gradient, and SAN's text side is a stand-in.
 
     Args:
         model: :class:`AlignZeg`, mmseg's SAN, or another segmentor of mmseg.
@@ -170,7 +172,7 @@ def measure(model: nn.Module, shape: tuple[int, int]) -> Complexity:
     """
     parameters = count_parameters(model)
     if isinstance(model, AlignZeg):
-        bank, names = model.text_bank, model.test_classes
+        bank, names = model.question.text_bank, model.question.classes
         groups = bank.names.of(names)
         phrases = tuple(dict.fromkeys(phrase for group in groups for phrase in group))
         clip = bank.source.load_full()
@@ -179,8 +181,9 @@ def measure(model: nn.Module, shape: tuple[int, int]) -> Complexity:
         text = text_flops(clip, open_clip.get_tokenizer(bank.source.model_name), phrases, bank.templates)
         most = max(map(len, groups)) if bank.names.combine == 'max' else 1
         embeds = F.normalize(torch.ones(len(names), most, model.clip.embed_dim), dim=-1)
-        model.text_bank = lambda classes, device: embeds.to(device)  # type: ignore[assignment]
-        return Complexity(parameters, predict_flops(model, shape), text, len(names), shape)
+        ready: Any = lambda classes, device: embeds.to(device)  # noqa: E731
+        question = replace(model.question, text_bank=ready)
+        return Complexity(parameters, predict_flops(model, shape, question=question), text, len(names), shape)
     if not hasattr(model, 'text_encoder'):
         return Complexity(parameters, predict_flops(model, shape), None, None, shape)
     encoder: Any = model.text_encoder

@@ -92,8 +92,9 @@ class HealthHook(Hook):
         assert model is not None
         cosines = (self._start * model.semantic_head.backgrounds.detach()).sum(dim=-1).clamp(-1, 1)
         self._numbers['prototypes_turned_rad'] = float(cosines.arccos().mean())
-        if model.feature_expansion is not None and model.feature_expansion.pairs.numel():
-            first, second = model.feature_expansion.pairs
+        expansion = model.criterion.feature_expansion
+        if expansion is not None and expansion.pairs.numel():
+            first, second = expansion.pairs
             self._numbers['same_class_mixed'] = float((first == second).float().mean())
         step = runner.iter + 1
         words = ', '.join(f'{name} {value:.2g}' for name, value in self._numbers.items())
@@ -134,10 +135,12 @@ class HealthHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         """Listen to φ_bc, if PBC is on."""
-        self._corrected = self._proposals = 0
+        self._corrected: Tensor | int = 0
+        self._proposals = 0
         model = bare_model(runner)
-        if isinstance(model, AlignZeg) and model.bias_correction is not None and model.class_indicator is not None:
-            self._gamma = model.bias_correction.gamma
+        correction = model.question.bias_correction if isinstance(model, AlignZeg) else None
+        if correction is not None and model.class_indicator is not None:
+            self._gamma = correction.gamma
             self._handles = [model.class_indicator.register_forward_hook(self._count)]
 
     def after_test(self, runner: Runner) -> None:

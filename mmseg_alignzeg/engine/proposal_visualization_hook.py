@@ -26,7 +26,6 @@ from ..visualization.inspection import (
     matched_features,
     original_image,
 )
-from ..vocabulary import Vocabulary
 from .bare_model import bare_model
 from .visualization_hook import training_step
 
@@ -112,14 +111,13 @@ class ProposalVisualizationHook(Hook):
         if not is_main_process():
             return
         palette = (runner.visualizer.dataset_meta or {}).get('palette') or []
-        if len(palette) < len(model.test_classes):
+        if len(palette) < len(model.question.classes):
             raise ValueError(
-                f'The test data has {len(palette)} colours for {len(model.test_classes)} classes: give its '
+                f'The test data has {len(palette)} colours for {len(model.question.classes)} classes: give its '
                 '`metainfo` a `palette` with an RGB colour for each class.'
             )
-        unseen = [name for name, seen in zip(model.test_classes, model.seen_mask, strict=True) if not seen]
-        self._vocabulary = Vocabulary(model.test_classes, tuple(unseen))
-        self._palette = palette[: len(model.test_classes)]
+        self._vocabulary = model.question.vocabulary
+        self._palette = palette[: len(model.question.classes)]
         self._model = model
 
     def after_test_iter(
@@ -184,9 +182,9 @@ class ProposalVisualizationHook(Hook):
             maps.insert(0, ('ground truth', np.where(counted, truth.numpy(), no_class)))
         self._show(runner, f'{name}_predictions', predictions_picture(image, maps, self._vocabulary, self._palette))
         if corrects(self._model):
-            corrections = find_corrections(found, self._model.seen_mask, self.num_proposals)
+            corrections = find_corrections(found, self._model.question.seen, self.num_proposals)
             if corrections:
-                gamma = getattr(self._model.bias_correction, 'gamma', None)
+                gamma = getattr(self._model.question.bias_correction, 'gamma', None)
                 picture = corrections_picture(image, corrections, self._vocabulary, self._palette, gamma)
                 self._show(runner, f'{name}_corrections', picture)
 
@@ -203,7 +201,8 @@ class ProposalVisualizationHook(Hook):
         if not self._features:
             return np.zeros((0, 1), dtype=np.float32), np.zeros(0, dtype=np.int64)
         features, labels = (torch.cat(parts).numpy() for parts in zip(*self._features, strict=True))
-        chosen = np.isin(labels, sample_classes(labels, self._model.seen_mask.numpy(), self.tsne_classes, self.seed))
+        seen = self._model.question.seen.numpy()
+        chosen = np.isin(labels, sample_classes(labels, seen, self.tsne_classes, self.seed))
         return features[chosen], labels[chosen]
 
 

@@ -15,7 +15,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..models import AlignZeg, PredictiveBiasCorrection
 from ..models.inference import drop_background
-from ..vocabulary import Vocabulary
 from ..whole_file import whole_file
 
 OPSET = 18  # the first with antialiased Resize, which CLIP's smaller view of the image needs
@@ -61,21 +60,18 @@ class FixedVocabularyPredictor(nn.Module):
         if gamma is not None and (not pbc or model.class_indicator is None):
             why = 'was switched off by pbc=False' if model.class_indicator else 'needs φ_bc, and the model has none'
             raise ValueError(f'gamma={gamma} is for predictive bias correction, which {why}: leave gamma out.')
-        names = Vocabulary(tuple(classes)).classes
-        if unseen is None:
-            unseen = [name for name in names if not model.vocabulary.has_labels_for(name)]
-        self.vocabulary = Vocabulary(names, tuple(unseen))
-        seen = torch.tensor([name not in unseen for name in names])
+        question = model.ask(classes, unseen)
+        self.vocabulary = question.vocabulary
         self.correction = None
         if pbc and model.class_indicator is not None:
-            self.correction = model.bias_correction if gamma is None else PredictiveBiasCorrection(gamma)
+            self.correction = question.bias_correction if gamma is None else PredictiveBiasCorrection(gamma)
         self.model = model.eval()
         self.scores = scores
         device = preprocessor.mean.device
-        self.register_buffer('text_embeds', model.text_bank(names, device).clone())
-        self.register_buffer('seen', seen.to(device))
-        none = torch.zeros(len(seen), device=device)
-        self.register_buffer('bias', none if model.calibration is None else model.calibration(none, self.seen))
+        self.register_buffer('text_embeds', question.text_embeds(device).clone())
+        self.register_buffer('seen', question.seen.to(device))
+        bias = question.class_bias(device)
+        self.register_buffer('bias', torch.zeros(len(self.seen), device=device) if bias is None else bias)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Segment images.
@@ -90,10 +86,10 @@ class FixedVocabularyPredictor(nn.Module):
         height, width = images.shape[2:]
         images = images.float() if preprocessor.channel_conversion else images.float().flip(1)
         proposals = model.extract_feat((images - preprocessor.mean) / preprocessor.std)
-        logits = model.semantic_head.scores(proposals.cls_feats, self.text_embeds, model.clip.logit_scale)
+        logits = model.classify(proposals, self.text_embeds)
         if self.correction is not None:
-            logits = self.correction(logits, model.class_indicator(proposals.feats).sigmoid(), self.seen)
-        probs = drop_background(logits, model.background_at_test)  # (B, N, C)
+            logits = self.correction(logits, model.indicate(proposals), self.seen)
+        probs = drop_background(logits, model.question.background_at_test)  # (B, N, C)
         padded = (height + -height % model.stride, width + -width % model.stride)
         masks = F.interpolate(proposals.mask_logits, size=padded, mode='bilinear')[:, :, :height, :width].sigmoid()
         scores = torch.einsum('bnc,bnhw->bchw', probs, masks) + self.bias[:, None, None]

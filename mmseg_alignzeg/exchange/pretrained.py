@@ -140,8 +140,7 @@ def _build(config: dict[str, Any], origin: str, clip_weights: str | None) -> Ali
 def _outline(config: dict[str, Any], origin: str) -> dict[str, Tensor]:
     """The state dict of a configuration without memory for its weights; CLIP's own file is not needed."""
     arguments = {**config['model'], 'clip': {**config['model']['clip'], 'pretrained': None}}
-    for loss in ('feature_expansion', 'background_diversity'):  # no weights, and one computes with its arguments
-        arguments[loss] = None
+    arguments['criterion'] = None  # no weights, and a part of it computes with its arguments
     with torch.device('meta'):
         return _build_parts(arguments, origin).state_dict()
 

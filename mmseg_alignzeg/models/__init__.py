@@ -6,6 +6,7 @@ from .calibrated_stacking import CalibratedStacking
 from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .clip_vision import CLIPStream, CLIPVision
+from .criterion import AlignZegCriterion
 from .image_encoder import ImageEncoder
 from .losses import BackgroundDiversityLoss, FeatureExpansionLoss, PreferenceLoss
 from .mrpe_head import MRPEHead, PlainDecoderHead
@@ -14,6 +15,7 @@ from .pixel_decoder_head import PixelDecoderHead
 from .preference_alignzeg import PreferenceAlignZeg
 from .preference_ensemble import PreferenceEnsemble
 from .preference_head import PreferenceHead
+from .question import Question
 from .semantic_head import CLIPSemanticHead
 from .templates import get_templates
 from .text_bank import TextBank
@@ -21,6 +23,7 @@ from .views import View
 
 __all__ = [
     'AlignZeg',
+    'AlignZegCriterion',
     'BackgroundDiversityLoss',
     'CLIPSemanticHead',
     'CLIPSource',
@@ -41,6 +44,7 @@ __all__ = [
     'PreferenceHead',
     'PreferenceLoss',
     'Proposals',
+    'Question',
     'TextBank',
     'View',
     'get_templates',

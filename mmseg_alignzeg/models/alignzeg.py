@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,8 +19,9 @@ from ..vocabulary import Vocabulary
 from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .clip_vision import CLIPVision
-from .inference import Window, drop_background, predict_labels, predict_scores, unflip
-from .losses import OVERLAP_LOSSES, HungarianMatcher, checked_targets, classification_loss, mask_loss, mean_counts
+from .inference import Window, predict_labels, predict_scores, unflip
+from .losses import checked_targets
+from .question import Question, unseen_words
 from .text_bank import TextBank
 
 
@@ -43,8 +44,9 @@ class Proposals:
 class AlignZeg(BaseSegmentor):
     """AlignZeg: zero-shot semantic segmentation by aligned proposals, features and predictions.
 
-    Trained on the classes that are not unseen, tested on any names: those of :attr:`vocabulary` by default, or
-    those of :meth:`set_test_classes`. Every part of the method can be left out by setting its config to None.
+    Trained on the classes that are not unseen, tested on any words. What is asked at test is a :class:`Question`:
+    :attr:`question` by default, which :meth:`set_test_classes` replaces, or the one that a caller passes. Every part
+    of the method can be left out by setting its config to None.
 
     Args:
         classes: Names of the training vocabulary, in label order; unseen ones included, so that checkpoints know.
@@ -58,13 +60,7 @@ class AlignZeg(BaseSegmentor):
         class_indicator: Config of φ_bc, or None to train without it (then ``bias_correction`` must be None too).
         bias_correction: Config of :class:`PredictiveBiasCorrection` at test, or None. Needs no retraining.
         calibration: Config of :class:`CalibratedStacking` at test, or None (the paper has none); may go with PBC.
-        feature_expansion: Config of :class:`FeatureExpansionLoss`, or None.
-        background_diversity: Config of :class:`BackgroundDiversityLoss`, or None.
-        class_weight: λ1 of Eq. (8), for L_ce.
-        mask_weight: λ2 of Eq. (8), for both parts of L_mask.
-        num_points: Points at which masks are matched and compared.
-        mask_overlap: The part of L_mask beside cross-entropy: 'dice' as in the paper, or 'jaccard' (JML).
-        background_weight: Weight of the background class in L_ce (not given in the paper).
+        criterion: Config of :class:`AlignZegCriterion`, the losses; None is its defaults.
         background_at_test: 'share' takes the softmax over C + 1 and drops the background, so that a proposal of
             nothing stays silent (the code of the works cited in section 4.2); 'ignore' takes it over C alone.
         return_scores: Also return full-size class scores as ``seg_logits``, C × H × W floats per image.
@@ -93,13 +89,7 @@ class AlignZeg(BaseSegmentor):
         class_indicator: dict[str, Any] | None = None,
         bias_correction: dict[str, Any] | None = None,
         calibration: dict[str, Any] | None = None,
-        feature_expansion: dict[str, Any] | None = None,
-        background_diversity: dict[str, Any] | None = None,
-        class_weight: float = 2.0,
-        mask_weight: float = 5.0,
-        num_points: int = 12544,
-        mask_overlap: str = 'dice',
-        background_weight: float = 0.1,
+        criterion: dict[str, Any] | None = None,
         background_at_test: str = 'share',
         return_scores: bool = False,
         cache_dir: str | None = None,
@@ -116,12 +106,6 @@ class AlignZeg(BaseSegmentor):
             raise ValueError(f'All {len(classes)} classes are unseen: training needs at least one seen class.')
         if bias_correction is not None and class_indicator is None:
             raise ValueError('`bias_correction` needs the indicator that `class_indicator` trains; the latter is None.')
-        if background_at_test not in ('share', 'ignore'):
-            raise ValueError(f"background_at_test={background_at_test!r} must be 'share' or 'ignore'.")
-
-        if mask_overlap not in OVERLAP_LOSSES:
-            raise ValueError(f'mask_overlap={mask_overlap!r} must be one of {list(OVERLAP_LOSSES)}.')
-
         vision = dict(clip)
         source = CLIPSource(vision.pop('model_name'), vision.pop('pretrained'))
         self.text_bank = TextBank(source, templates, cache_dir, ClassNames(**(names or {})))
@@ -146,33 +130,34 @@ class AlignZeg(BaseSegmentor):
             )
         self.semantic_head = MODELS.build({**semantic_head, 'embed_dim': embed_dim})
         self.class_indicator = MODELS.build({**class_indicator, 'embed_dim': embed_dim}) if class_indicator else None
-        self.bias_correction = MODELS.build(bias_correction) if bias_correction else None
-        self.calibration = MODELS.build(calibration) if calibration else None
-        self.feature_expansion = MODELS.build(feature_expansion) if feature_expansion else None
-        self.background_diversity = MODELS.build(background_diversity) if background_diversity else None
-
-        self.matcher = HungarianMatcher(class_weight, mask_weight, mask_weight, num_points)
-        self.class_weight = class_weight
-        self.mask_weight = mask_weight
-        self.num_points = num_points
-        self.mask_overlap = mask_overlap
-        self.background_weight = background_weight
-        self.background_at_test = background_at_test
+        self.criterion = MODELS.build({'type': 'AlignZegCriterion', **(criterion or {})})
         self.return_scores = return_scores
         self.ignore_index = ignore_index
+        self.question = Question(
+            self.vocabulary,
+            self.text_bank,
+            MODELS.build(bias_correction) if bias_correction else None,
+            MODELS.build(calibration) if calibration else None,
+            background_at_test,
+        )
         self.set_test_classes(self.vocabulary.classes)
 
-    def set_test_classes(self, classes: Sequence[str], unseen: Sequence[str] | None = None) -> None:
-        """Choose the names that :meth:`predict` tells apart, in label order; any words CLIP knows.
+    def ask(self, classes: Sequence[str], unseen: Sequence[str] | None = None) -> Question:
+        """The question for other words, corrected as :attr:`question` is.
 
         Args:
-            classes: The names.
+            classes: The words, in label order; any that CLIP knows.
             unseen: Those that are not in S; by default all that training had no labels for.
+
+        Raises:
+            ValueError: See :class:`Vocabulary`.
         """
-        self.test_classes = Vocabulary(tuple(classes)).classes
-        if unseen is None:
-            unseen = [name for name in self.test_classes if not self.vocabulary.has_labels_for(name)]
-        self._test_unseen = frozenset(unseen)
+        unseen = unseen_words(Vocabulary(tuple(classes)).classes, self.vocabulary) if unseen is None else unseen
+        return replace(self.question, vocabulary=Vocabulary(tuple(classes), tuple(unseen)))
+
+    def set_test_classes(self, classes: Sequence[str], unseen: Sequence[str] | None = None) -> None:
+        """Make :meth:`ask` for these words the default question of :meth:`predict`."""
+        self.question = self.ask(classes, unseen)
 
     def checkpoint_identity(self) -> dict[str, Any]:
         """What a checkpoint must share with the model that loads it, in plain types."""
@@ -200,10 +185,13 @@ class AlignZeg(BaseSegmentor):
         feats = self.semantic_head(self.clip, stream, attn_bias)
         return Proposals(mask_logits, feats, self.semantic_head.classify(feats))
 
-    def classify(self, proposals: Proposals, classes: Sequence[str]) -> Tensor:
-        """P, (B, N, C + 1) logits of proposals against C class names and the background."""
-        text_embeds = self.text_bank(classes, proposals.cls_feats.device)
+    def classify(self, proposals: Proposals, text_embeds: Tensor) -> Tensor:
+        """P, (B, N, C + 1) logits of proposals against C embedded class names and the background."""
         return self.semantic_head.scores(proposals.cls_feats, text_embeds, self.clip.logit_scale)
+
+    def indicate(self, proposals: Proposals) -> Tensor | None:
+        """I, (B, N) probabilities of φ_bc that a proposal shows no seen class; None for a model without φ_bc."""
+        return None if self.class_indicator is None else self.class_indicator(proposals.feats).sigmoid()
 
     # ------------------------------------------------------------------ training
 
@@ -223,75 +211,36 @@ class AlignZeg(BaseSegmentor):
         seen_classes = self.vocabulary.seen_classes
         targets = checked_targets(inputs, data_samples, len(seen_classes), self.ignore_index)
         proposals = self.extract_feat(inputs)
-        scores = self.classify(proposals, seen_classes)
-        matches = [self.matcher(*image) for image in zip(scores, proposals.mask_logits, targets, strict=True)]
-
-        # Matched proposals of the whole batch, one after the other: image index, proposal index, mask, label.
-        images = torch.cat([torch.full_like(match.proposals, i) for i, match in enumerate(matches)])
-        matched = torch.cat([match.proposals for match in matches])
-        pairs = list(zip(targets, matches, strict=True))
-        masks = torch.cat([target.masks[match.targets] for target, match in pairs])
-        labels = torch.cat([target.labels[match.targets] for target, match in pairs])
-
-        all_labels = torch.full(scores.shape[:2], len(seen_classes), device=scores.device)
-        all_labels[images, matched] = labels
-        negatives = self.class_indicator.negatives(matches) if self.class_indicator is not None else []
-        weight = len(matched) + (all_labels.numel() - len(matched)) * self.background_weight
-        mean_weight, mean_matched, mean_negatives = mean_counts(weight, len(matched), sum(map(len, negatives)))
-        # The mean of this rank times its share is its part of the mean of all; the share of a single process is 1.
-        share_of_weight = weight / (mean_weight or 1)
-
-        loss_bce, loss_overlap = mask_loss(
-            proposals.mask_logits[images, matched], masks, mean_matched or 1, self.num_points, self.mask_overlap
+        text_embeds = self.text_bank(seen_classes, inputs.device)
+        return self.criterion(
+            proposals,
+            self.classify(proposals, text_embeds),
+            targets,
+            text_embeds[:, 0],
+            self.clip.logit_scale,
+            self.semantic_head.backgrounds,
+            self.class_indicator,
         )
-        loss_ce = classification_loss(scores, all_labels, self.background_weight)
-        losses = {
-            'loss_ce': self.class_weight * share_of_weight * loss_ce,
-            'loss_bce': self.mask_weight * loss_bce,
-            f'loss_{self.mask_overlap}': self.mask_weight * loss_overlap,
-        }
-        if self.feature_expansion is not None:
-            text_embeds = self.text_bank(seen_classes, scores.device)[:, 0]
-            losses['loss_vir'] = self.feature_expansion(
-                proposals.cls_feats[images, matched], labels, text_embeds, self.clip.logit_scale
-            )
-        if self.background_diversity is not None:
-            losses['loss_reg'] = self.background_diversity(self.semantic_head.backgrounds)
-        if self.class_indicator is not None:
-            losses['loss_bc'] = self.class_indicator.loss(
-                proposals.feats, [match.proposals for match in matches], negatives, (mean_matched, mean_negatives)
-            )
-        return losses
 
     # ------------------------------------------------------------------ test
 
-    @property
-    def seen_mask(self) -> Tensor:
-        """(C,) bool, which test classes are in S, see :meth:`set_test_classes`."""
-        return torch.tensor([name not in self._test_unseen for name in self.test_classes])
-
-    def class_bias(self, like: Tensor) -> Tensor | None:
-        """(C,) float32 on the device of ``like``: what calibration, if any, adds to the pixel scores of a class."""
-        if self.calibration is None:
-            return None
-        return self.calibration(torch.zeros(len(self.test_classes), device=like.device), self.seen_mask)
-
-    def class_probs(self, proposals: Proposals) -> Tensor:
-        """Probabilities of the test classes after bias correction, (B, N, C); rows sum to at most 1."""
-        scores = self.classify(proposals, self.test_classes)
-        if self.bias_correction is not None and self.class_indicator is not None:
-            indicator = self.class_indicator(proposals.feats).sigmoid()
-            scores = self.bias_correction(scores, indicator, self.seen_mask.to(scores.device))
-        return drop_background(scores, self.background_at_test)
+    def class_probs(self, proposals: Proposals, question: Question | None = None) -> Tensor:
+        """Probabilities of the words of a question after bias correction, (B, N, C); rows sum to at most 1."""
+        question = question or self.question
+        scores = self.classify(proposals, question.text_embeds(proposals.cls_feats.device))
+        return question.probs(scores, None if question.bias_correction is None else self.indicate(proposals))
 
     @torch.no_grad()
-    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
-        """Segment images into the test classes.
+    def predict(
+        self, inputs: Tensor, data_samples: list[SegDataSample] | None = None, question: Question | None = None
+    ) -> list[SegDataSample]:
+        """Segment images into the words of a question.
 
         Args:
             inputs: (B, 3, H, W), normalised.
             data_samples: Meta information: results have ``ori_shape``, without padding and flips. Without samples
                 they have the size of ``inputs``.
+            question: What is asked; by default :attr:`question`.
 
         Returns:
             Data samples with ``pred_sem_seg`` (1, H, W) int64 and, if ``return_scores``, ``seg_logits`` (C, H, W),
@@ -299,10 +248,16 @@ class AlignZeg(BaseSegmentor):
         """
         proposals = self.extract_feat(inputs)
         samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
-        return self.segment(proposals.mask_logits, self.class_probs(proposals), samples, inputs.shape[2:])
+        probs = self.class_probs(proposals, question)
+        return self.segment(proposals.mask_logits, probs, samples, inputs.shape[2:], question)
 
     def segment(
-        self, mask_logits: Tensor, class_probs: Tensor, samples: list[SegDataSample], shape: Sequence[int]
+        self,
+        mask_logits: Tensor,
+        class_probs: Tensor,
+        samples: list[SegDataSample],
+        shape: Sequence[int],
+        question: Question | None = None,
     ) -> list[SegDataSample]:
         """Add what :meth:`predict` returns to ``samples``.
 
@@ -311,8 +266,9 @@ class AlignZeg(BaseSegmentor):
             class_probs: (B, N, C).
             samples: B data samples with their meta information.
             shape: Rows and columns of the input.
+            question: What is asked; by default :attr:`question`.
         """
-        bias = self.class_bias(class_probs)
+        bias = (question or self.question).class_bias(class_probs.device)
         for sample, masks, probs in zip(samples, mask_logits.float(), class_probs.float(), strict=True):
             window = Window.of_image(sample.metainfo, shape, self.stride)
             masks = unflip(masks, sample.metainfo)
@@ -331,7 +287,7 @@ class AlignZeg(BaseSegmentor):
         proposals = self.extract_feat(inputs)
         window = Window.of_image({}, inputs.shape[2:], self.stride)
         pairs = zip(proposals.mask_logits.float(), self.class_probs(proposals).float(), strict=True)
-        bias = self.class_bias(inputs)
+        bias = self.question.class_bias(inputs.device)
         return torch.stack([predict_scores(mask_logits, probs, window, bias) for mask_logits, probs in pairs])
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .alignzeg import AlignZeg
 from .inference import Window, mask_stripes
+from .question import Question
 
 
 def oracle_probs(mask_logits: Tensor, labels: Tensor, num_classes: int, window: Window) -> Tensor:
@@ -44,7 +45,9 @@ class OracleAlignZeg(AlignZeg):
     """AlignZeg whose proposals are told their true classes at test (table 6). Arguments as :class:`AlignZeg`."""
 
     @torch.no_grad()
-    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
+    def predict(
+        self, inputs: Tensor, data_samples: list[SegDataSample] | None = None, question: Question | None = None
+    ) -> list[SegDataSample]:
         """As :meth:`AlignZeg.predict`; ``data_samples`` must hold ``gt_sem_seg`` at the size of the original image.
 
         Raises:
@@ -55,7 +58,8 @@ class OracleAlignZeg(AlignZeg):
                 'An oracle needs `gt_sem_seg` in every sample: put `LoadAnnotations` in the test pipeline.'
             )
         mask_logits = self.extract_feat(inputs).mask_logits
-        num_classes, shape = len(self.test_classes), inputs.shape[2:]
+        question = question or self.question
+        num_classes, shape = len(question.classes), inputs.shape[2:]
         probs = [
             oracle_probs(
                 masks.float(),
@@ -65,4 +69,4 @@ class OracleAlignZeg(AlignZeg):
             )
             for masks, sample in zip(mask_logits, data_samples, strict=True)
         ]
-        return self.segment(mask_logits, torch.stack(probs), data_samples, shape)
+        return self.segment(mask_logits, torch.stack(probs), data_samples, shape, question)

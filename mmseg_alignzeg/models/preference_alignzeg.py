@@ -17,6 +17,7 @@ from .alignzeg import AlignZeg
 from .inference import Window, collect_labels, collect_scores, unflip
 from .losses.preference import mask_iou
 from .preference_ensemble import ViewProposals, merged_stripes
+from .question import Question
 from .views import View
 
 
@@ -100,10 +101,10 @@ class PreferenceAlignZeg(AlignZeg):
         with torch.no_grad():
             proposals = self.extract_feat(view.apply(self.padded(images), self.stride))
             mask_logits = view.restore(proposals.mask_logits)
-            class_scores = self.classify(proposals, self.vocabulary.seen_classes)
+            class_scores = self.classify(proposals, self.text_bank(self.vocabulary.seen_classes, images.device))
             feats, masks, ious = [], [], []
             for i, target in enumerate(targets):
-                match = self.matcher(class_scores[i], mask_logits[i], target)
+                match = self.criterion.matcher(class_scores[i], mask_logits[i], target)
                 proposal = match.proposals.new_zeros(len(target.labels))
                 proposal[match.targets] = match.proposals
                 iou = match.mask_cost.new_full((len(proposal),), float('nan'))
@@ -117,11 +118,12 @@ class PreferenceAlignZeg(AlignZeg):
 
     # ------------------------------------------------------------------ test
 
-    def look(self, inputs: Tensor) -> list[list[ViewProposals]]:
+    def look(self, inputs: Tensor, question: Question) -> list[list[ViewProposals]]:
         """What the views of the ensemble say, image by image.
 
         Args:
             inputs: (B, 3, H, W), normalised.
+            question: What is asked.
 
         Raises:
             ValueError: If scores are needed that were never trained.
@@ -136,25 +138,28 @@ class PreferenceAlignZeg(AlignZeg):
         found: list[list[ViewProposals]] = [[] for _ in inputs]
         for view in self.ensemble.views:
             proposals = self.extract_feat(view.apply(self.padded(inputs), self.stride))
-            masks, probs = view.restore(proposals.mask_logits).float(), self.class_probs(proposals).float()
+            masks, probs = view.restore(proposals.mask_logits).float(), self.class_probs(proposals, question).float()
             scores = None if score is None else score(proposals.feats, proposals.mask_logits).float()
             for i, image in enumerate(found):
                 image.append(ViewProposals(masks[i], probs[i], None if scores is None else scores[i]))
         return found
 
     @torch.no_grad()
-    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
+    def predict(
+        self, inputs: Tensor, data_samples: list[SegDataSample] | None = None, question: Question | None = None
+    ) -> list[SegDataSample]:
         """As :meth:`AlignZeg.predict`, from all views of the ensemble."""
         if self.ensemble is None:
-            return super().predict(inputs, data_samples)
+            return super().predict(inputs, data_samples, question)
+        question = question or self.question
         samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
-        for sample, views in zip(samples, self.look(inputs), strict=True):
+        for sample, views in zip(samples, self.look(inputs, question), strict=True):
             window = Window.of_image(sample.metainfo, inputs.shape[2:], self.stride)
             for view in views:
                 view.mask_logits = unflip(view.mask_logits, sample.metainfo)
-            stripes = self._merged(views, window)
+            stripes = self._merged(views, window, question)
             if self.return_scores:
-                seg_logits = collect_scores(stripes, window, len(self.test_classes), inputs)
+                seg_logits = collect_scores(stripes, window, len(question.classes), inputs)
                 sample.seg_logits = PixelData(data=seg_logits)
                 labels = seg_logits.argmax(dim=0, keepdim=True)
             else:
@@ -168,11 +173,13 @@ class PreferenceAlignZeg(AlignZeg):
         if self.ensemble is None:
             return super().encode_decode(inputs, batch_img_metas)
         window = Window.of_image({}, inputs.shape[2:], self.stride)
-        num_classes = len(self.test_classes)
-        merged = (self._merged(views, window) for views in self.look(inputs))
+        num_classes = len(self.question.classes)
+        merged = (self._merged(views, window, self.question) for views in self.look(inputs, self.question))
         return torch.stack([collect_scores(stripes, window, num_classes, inputs) for stripes in merged])
 
-    def _merged(self, views: Sequence[ViewProposals], window: Window) -> Iterator[tuple[slice, Tensor]]:
+    def _merged(
+        self, views: Sequence[ViewProposals], window: Window, question: Question
+    ) -> Iterator[tuple[slice, Tensor]]:
         assert self.ensemble is not None
-        bias = self.class_bias(views[0].class_probs)
+        bias = question.class_bias(views[0].class_probs.device)
         return merged_stripes(views, window, class_bias=bias, temperature=self.ensemble.temperature)

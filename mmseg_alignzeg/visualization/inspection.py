@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,18 +47,8 @@ class Inspection:
 
 def corrects(model: AlignZeg) -> bool:
     """Whether PBC takes part in what the model predicts; an oracle is told its classes."""
-    parts = (model.bias_correction, model.class_indicator)
+    parts = (model.question.bias_correction, model.class_indicator)
     return None not in parts and not isinstance(model, OracleAlignZeg)
-
-
-@contextmanager
-def without_correction(model: AlignZeg) -> Iterator[None]:
-    """Take PBC out of a model for a while."""
-    correction, model.bias_correction = model.bias_correction, None
-    try:
-        yield
-    finally:
-        model.bias_correction = correction
 
 
 @torch.no_grad()
@@ -75,16 +64,16 @@ def inspect_image(model: AlignZeg, inputs: Tensor, sample: SegDataSample) -> Ins
     images, (own_sample,) = data['inputs'], data['data_samples']  # the preprocessor has made a new sample
     proposals = model.extract_feat(images)
     corrected = indicator = None
-    if corrects(model) and model.class_indicator is not None:
+    if corrects(model) and (indicators := model.indicate(proposals)) is not None:
         corrected = model.class_probs(proposals)[0].float()
-        indicator = model.class_indicator(proposals.feats).sigmoid()[0].float()
-    with without_correction(model):
-        probs = model.class_probs(proposals)
-    result = model.segment(proposals.mask_logits, probs, [own_sample], images.shape[2:])[0]
+        indicator = indicators[0].float()
+    plain = model.question.without_correction()
+    probs = model.class_probs(proposals, plain)
+    result = model.segment(proposals.mask_logits, probs, [own_sample], images.shape[2:], plain)[0]
     rows, columns = images.shape[2:]
     return Inspection(
         masks=unflip(proposals.mask_logits[0].float(), own_sample.metainfo),
-        scores=model.classify(proposals, model.test_classes)[0].float(),
+        scores=model.classify(proposals, plain.text_embeds(images.device))[0].float(),
         cls_feats=proposals.cls_feats[0].float(),
         probs=probs[0].float(),
         corrected=corrected,

@@ -69,7 +69,7 @@ def build_page(
     """
     vocabulary = inferencer.model.vocabulary
     has_indicator = inferencer.model.class_indicator is not None
-    correction = inferencer.model.bias_correction or PredictiveBiasCorrection()
+    correction = inferencer.model.question.bias_correction or PredictiveBiasCorrection()
 
     def accept(picture: object) -> tuple[dict[str, Any] | None, str]:
         """Swap an upload for a picture that the browser keeps."""

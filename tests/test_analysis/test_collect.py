@@ -1,5 +1,7 @@
 """What the pass keeps of an image, and what it refuses."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmseg.structures import SegDataSample
@@ -20,17 +22,13 @@ class Dataset(list):
 
 class Model:
     vocabulary = Vocabulary(('cat', 'dog', 'sky'), ('dog',))
-    background_at_test = 'share'
-    matcher = HungarianMatcher(num_points=500)
-
-    def set_test_classes(self, classes):
-        self.test_classes = classes
+    question = SimpleNamespace(background_at_test='share')
+    criterion = SimpleNamespace(matcher=HungarianMatcher(num_points=500))
 
 
 def test_classes_and_split_come_from_the_data():
-    model = Model()
-    task = Task.of(model, Dataset(classes=['sky', 'dog', 'zebra'], unseen_classes=['zebra']), 255)
-    assert model.test_classes == ('sky', 'dog', 'zebra') and task.images == 2
+    task = Task.of(Model(), Dataset(classes=['sky', 'dog', 'zebra'], unseen_classes=['zebra']), 255)
+    assert task.vocabulary.classes == ('sky', 'dog', 'zebra') and task.images == 2
     assert task.unseen.tolist() == [False, False, True]
     assert task.trained.tolist() == [True, False, False] and task.has_both
 
@@ -66,7 +64,9 @@ def test_the_fitting_proposal_is_matched_whatever_its_number():
 def test_an_image_without_labels_is_named():
     class Forward(Model):
         stride = 16
-        class_indicator = None
+
+        def ask(self, classes):
+            return SimpleNamespace(text_embeds=lambda device: None)
 
         def data_preprocessor(self, batch):
             return batch
@@ -74,8 +74,11 @@ def test_an_image_without_labels_is_named():
         def extract_feat(self, inputs):
             return None
 
-        def classify(self, proposals, classes):
+        def classify(self, proposals, text_embeds):
             return torch.zeros(1, 3, 4)
+
+        def indicate(self, proposals):
+            return None
 
     model = Forward()
     task = Task.of(model, Dataset(classes=['sky']), 255)

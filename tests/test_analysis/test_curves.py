@@ -1,5 +1,7 @@
 """Labels under many settings, against the model's own prediction and by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -21,7 +23,8 @@ TASK = Task(Vocabulary(tuple(CLASSES), ('dog',)), ('cat', 'sky', 'grass'), 255, 
 @pytest.fixture
 def model():
     cfg = Config.fromfile('configs/alignzeg_patterns.py').model
-    cfg.update(classes=CLASSES, unseen_classes=['dog'], templates='single', num_points=256)
+    cfg.update(classes=CLASSES, unseen_classes=['dog'], templates='single')
+    cfg.criterion.num_points = 256
     cfg.clip.pretrained = None
     cfg.decode_head.num_queries = 8
     model = MODELS.build(cfg).eval()
@@ -43,9 +46,12 @@ def batch():
 @pytest.mark.parametrize('background_at_test', ['share', 'ignore'])
 @pytest.mark.parametrize('own', [Variant(), Variant(0.5), Variant(0.5, 0.05), Variant(None, -0.02)])
 def test_a_row_is_the_models_own_prediction_to_the_last_digit(model, own, background_at_test):
-    model.background_at_test = background_at_test
-    model.bias_correction = None if own.gamma is None else PredictiveBiasCorrection(own.gamma)
-    model.calibration = CalibratedStacking(own.constant) if own.constant else None
+    model.question = replace(
+        model.question,
+        background_at_test=background_at_test,
+        bias_correction=None if own.gamma is None else PredictiveBiasCorrection(own.gamma),
+        calibration=CalibratedStacking(own.constant) if own.constant else None,
+    )
     data = batch()
     metric = ZeroShotIoUMetric()
     metric.dataset_meta = dict(classes=CLASSES, unseen_classes=['dog'])
@@ -121,9 +127,9 @@ def test_best_masks_by_brute_force():
 
 def test_probabilities_of_a_variant_are_those_of_the_segmentor(model):
     image = next(collect(model, [batch()], TASK))
-    model.bias_correction = PredictiveBiasCorrection(0.5)
+    model.question = replace(model.question, bias_correction=PredictiveBiasCorrection(0.5))
     proposals = model.extract_feat(torch.randn(1, 3, 64, 64))
-    image.scores = model.classify(proposals, CLASSES)[0]
+    image.scores = model.classify(proposals, model.text_bank(CLASSES, 'cpu'))[0]
     image.indicator = model.class_indicator(proposals.feats).sigmoid()[0]
     assert torch.equal(variant_probs(image, 0.5, False, TASK), model.class_probs(proposals)[0])
 

@@ -48,7 +48,12 @@ def test_rows_that_share_a_training_train_once(tmp_path):
 
 def test_a_sweep_of_training_trains_every_value(tmp_path):
     trials = plan(TABLE4.parent / 'sweeps/lambda3.py', [0], tmp_path, {})
-    assert [trial.train.load().model.feature_expansion.loss_weight for trial in trials] == [0.1, 0.01, 0.001, 0.0001]
+    assert [trial.train.load().model.criterion.feature_expansion.loss_weight for trial in trials] == [
+        0.1,
+        0.01,
+        0.001,
+        0.0001,
+    ]
     assert len({trial.train.work_dir for trial in trials}) == 4
     assert trials[1].row == 'lambda3 loss_weight=0.01'
 
@@ -170,7 +175,7 @@ def test_a_real_run_is_not_repeated_goes_on_and_is_not_mixed(tmp_path):
     assert 'resumed epoch: 0, iter: 1' in (trained / 'train.log').read_text()
     assert (trained / 'iter_2.pth').is_file() and all(path.is_file() for path in results)
 
-    other = run(tmp_path, 'model.num_points=7')
+    other = run(tmp_path, 'model.criterion.num_points=7')
     assert other.returncode == 2 and 'made with another version of' in other.stdout
     broken = run(tmp_path / 'broken', 'model.templates=nonsense')
     assert broken.returncode == 1 and "Unknown template set 'nonsense'" in broken.stdout.replace('\n', ' ')

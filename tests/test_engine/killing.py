@@ -61,7 +61,7 @@ class Training:
         cfg.merge_from_dict({f'train_cfg.{key}': value for key, value in options.items()})
         cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=1)
         cfg.train_dataloader.update(num_workers=1, batch_size=2)
-        cfg.model.update(num_points=64)
+        cfg.model.criterion.num_points = 64
         cfg.update(work_dir=str(self.folder), resume=True, log_level='ERROR')
         Runner.from_cfg(cfg).train()
 

@@ -18,7 +18,7 @@ from mmseg_alignzeg.engine.health_hook import norm, part_of
 def tiny():
     """The embedded world's config with few proposals and points."""
     cfg = Config.fromfile('configs/alignzeg_patterns.py')
-    cfg.model.num_points = 256
+    cfg.model.criterion.num_points = 256
     cfg.model.decode_head.num_queries = 16
     cfg.model.class_indicator.top_k = 8
     return cfg
@@ -70,11 +70,11 @@ def test_every_trained_part_moves_in_60_iterations():
 
 
 WEIGHTS = {
-    'feature_expansion.loss_weight': 'semantic_head.phi_cls',
-    'background_diversity.loss_weight': 'semantic_head.background_prototypes',
+    'criterion.feature_expansion.loss_weight': 'semantic_head.phi_cls',
+    'criterion.background_diversity.loss_weight': 'semantic_head.background_prototypes',
     'class_indicator.loss_weight': 'class_indicator.layers',
-    'class_weight': 'semantic_head.phi_cls',
-    'mask_weight': 'decode_head.queries',
+    'criterion.class_weight': 'semantic_head.phi_cls',
+    'criterion.mask_weight': 'decode_head.queries',
 }
 
 
@@ -161,7 +161,9 @@ def test_dead_units_saturation_and_pairs_of_one_class_are_seen(recorder):
     run(recorder, HOOKS.build(dict(type='HealthHook', interval=1)), 1)
     numbers = recorder.scalars[1]
     assert numbers['health/phi_bc_dead'] >= 64 / 256 and numbers['health/saturated_masks'] > 0.9
-    recorder.model.feature_expansion.forward = lambda *args: record_pairs(recorder.model.feature_expansion)
+    recorder.model.criterion.feature_expansion.forward = lambda *args: record_pairs(
+        recorder.model.criterion.feature_expansion
+    )
     run(recorder, HOOKS.build(dict(type='HealthHook', interval=1)), 1)
     assert recorder.scalars[2]['health/same_class_mixed'] == 0.25
 

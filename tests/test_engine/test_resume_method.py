@@ -45,7 +45,8 @@ def method(data, root, workers):
         cfg.train_dataloader.dataset.update(files, metainfo=dict(classes=['sky', 'road'], unseen_classes=[]))
         cfg.val_dataloader.dataset.update(files, metainfo=names, indices=2)
         cfg.train_dataloader.dataset.pipeline.insert(4, dict(type='DropUnlabelled'))
-    cfg.model.update(num_points=64, templates='single')
+    cfg.model.templates = 'single'
+    cfg.model.criterion.num_points = 64
     cfg.train_dataloader.update(batch_size=2, num_workers=workers, persistent_workers=workers > 0)
     cfg.val_dataloader.update(num_workers=0, persistent_workers=False)
     cfg.train_cfg.update(max_iters=2, val_interval=1)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -65,7 +66,7 @@ def test_the_module_is_the_model(trained, pbc, size):
     trained.set_test_classes(WORDS)
     found = FixedVocabularyPredictor(trained, WORDS, pbc=pbc, scores=True)(images)
     if not pbc:
-        trained.bias_correction = None
+        trained.question = trained.question.without_correction()
     agree(found, predicted(trained, images))
 
 
@@ -73,14 +74,14 @@ def test_gamma_and_unseen_names_are_those_asked_for(trained):
     images = scenes(4)
     found = FixedVocabularyPredictor(trained, WORDS, gamma=0.05, scores=True, unseen=['blue stripes'])(images)
     assert not torch.allclose(found[1], FixedVocabularyPredictor(trained, WORDS, scores=True)(images)[1], atol=1e-2)
-    trained.bias_correction = models.PredictiveBiasCorrection(0.05)
     trained.set_test_classes(WORDS, unseen=['blue stripes'])
+    trained.question = replace(trained.question, bias_correction=models.PredictiveBiasCorrection(0.05))
     agree(found, predicted(trained, images))
 
 
 def test_calibration_and_other_backgrounds_are_exported_too(trained):
-    trained.calibration = models.CalibratedStacking(0.2)
-    trained.background_at_test = 'ignore'
+    stacking = models.CalibratedStacking(0.2)
+    trained.question = replace(trained.question, calibration=stacking, background_at_test='ignore')
     trained.set_test_classes(WORDS)
     agree(FixedVocabularyPredictor(trained, WORDS, scores=True)(scenes(2)), predicted(trained, scenes(2)))
 

@@ -1,6 +1,7 @@
 """The segmentor as a whole, on the embedded CLIP's architecture with random weights."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from mmseg_alignzeg.models import PredictiveBiasCorrection, TextBank
+from mmseg_alignzeg.models import CalibratedStacking, PredictiveBiasCorrection, TextBank
 
 CLASSES = ['cat', 'dog', 'sky', 'grass']
 
@@ -18,7 +19,8 @@ CLASSES = ['cat', 'dog', 'sky', 'grass']
 @pytest.fixture
 def cfg():
     cfg = Config.fromfile('configs/alignzeg_patterns.py')
-    cfg.model.update(classes=CLASSES, unseen_classes=['dog'], templates='single', num_points=256)
+    cfg.model.update(classes=CLASSES, unseen_classes=['dog'], templates='single')
+    cfg.model.criterion.num_points = 256
     cfg.model.clip.pretrained = None
     cfg.model.decode_head.num_queries = 8
     cfg.model.class_indicator.top_k = 4
@@ -38,9 +40,9 @@ def batch(num_classes=3, size=64):
 def test_bias_correction_spares_no_alias_of_a_seen_class(cfg):
     model = MODELS.build({**cfg.model, 'classes': ['couch', 'car'], 'unseen_classes': ['car']})
     model.set_test_classes(['Sofa ', 'car', 'tree', 'couch'])
-    assert model.seen_mask.tolist() == [True, False, False, True]
+    assert model.question.seen.tolist() == [True, False, False, True]
     model.set_test_classes(['sofa', 'tree'], unseen=['sofa'])
-    assert model.seen_mask.tolist() == [False, True]
+    assert model.question.seen.tolist() == [False, True]
 
 
 def test_loss_has_every_term_of_equation_8(cfg):
@@ -55,7 +57,7 @@ def test_loss_has_every_term_of_equation_8(cfg):
     [('feature_expansion', 'loss_vir'), ('background_diversity', 'loss_reg'), ('class_indicator', 'loss_bc')],
 )
 def test_every_part_can_be_left_out(cfg, part, gone):
-    cfg.model[part] = None
+    (cfg.model if part == 'class_indicator' else cfg.model.criterion)[part] = None
     cfg.model.bias_correction = None
     model = MODELS.build(cfg.model).train()
     losses = model.loss(*batch())
@@ -63,10 +65,10 @@ def test_every_part_can_be_left_out(cfg, part, gone):
 
 
 def test_masks_can_be_trained_by_the_jaccard_metric_loss(cfg):
-    cfg.model.mask_overlap = 'jaccard'
+    cfg.model.criterion.mask_overlap = 'jaccard'
     losses = MODELS.build(cfg.model).train().loss(*batch())
-    assert 'loss_dice' not in losses and 0 < losses['loss_jaccard'] <= cfg.model.mask_weight
-    cfg.model.mask_overlap = 'focal'
+    assert 'loss_dice' not in losses and 0 < losses['loss_jaccard'] <= cfg.model.criterion.mask_weight
+    cfg.model.criterion.mask_overlap = 'focal'
     with pytest.raises(ValueError, match=r"mask_overlap='focal' must be one of \['dice', 'jaccard'\]"):
         MODELS.build(cfg.model)
 
@@ -76,9 +78,9 @@ def test_weights_of_equation_8_scale_their_terms(cfg):
     inputs, samples = batch()
     torch.manual_seed(1)
     once = model.loss(inputs, samples)
-    model.class_weight *= 3
-    model.mask_weight *= 2
-    model.feature_expansion.loss_weight *= 5
+    model.criterion.class_weight *= 3
+    model.criterion.mask_weight *= 2
+    model.criterion.feature_expansion.loss_weight *= 5
     model.class_indicator.loss_weight *= 7
     torch.manual_seed(1)
     scaled = model.loss(inputs, samples)
@@ -137,7 +139,8 @@ def test_weights_that_are_not_finite_reach_the_loss(cfg):
 
 
 def test_a_batch_without_labels_and_without_a_background_weight_is_zero(cfg):
-    model = MODELS.build({**cfg.model, 'background_weight': 0.0}).train()
+    cfg.model.criterion.background_weight = 0.0
+    model = MODELS.build(cfg.model).train()
     losses = model.loss(torch.randn(1, 3, 64, 64), [sample(torch.full((64, 64), 255))])
     assert losses['loss_ce'].item() == 0 and losses['loss_ce'].requires_grad
 
@@ -201,15 +204,15 @@ def test_labels_agree_with_scores_and_with_encode_decode(cfg):
 
 def test_semantic_inference_by_brute_force(cfg):
     model = MODELS.build(cfg.model).eval()
-    model.bias_correction = None
+    model.question = model.question.without_correction()
     images = torch.randn(1, 3, 64, 64)
     proposals = model.extract_feat(images)
-    scores = model.classify(proposals, CLASSES)[0]
+    scores = model.classify(proposals, model.text_bank(CLASSES, 'cpu'))[0]
     probs = scores.exp() / scores.exp().sum(dim=1, keepdim=True)  # softmax over C + 1
     masks = torch.nn.functional.interpolate(proposals.mask_logits, size=(64, 64), mode='bilinear')[0].sigmoid()
     expected = sum(masks[n] * probs[n, :4, None, None] for n in range(8))
     torch.testing.assert_close(model.encode_decode(images, [{}])[0], expected)
-    model.background_at_test = 'ignore'
+    model.question = replace(model.question, background_at_test='ignore')
     expected = sum(masks[n] * scores[n, :4].softmax(0)[:, None, None] for n in range(8))
     torch.testing.assert_close(model.encode_decode(images, [{}])[0], expected)
 
@@ -217,10 +220,9 @@ def test_semantic_inference_by_brute_force(cfg):
 def test_bias_correction_goes_on_and_off_without_retraining(cfg):
     model = MODELS.build(cfg.model).eval()
     proposals = model.extract_feat(torch.randn(1, 3, 64, 64))
-    model.bias_correction = PredictiveBiasCorrection(gamma=0.0)  # every proposal is taken for unseen
-    corrected = model.class_probs(proposals)
-    model.bias_correction = None
-    plain = model.class_probs(proposals)
+    every = PredictiveBiasCorrection(gamma=0.0)  # every proposal is taken for unseen
+    corrected = model.class_probs(proposals, replace(model.question, bias_correction=every))
+    plain = model.class_probs(proposals, model.question.without_correction())
     assert (corrected[..., 1] > plain[..., 1]).all()
     assert (corrected[..., [0, 2, 3]].sum(dim=-1) < plain[..., [0, 2, 3]].sum(dim=-1)).all()
 
@@ -231,18 +233,21 @@ def test_calibrated_stacking_takes_a_constant_from_seen_scores(cfg):
     images = torch.randn(1, 3, 64, 64)
     calibrated = model.predict(images)[0].seg_logits.data
     torch.testing.assert_close(model.encode_decode(images, [{}])[0], calibrated)
-    model.calibration = None
-    expected = model.predict(images)[0].seg_logits.data - 0.25 * torch.tensor([1, 0, 1, 1])[:, None, None]
+    plain = replace(model.question, calibration=None)
+    expected = (
+        model.predict(images, question=plain)[0].seg_logits.data - 0.25 * torch.tensor([1, 0, 1, 1])[:, None, None]
+    )
     torch.testing.assert_close(calibrated, expected)
-    model.calibration = MODELS.build(dict(type='CalibratedStacking', constant=1000.0))
-    assert (model.predict(images)[0].pred_sem_seg.data == CLASSES.index('dog')).all()
+    strong = replace(model.question, calibration=CalibratedStacking(1000.0))
+    assert (model.predict(images, question=strong)[0].pred_sem_seg.data == CLASSES.index('dog')).all()
 
 
 def test_other_names_at_test_are_seen_if_training_had_them(cfg):
     model = MODELS.build(cfg.model).eval()
     model.set_test_classes(['zebra', 'sky', 'dog'])
     received = {}
-    model.bias_correction = lambda scores, indicator, seen: received.update(seen=seen) or scores
+    spy = lambda scores, indicator, seen: received.update(seen=seen) or scores  # noqa: E731
+    model.question = replace(model.question, bias_correction=spy)
     probs = model.class_probs(model.extract_feat(torch.randn(1, 3, 64, 64)))
     assert probs.shape == (1, 8, 3) and received['seen'].tolist() == [False, True, False]
 
@@ -304,7 +309,7 @@ def test_autocast_trains_and_predicts_and_leaves_matching_and_prototypes_in_full
     model = MODELS.build(cfg.model).train()
     inputs, samples = batch()
     inside = []
-    model.matcher.class_cost = lambda predicted, wanted: (
+    model.criterion.matcher.class_cost = lambda predicted, wanted: (
         inside.append(torch.is_autocast_enabled('cpu')) or -predicted.scores.softmax(-1)[:, wanted.labels]
     )
     nothing = [sample(torch.full((64, 64), 255)) for _ in inputs]

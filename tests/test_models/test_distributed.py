@@ -24,7 +24,7 @@ rank = int(sys.argv[1])
 dist.init_process_group('gloo', init_method=f'file://{sys.argv[2]}', rank=rank, world_size=2)
 init_default_scope('mmseg')
 cfg = Config.fromfile('configs/alignzeg_patterns.py')
-cfg.model.num_points = 128
+cfg.model.criterion.num_points = 128
 torch.manual_seed(0)
 model = MODELS.build(cfg.model).train()
 wrapped = MMDistributedDataParallel(model, find_unused_parameters=False)

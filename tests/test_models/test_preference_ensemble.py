@@ -22,7 +22,8 @@ TRAINED = dict(preference=dict(type='PreferenceHead'), preference_loss=dict(type
 
 def build(model_type='PreferenceAlignZeg', seed=0, **options):
     cfg = Config.fromfile('configs/alignzeg_patterns.py').model
-    cfg.update(type=model_type, classes=CLASSES, unseen_classes=['dog'], templates='single', num_points=256)
+    cfg.update(type=model_type, classes=CLASSES, unseen_classes=['dog'], templates='single')
+    cfg.criterion.num_points = 256
     cfg.clip.pretrained = None
     cfg.decode_head.num_queries = options.pop('num_queries', 8)
     cfg.class_indicator.top_k = 4

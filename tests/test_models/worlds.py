@@ -22,7 +22,7 @@ VARIANTS = {
     'dice, balanced': dict(decode_head=dict(image_drop=0.8)),  # drops, see `rand`
     'jaccard, Eq. (6), preference': dict(
         type='PreferenceAlignZeg',
-        mask_overlap='jaccard',
+        criterion=dict(mask_overlap='jaccard'),
         class_indicator=dict(balanced=False),
         preference=dict(type='PreferenceHead'),
         preference_loss=dict(type='PreferenceLoss', margin=0.0),
@@ -32,11 +32,11 @@ VARIANTS = {
 
 def build(variant):
     cfg = Config.fromfile('configs/alignzeg_patterns.py')
-    cfg.model.num_points = 128
+    cfg.model.criterion.num_points = 128
     cfg.merge_from_dict(dict(model=variant))
     torch.manual_seed(0)
     model = MODELS.build(cfg.model).train()
-    model.feature_expansion.beta = SimpleNamespace(sample=lambda: torch.tensor(0.3))
+    model.criterion.feature_expansion.beta = SimpleNamespace(sample=lambda: torch.tensor(0.3))
     return model
 
 
@@ -123,8 +123,10 @@ warned = []
 guard = FiniteGuardHook()
 logger = SimpleNamespace(warning=warned.append)
 guard.before_train(SimpleNamespace(model=network, optim_wrapper=optim_wrapper, iter=0, logger=logger))
-regular = model.background_diversity.forward
-model.background_diversity.forward = lambda backgrounds: regular(backgrounds) + (float('inf') if rank else 0.0)
+regular = model.criterion.background_diversity.forward
+model.criterion.background_diversity.forward = lambda backgrounds: (
+    regular(backgrounds) + (float('inf') if rank else 0.0)
+)
 pixels, sample = image(rank, 1)
 sample.set_metainfo(dict(img_path=f'{rank}.png'))
 fix_chance(model, [1] * size)

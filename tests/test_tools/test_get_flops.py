@@ -91,7 +91,6 @@ def test_stages_of_the_embedded_world_by_hand():
         REST,
     ]
     # All of it again, counted at one go and without parts.
-    model.set_test_classes(model.test_classes)
     with counting() as counter:
         model.predict(torch.zeros(1, 3, 128, 128))
     assert found.image == counter.get_total_flops()
@@ -145,7 +144,7 @@ def test_table_and_json(tool):
 
 def test_full_size_needs_no_weights(load_tool, tool):
     model, shape = load_tool('get_flops').build(Path('configs/alignzeg_voc.py'), 2)
-    assert shape == (640, 640) and len(model.test_classes) == 2
+    assert shape == (640, 640) and len(model.question.classes) == 2
 
 
 def test_san_with_its_text_tower_apart(tool):

@@ -8,5 +8,5 @@ model = dict(
     decode_head=dict(num_heads=3, bias_heads=3, image_drop=0.5),
     # Chosen on the validation scenes: by Eq. (6) as written, φ_bc takes too many proposals for unseen at γ = 0.3.
     class_indicator=dict(balanced=True),
-    num_points=1024,
+    criterion=dict(num_points=1024),
 )

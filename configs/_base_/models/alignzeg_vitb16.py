@@ -23,10 +23,13 @@ model = dict(
     image_encoder=dict(type='ImageEncoder', image_size=640, patch_size=16, embed_dim=240, depth=8, num_heads=6),
     decode_head=dict(type='MRPEHead', num_queries=100, bias_heads=12),
     semantic_head=dict(type='CLIPSemanticHead', num_backgrounds=10),
-    feature_expansion=dict(type='FeatureExpansionLoss', alpha=3.0, loss_weight=1e-2),
-    background_diversity=dict(type='BackgroundDiversityLoss', loss_weight=1e-4),
     class_indicator=dict(type='ClassIndicator', top_k=50),
     bias_correction=dict(type='PredictiveBiasCorrection', gamma=0.3),
-    class_weight=2.0,
-    mask_weight=5.0,
+    criterion=dict(
+        type='AlignZegCriterion',
+        class_weight=2.0,
+        mask_weight=5.0,
+        feature_expansion=dict(type='FeatureExpansionLoss', alpha=3.0, loss_weight=1e-2),
+        background_diversity=dict(type='BackgroundDiversityLoss', loss_weight=1e-4),
+    ),
 )

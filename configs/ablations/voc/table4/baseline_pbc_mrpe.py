@@ -1,3 +1,3 @@
 # Table 4 on VOC, +PBC+MRPE: no virtual features either.
 _base_ = ['./baseline_pbc_mrpe_fes.py']
-model = dict(feature_expansion=None)
+model = dict(criterion=dict(feature_expansion=None))

@@ -1,3 +1,3 @@
 # Table 4 on VOC, +PBC+MRPE+FES: one background prototype and no L_reg.
 _base_ = ['../../../alignzeg_voc.py']
-model = dict(semantic_head=dict(num_backgrounds=1), background_diversity=None)
+model = dict(semantic_head=dict(num_backgrounds=1), criterion=dict(background_diversity=None))

@@ -1,0 +1,118 @@
+"""Eq. (8): matching, and every loss term with its weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from mmengine.structures import InstanceData
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from .bias_correction import ClassIndicator
+from .losses import OVERLAP_LOSSES, HungarianMatcher, classification_loss, mask_loss, mean_counts
+
+if TYPE_CHECKING:
+    from .alignzeg import Proposals
+
+
+@MODELS.register_module()
+class AlignZegCriterion(nn.Module):
+    """Matches proposals to true masks and computes the terms of Eq. (8). It has no parameters.
+
+    Args:
+        class_weight: λ1, for L_ce.
+        mask_weight: λ2, for both parts of L_mask.
+        background_weight: Weight of the background class in L_ce (not given in the paper).
+        num_points: Points at which masks are matched and compared.
+        mask_overlap: The part of L_mask beside cross-entropy: 'dice' as in the paper, or 'jaccard' (JML).
+        feature_expansion: Config of :class:`FeatureExpansionLoss`, or None.
+        background_diversity: Config of :class:`BackgroundDiversityLoss`, or None.
+
+    Raises:
+        ValueError: If ``mask_overlap`` is unknown.
+    """
+
+    def __init__(
+        self,
+        class_weight: float = 2.0,
+        mask_weight: float = 5.0,
+        background_weight: float = 0.1,
+        num_points: int = 12544,
+        mask_overlap: str = 'dice',
+        feature_expansion: dict[str, Any] | None = None,
+        background_diversity: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if mask_overlap not in OVERLAP_LOSSES:
+            raise ValueError(f'mask_overlap={mask_overlap!r} must be one of {list(OVERLAP_LOSSES)}.')
+        self.matcher = HungarianMatcher(class_weight, mask_weight, mask_weight, num_points)
+        self.class_weight = class_weight
+        self.mask_weight = mask_weight
+        self.background_weight = background_weight
+        self.num_points = num_points
+        self.mask_overlap = mask_overlap
+        self.feature_expansion = MODELS.build(feature_expansion) if feature_expansion else None
+        self.background_diversity = MODELS.build(background_diversity) if background_diversity else None
+
+    def forward(
+        self,
+        proposals: Proposals,
+        scores: Tensor,
+        targets: Sequence[InstanceData],
+        text_embeds: Tensor,
+        logit_scale: float,
+        backgrounds: Tensor,
+        class_indicator: ClassIndicator | None,
+    ) -> dict[str, Tensor]:
+        """Compute the weighted terms.
+
+        Args:
+            proposals: Of B images.
+            scores: P, (B, N, C + 1) logits over the seen classes and the background.
+            targets: Per image, ``labels`` (G,) and ``masks`` (G, H, W).
+            text_embeds: T, (C, D) unit rows of the seen classes.
+            logit_scale: τ.
+            backgrounds: G, (M, D) unit prototypes.
+            class_indicator: φ_bc, or None.
+
+        Returns:
+            Scalars by name. Means are over the proposals of all ranks: W processes train as one with the W-fold batch.
+        """
+        matches = [self.matcher(*image) for image in zip(scores, proposals.mask_logits, targets, strict=True)]
+
+        # Matched proposals of the whole batch, one after the other: image index, proposal index, mask, label.
+        images = torch.cat([torch.full_like(match.proposals, i) for i, match in enumerate(matches)])
+        matched = torch.cat([match.proposals for match in matches])
+        pairs = list(zip(targets, matches, strict=True))
+        masks = torch.cat([target.masks[match.targets] for target, match in pairs])
+        labels = torch.cat([target.labels[match.targets] for target, match in pairs])
+
+        all_labels = torch.full(scores.shape[:2], len(text_embeds), device=scores.device)
+        all_labels[images, matched] = labels
+        negatives = class_indicator.negatives(matches) if class_indicator is not None else []
+        weight = len(matched) + (all_labels.numel() - len(matched)) * self.background_weight
+        mean_weight, mean_matched, mean_negatives = mean_counts(weight, len(matched), sum(map(len, negatives)))
+        # The mean of this rank times its share is its part of the mean of all; the share of a single process is 1.
+        share_of_weight = weight / (mean_weight or 1)
+
+        loss_bce, loss_overlap = mask_loss(
+            proposals.mask_logits[images, matched], masks, mean_matched or 1, self.num_points, self.mask_overlap
+        )
+        loss_ce = classification_loss(scores, all_labels, self.background_weight)
+        losses = {
+            'loss_ce': self.class_weight * share_of_weight * loss_ce,
+            'loss_bce': self.mask_weight * loss_bce,
+            f'loss_{self.mask_overlap}': self.mask_weight * loss_overlap,
+        }
+        if self.feature_expansion is not None:
+            matched_feats = proposals.cls_feats[images, matched]
+            losses['loss_vir'] = self.feature_expansion(matched_feats, labels, text_embeds, logit_scale)
+        if self.background_diversity is not None:
+            losses['loss_reg'] = self.background_diversity(backgrounds)
+        if class_indicator is not None:
+            positives = [match.proposals for match in matches]
+            counts = (mean_matched, mean_negatives)
+            losses['loss_bc'] = class_indicator.loss(proposals.feats, positives, negatives, counts)
+        return losses
