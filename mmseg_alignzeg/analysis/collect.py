@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from ..evaluation.vocabulary_metric import names_mask
 from ..models import AlignZeg
-from ..models.inference import Window, unflip
+from ..models.proposals import Window, padded_size, upright
 from ..vocabulary import Vocabulary
 
 
@@ -147,18 +147,17 @@ def collect(model: AlignZeg, loader: DataLoader, task: Task) -> Iterator[ImagePr
     for batch in loader:
         data = model.data_preprocessor(batch)
         inputs, samples = data['inputs'], data['data_samples']
-        shape = tuple(side + -side % model.stride for side in inputs.shape[2:])
+        shape = padded_size(inputs.shape[2:], model.stride)
         proposals = model.extract_feat(inputs)
         scores = model.classify(proposals, question.text_embeds(inputs.device)).float()
         indicators = model.indicate(proposals)
-        for i, sample in enumerate(samples):
+        images = upright(proposals.mask_logits, samples, inputs.shape[2:], model.stride)
+        for i, (sample, (masks, window)) in enumerate(zip(samples, images, strict=True)):
             if 'gt_sem_seg' not in sample:
                 raise ValueError(
                     f'{sample.metainfo.get("img_path", "An image")} has no labels: put `LoadAnnotations` in the test '
                     'pipeline.'
                 )
-            window = Window.of_image(sample.metainfo, inputs.shape[2:], model.stride)
-            masks = unflip(proposals.mask_logits[i].float(), sample.metainfo)
             labels = sample.gt_sem_seg.data[0].long()
             placed = place_labels(labels, window, shape, task.ignore_index)
             yield ImageProposals(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models.inference import Window
+from ..models.proposals import Window
 from ..vocabulary import Vocabulary
 from ..whole_file import whole_file
 from .collect import ImageProposals, Task

@@ -11,7 +11,7 @@ from mmengine.dataset import pseudo_collate
 
 from ..aliases import fold
 from ..models import ClassNames, PredictiveBiasCorrection, Question, TextBank
-from ..models.inference import Window
+from ..models.proposals import upright
 from .image_files import Source, find_images
 from .loading import PathLike, load_model, usable_device
 from .prediction import Failure, Prediction, drawn, find_proposals, label_map
@@ -213,9 +213,9 @@ class AlignZegInferencer:
             indicator = model.indicate(found)
         bias = task.question.class_bias(probs.device)
         predictions = []
-        for i, (item, sample) in enumerate(zip(items, data['data_samples'], strict=True)):
-            window = Window.of_image(sample.metainfo, data['inputs'].shape[2:], model.stride)
-            masks, notes, proposals = found.mask_logits[i].float(), [*item.notes, *words.notes], None
+        images = upright(found.mask_logits, data['data_samples'], data['inputs'].shape[2:], model.stride)
+        for i, (item, (masks, window)) in enumerate(zip(items, images, strict=True)):
+            notes, proposals = [*item.notes, *words.notes], None
             if drawn(window) != window:
                 notes.append('labels drawn at {1} × {0} pixels and enlarged'.format(*drawn(window).size))
             if task.proposals:

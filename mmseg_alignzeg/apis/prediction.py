@@ -11,7 +11,8 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from ..models.inference import Window, mask_stripes, semantic_stripes
+from ..models.inference import mask_stripes, semantic_stripes
+from ..models.proposals import Window
 
 DRAWN_PIXELS = 2**22  # of a larger picture, labels are drawn with so many pixels and enlarged
 MASK_BYTES = 2**30  # all masks of a picture's proposals together

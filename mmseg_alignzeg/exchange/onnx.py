@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..models import AlignZeg, PredictiveBiasCorrection
 from ..models.inference import drop_background
+from ..models.proposals import padded_size
 from ..whole_file import whole_file
 
 OPSET = 18  # the first with antialiased Resize, which CLIP's smaller view of the image needs
@@ -90,7 +91,7 @@ class FixedVocabularyPredictor(nn.Module):
         if self.correction is not None:
             logits = self.correction(logits, model.indicate(proposals), self.seen)
         probs = drop_background(logits, model.question.background_at_test)  # (B, N, C)
-        padded = (height + -height % model.stride, width + -width % model.stride)
+        padded = padded_size((height, width), model.stride)
         masks = F.interpolate(proposals.mask_logits, size=padded, mode='bilinear')[:, :, :height, :width].sigmoid()
         scores = torch.einsum('bnc,bnhw->bchw', probs, masks) + self.bias[:, None, None]
         labels = scores.argmax(dim=1)

@@ -1,6 +1,6 @@
 """Models, in the order of the data flow."""
 
-from .alignzeg import AlignZeg, Proposals
+from .alignzeg import AlignZeg
 from .bias_correction import ClassIndicator, PredictiveBiasCorrection
 from .calibrated_stacking import CalibratedStacking
 from .class_names import ClassNames
@@ -15,6 +15,7 @@ from .pixel_decoder_head import PixelDecoderHead
 from .preference_alignzeg import PreferenceAlignZeg
 from .preference_ensemble import PreferenceEnsemble
 from .preference_head import PreferenceHead
+from .proposals import Proposals
 from .question import Question
 from .semantic_head import CLIPSemanticHead
 from .templates import get_templates

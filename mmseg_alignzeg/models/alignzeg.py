@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,25 +19,11 @@ from ..vocabulary import Vocabulary
 from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .clip_vision import CLIPVision
-from .inference import Window, predict_labels, predict_scores, unflip
+from .inference import predict_labels, predict_scores
 from .losses import checked_targets
+from .proposals import Proposals, Window, pad, upright
 from .question import Question, unseen_words
 from .text_bank import TextBank
-
-
-@dataclass
-class Proposals:
-    """N class-agnostic proposals per image.
-
-    Attributes:
-        mask_logits: M, (B, N, h, w) on the grid of the padded input.
-        feats: F, (B, N, D), CLIP's features of the proposals.
-        cls_feats: F_cls = φ_cls(F), (B, N, D) unit rows.
-    """
-
-    mask_logits: Tensor
-    feats: Tensor
-    cls_feats: Tensor
 
 
 @MODELS.register_module()
@@ -176,7 +162,7 @@ class AlignZeg(BaseSegmentor):
         Args:
             inputs: (B, 3, H, W), normalised; padded at the right and bottom to whole patches of both encoders.
         """
-        images = F.pad(inputs, (0, -inputs.shape[3] % self.stride, 0, -inputs.shape[2] % self.stride))
+        images = pad(inputs, self.stride)
         z_enc = self.image_encoder(images)  # (B, D, h, w)
         stream = self.clip(images)
         z_clip = self.fusion(self.tap_norm(stream.tap.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
@@ -269,9 +255,8 @@ class AlignZeg(BaseSegmentor):
             question: What is asked; by default :attr:`question`.
         """
         bias = (question or self.question).class_bias(class_probs.device)
-        for sample, masks, probs in zip(samples, mask_logits.float(), class_probs.float(), strict=True):
-            window = Window.of_image(sample.metainfo, shape, self.stride)
-            masks = unflip(masks, sample.metainfo)
+        images = upright(mask_logits, samples, shape, self.stride)
+        for sample, (masks, window), probs in zip(samples, images, class_probs.float(), strict=True):
             if self.return_scores:
                 seg_logits = predict_scores(masks, probs, window, bias)
                 sample.seg_logits = PixelData(data=seg_logits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from mmengine.structures import InstanceData
@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from .bias_correction import ClassIndicator
 from .losses import OVERLAP_LOSSES, HungarianMatcher, classification_loss, mask_loss, mean_counts
-
-if TYPE_CHECKING:
-    from .alignzeg import Proposals
+from .proposals import Proposals
 
 
 @MODELS.register_module()

@@ -2,67 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Window:
-    """The part of a mask grid that shows the image, and the size of that image.
-
-    Attributes:
-        top: Padding above the image, as a share of the padded height; likewise the others.
-        left: See ``top``.
-        height: Height of the image as a share of the padded height.
-        width: See ``height``.
-        size: Rows and columns of the output, in pixels.
-    """
-
-    top: float
-    left: float
-    height: float
-    width: float
-    size: tuple[int, int]
-
-    @classmethod
-    def of_image(cls, metainfo: Mapping[str, Any], shape: Sequence[int], stride: int) -> Window:
-        """The window that shows an image without its padding, at its original size.
-
-        Args:
-            metainfo: ``img_padding_size`` or ``padding_size`` as (left, right, top, bottom) pixels, ``ori_shape``,
-                ``flip`` and ``flip_direction``, as far as there are any.
-            shape: Rows and columns of the input, padding included.
-            stride: The model pads the input further, at the right and bottom, to a multiple of this.
-        """
-        height, width = shape
-        full = (height + -height % stride, width + -width % stride)
-        left, right, top, bottom = metainfo.get('img_padding_size', metainfo.get('padding_size', (0, 0, 0, 0)))
-        visible = (height - top - bottom, width - left - right)
-        if metainfo.get('flip'):  # the flipped grid has its padding at the other side
-            if metainfo['flip_direction'] == 'horizontal':
-                left = full[1] - left - visible[1]
-            else:
-                top = full[0] - top - visible[0]
-        return cls(
-            top=top / full[0],
-            left=left / full[1],
-            height=visible[0] / full[0],
-            width=visible[1] / full[1],
-            size=tuple(metainfo.get('ori_shape', visible)),
-        )
-
-
-def unflip(mask_logits: Tensor, metainfo: Mapping[str, Any]) -> Tensor:
-    """Turn masks (N, h, w) of a flipped image back."""
-    if not metainfo.get('flip'):
-        return mask_logits
-    if metainfo['flip_direction'] not in ('horizontal', 'vertical'):
-        raise ValueError(f"flip_direction={metainfo['flip_direction']!r} must be 'horizontal' or 'vertical'.")
-    return mask_logits.flip(2 if metainfo['flip_direction'] == 'horizontal' else 1)
+from .proposals import Window
 
 
 def interpolation(out: int, grid: int, start: float, extent: float, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,7 +9,8 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from .alignzeg import AlignZeg
-from .inference import Window, mask_stripes
+from .inference import mask_stripes
+from .proposals import Window, upright
 from .question import Question
 
 
@@ -60,13 +61,9 @@ class OracleAlignZeg(AlignZeg):
         mask_logits = self.extract_feat(inputs).mask_logits
         question = question or self.question
         num_classes, shape = len(question.classes), inputs.shape[2:]
+        images = zip(upright(mask_logits, data_samples, shape, self.stride), data_samples, strict=True)
         probs = [
-            oracle_probs(
-                masks.float(),
-                sample.gt_sem_seg.data[0].long(),
-                num_classes,
-                Window.of_image(sample.metainfo, shape, self.stride),
-            )
-            for masks, sample in zip(mask_logits, data_samples, strict=True)
+            oracle_probs(masks, sample.gt_sem_seg.data[0].long(), num_classes, window)
+            for (masks, window), sample in images
         ]
         return self.segment(mask_logits, torch.stack(probs), data_samples, shape, question)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.structures import InstanceData, PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -14,9 +13,10 @@ from mmseg.utils import seg_data_to_instance_data
 from torch import Tensor
 
 from .alignzeg import AlignZeg
-from .inference import Window, collect_labels, collect_scores, unflip
+from .inference import collect_labels, collect_scores
 from .losses.preference import mask_iou
 from .preference_ensemble import ViewProposals, merged_stripes
+from .proposals import Window, pad, unflip
 from .question import Question
 from .views import View
 
@@ -62,10 +62,6 @@ class PreferenceAlignZeg(AlignZeg):
                 "weighting='uniform' needs none."
             )
 
-    def padded(self, inputs: Tensor) -> Tensor:
-        """Images (B, 3, H, W) as :meth:`extract_feat` pads them: a view of all of it needs no other padding."""
-        return F.pad(inputs, (0, -inputs.shape[3] % self.stride, 0, -inputs.shape[2] % self.stride))
-
     # ------------------------------------------------------------------ training
 
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
@@ -99,7 +95,7 @@ class PreferenceAlignZeg(AlignZeg):
         """
         self.decode_head.eval()  # versions of an image differ by their noise alone
         with torch.no_grad():
-            proposals = self.extract_feat(view.apply(self.padded(images), self.stride))
+            proposals = self.extract_feat(view.apply(pad(images, self.stride), self.stride))
             mask_logits = view.restore(proposals.mask_logits)
             class_scores = self.classify(proposals, self.text_bank(self.vocabulary.seen_classes, images.device))
             feats, masks, ious = [], [], []
@@ -137,7 +133,7 @@ class PreferenceAlignZeg(AlignZeg):
             )
         found: list[list[ViewProposals]] = [[] for _ in inputs]
         for view in self.ensemble.views:
-            proposals = self.extract_feat(view.apply(self.padded(inputs), self.stride))
+            proposals = self.extract_feat(view.apply(pad(inputs, self.stride), self.stride))
             masks, probs = view.restore(proposals.mask_logits).float(), self.class_probs(proposals, question).float()
             scores = None if score is None else score(proposals.feats, proposals.mask_logits).float()
             for i, image in enumerate(found):

@@ -15,7 +15,8 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from .inference import Window, semantic_stripes
+from .inference import semantic_stripes
+from .proposals import Window
 from .views import make_views
 
 WEIGHTINGS = ('preference', 'uniform')

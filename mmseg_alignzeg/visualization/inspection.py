@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..analysis.collect import match, place_labels
 from ..models import AlignZeg, OracleAlignZeg
-from ..models.inference import Window, mask_stripes, predict_scores, unflip
+from ..models.inference import mask_stripes, predict_scores
+from ..models.proposals import Window, padded_size, unflip, upright
 from .corrections import Correction
 
 
@@ -70,17 +71,17 @@ def inspect_image(model: AlignZeg, inputs: Tensor, sample: SegDataSample) -> Ins
     plain = model.question.without_correction()
     probs = model.class_probs(proposals, plain)
     result = model.segment(proposals.mask_logits, probs, [own_sample], images.shape[2:], plain)[0]
-    rows, columns = images.shape[2:]
+    ((masks, window),) = upright(proposals.mask_logits, [own_sample], images.shape[2:], model.stride)
     return Inspection(
-        masks=unflip(proposals.mask_logits[0].float(), own_sample.metainfo),
+        masks=masks,
         scores=model.classify(proposals, plain.text_embeds(images.device))[0].float(),
         cls_feats=proposals.cls_feats[0].float(),
         probs=probs[0].float(),
         corrected=corrected,
         indicator=indicator,
         labels=result.pred_sem_seg.data[0],
-        window=Window.of_image(own_sample.metainfo, images.shape[2:], model.stride),
-        shape=(rows + -rows % model.stride, columns + -columns % model.stride),
+        window=window,
+        shape=padded_size(images.shape[2:], model.stride),
     )
 
 

@@ -15,7 +15,7 @@ from mmseg_alignzeg.analysis.summary import (
     mask_quality,
     unseen_confusion,
 )
-from mmseg_alignzeg.models.inference import Window
+from mmseg_alignzeg.models.proposals import Window
 from mmseg_alignzeg.vocabulary import Vocabulary
 
 CLASSES = ('cat', 'dog', 'sky')

@@ -9,8 +9,8 @@ from torch.nn.functional import interpolate
 
 from mmseg_alignzeg.analysis import Task, collect
 from mmseg_alignzeg.analysis.collect import match, place_labels
-from mmseg_alignzeg.models.inference import Window
 from mmseg_alignzeg.models.losses import HungarianMatcher
+from mmseg_alignzeg.models.proposals import Window
 from mmseg_alignzeg.vocabulary import Vocabulary
 
 

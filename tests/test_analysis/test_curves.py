@@ -13,7 +13,8 @@ from mmseg_alignzeg.analysis import ImageProposals, Task, Variant, collect, imag
 from mmseg_alignzeg.analysis.curves import mask_ious, measures, stacked_labels, variant_probs
 from mmseg_alignzeg.evaluation import ZeroShotIoUMetric
 from mmseg_alignzeg.models import CalibratedStacking, PredictiveBiasCorrection
-from mmseg_alignzeg.models.inference import Window, mask_stripes, semantic_stripes
+from mmseg_alignzeg.models.inference import mask_stripes, semantic_stripes
+from mmseg_alignzeg.models.proposals import Window
 from mmseg_alignzeg.vocabulary import Vocabulary
 
 CLASSES = ['cat', 'dog', 'sky', 'grass']

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmseg_alignzeg.analysis import Fingerprint, ImageProposals, ProposalWriter, Task, read_proposals
-from mmseg_alignzeg.models.inference import Window
+from mmseg_alignzeg.models.proposals import Window
 from mmseg_alignzeg.vocabulary import Vocabulary
 
 TASK = Task(Vocabulary(('a', 'b'), ('b',)), ('a',), 255, 'share', 7)

@@ -6,8 +6,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch.nn.functional import interpolate
 
-from mmseg_alignzeg.models.inference import Window
 from mmseg_alignzeg.models.oracle import oracle_probs
+from mmseg_alignzeg.models.proposals import Window
 
 
 def window(size, **share):

@@ -12,9 +12,10 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from mmseg_alignzeg.models import PreferenceLoss, Proposals, View, preference_ensemble
-from mmseg_alignzeg.models.inference import Window, predict_scores, semantic_stripes
+from mmseg_alignzeg.models.inference import predict_scores, semantic_stripes
 from mmseg_alignzeg.models.preference_ensemble import ViewProposals, merged_stripes
 from mmseg_alignzeg.models.preference_head import mask_statistics
+from mmseg_alignzeg.models.proposals import Window
 
 CLASSES = ['cat', 'dog', 'sky', 'grass']
 TRAINED = dict(preference=dict(type='PreferenceHead'), preference_loss=dict(type='PreferenceLoss'))
