@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.optim import build_optim_wrapper
@@ -16,14 +17,15 @@ from mmseg.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 from mmseg.structures import SegDataSample
 from PIL import Image
 
+from mmseg_alignzeg.benchmark.sweep import read_sweep
 from mmseg_alignzeg.datasets.large_vocabulary import LargeVocabularyDataset
 from mmseg_alignzeg.vocabulary import Vocabulary
 
 CONFIGS = sorted(str(path) for path in Path('configs').glob('alignzeg_*.py'))
 FULL_SIZE = [path for path in CONFIGS if 'patterns' not in path]
-
-
 EVERY = sorted(str(path) for path in Path('configs').rglob('*.py') if not {'_base_', 'peers'} & set(path.parts))
+SWEEP_FILE = Path('configs/ablations/sweeps.yml')
+SWEEPS = list(yaml.safe_load(SWEEP_FILE.read_text(encoding='utf-8')))
 
 
 def random_clip(path):
@@ -39,23 +41,11 @@ def builds(model):
     return MODELS.build(Config.fromstring(model, '.py').model) is not None
 
 
-def values_of(cfg):
-    """A config once, or once per value of its sweep."""
-    sweep = cfg.get('sweep')
-    for value in sweep['values'] if sweep else [None]:
-        each = Config(copy.deepcopy(cfg.to_dict()))
-        if sweep:
-            each.merge_from_dict({sweep['key']: value})
-        yield each
-
-
 @pytest.mark.parametrize('path', EVERY)
 def test_every_config_builds(path):
     cfg = random_clip(path)
     assert Path(cfg.get('trained_by', path)).is_file()
-    for each in values_of(cfg):
-        if 'patterns' in path or each.model == cfg.model:  # sweeps of the datasets have the same keys
-            assert builds(Config(dict(model=each.model.to_dict())).pretty_text)
+    assert builds(Config(dict(model=cfg.model.to_dict())).pretty_text)
     loaders = [cfg[f'{split}_dataloader'].dataset for split in ('train', 'val', 'test')]
     for dataset in (part for loader in loaders for part in loader.get('datasets', [loader])):
         names = dataset.metainfo.get('classes') or DATASETS.get(dataset.type).METAINFO['classes']
@@ -67,24 +57,26 @@ def test_every_config_builds(path):
     assert metric.ignore_index == (65535 if wide else 255)
 
 
-@pytest.mark.parametrize('path', sorted(str(path) for path in Path('configs/ablations/patterns/sweeps').glob('*.py')))
-def test_every_value_of_a_sweep_trains_and_predicts(path):
-    """In the embedded world; the sweeps of the datasets have the same keys."""
-    cfg = random_clip(path)
+@pytest.mark.parametrize('name', SWEEPS)
+def test_every_value_of_a_sweep_trains_and_predicts(name):
+    """In the embedded world; other configs have the same keys."""
+    cfg = random_clip('configs/alignzeg_patterns.py')
     labels = torch.zeros(1, 128, 128, dtype=torch.long)
     labels[:, :, 64:] = 7
-    for each in values_of(cfg):
+    for overrides in read_sweep(SWEEP_FILE, name).overrides(cfg).values():
+        each = Config(copy.deepcopy(cfg.to_dict()))
+        each.merge_from_dict(overrides)
         model = MODELS.build(each.model).train()
         sample = SegDataSample(gt_sem_seg=PixelData(data=labels))
         assert all(loss.isfinite() for loss in model.loss(torch.randn(1, 3, 128, 128), [sample]).values())
         assert model.eval().predict(torch.randn(1, 3, 128, 128))[0].pred_sem_seg.data.shape == (1, 128, 128)
 
 
-@pytest.mark.parametrize('name', ['voc', 'coco'])
-def test_sweeps_of_the_datasets_have_the_keys_of_the_embedded_world(name):
-    folders = [Path(f'configs/ablations/{world}/sweeps') for world in (name, 'patterns')]
-    keys = [{path.name: Config.fromfile(path).sweep.key for path in folder.glob('*.py')} for folder in folders]
-    assert keys[0] == keys[1]
+@pytest.mark.parametrize('path', FULL_SIZE)
+def test_every_sweep_fits_the_full_size_configs(path):
+    for name in SWEEPS:
+        for overrides in read_sweep(SWEEP_FILE, name).overrides(Config.fromfile(path)).values():
+            Config.fromfile(path).merge_from_dict(overrides)
 
 
 @pytest.mark.parametrize('path', [path for path in EVERY if 'ablations' in path])
@@ -92,7 +84,7 @@ def test_ablations_are_small(path):
     assert len(Path(path).read_text().splitlines()) <= 20
 
 
-@pytest.mark.parametrize('path', [path for path in EVERY if 'ablations' in path and 'sweeps' not in path])
+@pytest.mark.parametrize('path', [path for path in EVERY if 'ablations' in path])
 def test_ablations_differ_from_the_method_in_the_model_alone(path):
     cfg = Config.fromfile(path)
     method = Config.fromfile(f'configs/alignzeg_{Path(path).parts[2]}.py')

@@ -1,8 +1,8 @@
 """Train and test a folder of configs over several seeds, and write one table: mean ± std, beside the paper's figures.
 
 A config that says ``trained_by = 'configs/OTHER.py'`` is tested with the checkpoint of that config; the others train
-their own. ``sweep = dict(key='model.bias_correction.gamma', values=[...])`` makes one row per value. What is done
-already is read back, and a training that was cut off goes on where it stopped.
+their own. ``--sweep NAME`` makes one row per value of a setting, as configs/ablations/sweeps.yml lists them. What is
+done already is read back, and a training that was cut off goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mmseg_alignzeg.arguments import positive
-from mmseg_alignzeg.benchmark.plan import Trial, check_unchanged, plan
+from mmseg_alignzeg.benchmark.plan import Trial, check_unchanged, plan, work_folder
 from mmseg_alignzeg.benchmark.run import Bench, device_groups
+from mmseg_alignzeg.benchmark.sweep import read_sweep
 from mmseg_alignzeg.benchmark.table import finished_runs, markdown, table_rows, write_tables
 from mmseg_alignzeg.printable import printable
 
 PAPER = Path('configs/paper_results.yml')
+SWEEPS = Path('configs/ablations/sweeps.yml')
 
 
 def batch_warnings(trials: list[Trial], gpus: int, paper: dict) -> list[str]:
@@ -44,6 +46,7 @@ def main() -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('folder', type=Path, help='folder of configs, or one config')
+    parser.add_argument('--sweep', metavar='NAME', help=f'a setting to vary, such as gamma; all are in {SWEEPS}')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/benchmark'))
     parser.add_argument('--jobs', type=positive, help='runs at the same time (default: as the GPUs allow, else 1)')
@@ -54,7 +57,8 @@ def main() -> int:
     console = Console()
     try:
         root = args.work_dir.resolve()
-        trials = plan(args.folder, dict.fromkeys(args.seeds), root, args.cfg_options)
+        sweep = read_sweep(SWEEPS, args.sweep) if args.sweep else None
+        trials = plan(args.folder, dict.fromkeys(args.seeds), root, args.cfg_options, sweep)
         rows = list(dict.fromkeys(trial.row for trial in trials))
         if args.compare_with not in (None, *rows):
             raise ValueError(f'--compare-with {args.compare_with!r} is no row; these are: {rows}.')
@@ -64,6 +68,8 @@ def main() -> int:
         message = printable(f'{type(error).__name__}: {error}')
         console.print(message, style='red', markup=False, highlight=False, soft_wrap=True)
         return 2
+    if sweep:
+        console.print(f'{sweep.name}: {sweep.varies}', markup=False, highlight=False, soft_wrap=True)
     paper = yaml.safe_load(PAPER.read_text())
     for line in batch_warnings(trials, max(1, len(devices[0])), paper):
         console.print(line, style='yellow', highlight=False, soft_wrap=True)
@@ -75,8 +81,7 @@ def main() -> int:
         except KeyboardInterrupt:
             console.print('Stopped: the same command goes on.')
             return 130
-    folder = root / args.folder.resolve().relative_to(Path('configs').resolve())
-    folder = folder.with_suffix('') if args.folder.is_file() else folder
+    folder = root / work_folder(args.folder) / (sweep.name if sweep else '')
     runs = finished_runs(trials)
     if table := table_rows(runs, paper, args.compare_with):
         write_tables(table, runs, folder)

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from mmengine.config import Config
 
-from mmseg_alignzeg.benchmark.table import gain_cells, pipe_table, read_runs, score_cell, table_rows
+from mmseg_alignzeg.benchmark.table import gain_cells, of_a_sweep, pipe_table, read_runs, score_cell, table_rows
 from mmseg_alignzeg.whole_file import write_text
 
 RESULTS = Path('docs/results')
@@ -78,7 +78,7 @@ def with_results(metafile: str, rows: Mapping[str, Row]) -> str:
 def published() -> dict[Path, str]:
     """What every file should hold."""
     tables = {path: table_rows(read_runs(path), reference=REFERENCE) for path in sorted(RESULTS.glob('*.csv'))}
-    rows = {row['config']: row for table in tables.values() for row in table}
+    rows = {row['config']: row for table in tables.values() for row in table if not of_a_sweep(row['row'])}
     for config, row in list(rows.items()):
         cfg = Config.fromfile(config)
         if 'trained_by' in cfg and Config.fromfile(cfg.trained_by).model == cfg.model:  # one model under two names

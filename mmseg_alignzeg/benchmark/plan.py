@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+
+from .sweep import Sweep
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ class Trial:
     test: Job
 
 
-def plan(folder: Path, seeds: Iterable[int], root: Path, extra: dict[str, Any]) -> list[Trial]:
+def plan(
+    folder: Path, seeds: Iterable[int], root: Path, extra: Mapping[str, Any], sweep: Sweep | None = None
+) -> list[Trial]:
     """List what a folder of configs asks for.
 
     Args:
@@ -63,52 +67,44 @@ def plan(folder: Path, seeds: Iterable[int], root: Path, extra: dict[str, Any]) 
         seeds: Random seeds of the trainings.
         root: Parent of all work directories.
         extra: Overrides for all of them.
+        sweep: A setting to vary in each config; without one, a config is one row.
 
     Raises:
         FileNotFoundError: If there is no config, or ``trained_by`` names none.
-        ValueError: If a ``sweep`` lacks its key or values, or a config is not below ``configs`` or cannot take an
-            override.
+        ValueError: If a config is not below ``configs``, cannot take an override, or has no values in the sweep.
     """
     paths = [folder] if folder.is_file() else sorted(folder.glob('*.py'))
     if not paths:
         raise FileNotFoundError(f'{folder} is neither a config nor a folder with configs (*.py).')
-    trials = []
-    for path in paths:
-        config = _below_configs(path)
-        cfg = Config.fromfile(path)
-        trained_by = Path(cfg.get('trained_by', config))
-        if not trained_by.is_file():
-            raise FileNotFoundError(f'{config}: `trained_by` names {trained_by}, which is no file below this folder.')
-        for label, values in _sweep(config, cfg.get('sweep')):
-            for seed in seeds:
-                options = {**extra, 'randomness.seed': seed}
-                own = options | values
-                trained = own if trained_by == config else options
-                train_dir = root / _folder(trained_by, label if trained_by == config else '') / f'seed{seed}'
-                test_dir = root / _folder(config, label) / f'seed{seed}' / 'test'
-                train = Job(trained_by, tuple(trained.items()), train_dir)
-                trials.append(
-                    Trial(
-                        ' '.join(filter(None, [config.stem, label])),
-                        config,
-                        seed,
-                        train,
-                        Job(config, tuple(own.items()), test_dir),
-                    )
-                )
+    seeds = list(seeds)
+    trials = [trial for path in paths for trial in _trials(_below_configs(path), seeds, root, extra, sweep)]
     for trial in {trial.row: trial for trial in trials}.values():  # seeds fit every config
         trial.train.load(), trial.test.load()  # says what does not fit before anything runs
     return trials
 
 
-def _sweep(config: Path, sweep: dict[str, Any] | None) -> list[tuple[str, dict[str, Any]]]:
-    """Label and overrides of each value of a sweep; one row without either if there is none."""
-    if sweep is None:
-        return [('', {})]
-    if set(sweep) != {'key', 'values'} or not sweep['values']:
-        raise ValueError(f'{config}: `sweep` must be dict(key=..., values=[...]), got {dict(sweep)}.')
-    name = sweep['key'].split('.')[-1]
-    return [(f'{name}={value}', {sweep['key']: value}) for value in sweep['values']]
+def _trials(
+    config: Path, seeds: Iterable[int], root: Path, extra: Mapping[str, Any], sweep: Sweep | None
+) -> Iterator[Trial]:
+    """The rows of one config with all seeds."""
+    cfg = Config.fromfile(config)
+    trained_by = Path(cfg.get('trained_by', config))
+    if not trained_by.is_file():
+        raise FileNotFoundError(f'{config}: `trained_by` names {trained_by}, which is no file below this folder.')
+    for label, overrides in (sweep.overrides(cfg) if sweep else {'': {}}).items():
+        folder = Path(sweep.name, label) if sweep else Path()
+        train_folder, train_overrides = (folder, overrides) if sweep and sweep.trains else (Path(), {})
+        for seed in seeds:
+            options = {**extra, 'randomness.seed': seed}
+            train_dir = root / work_folder(trained_by) / train_folder / f'seed{seed}'
+            test_dir = root / work_folder(config) / folder / f'seed{seed}' / 'test'
+            yield Trial(
+                f'{config.stem} {label}'.strip(),
+                config,
+                seed,
+                Job(trained_by, tuple({**options, **train_overrides}.items()), train_dir),
+                Job(config, tuple({**options, **overrides}.items()), test_dir),
+            )
 
 
 def _below_configs(path: Path) -> Path:
@@ -125,8 +121,14 @@ def _below_configs(path: Path) -> Path:
         ) from None
 
 
-def _folder(config: Path, label: str) -> Path:
-    return config.relative_to('configs').with_suffix('') / label
+def work_folder(path: Path) -> Path:
+    """Where a config, or a folder of them, keeps its runs, below the root of all work directories.
+
+    Raises:
+        ValueError: If the path is not below ``configs``.
+    """
+    inside = _below_configs(path).relative_to('configs')
+    return inside.with_suffix('') if inside.suffix == '.py' else inside
 
 
 def finished_checkpoint(job: Job) -> Path | None:

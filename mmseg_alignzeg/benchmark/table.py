@@ -35,6 +35,11 @@ class Run:
     scores: Mapping[str, float]
 
 
+def of_a_sweep(row: str) -> bool:
+    """Whether a row is one value of a sweep, ``CONFIG NAME=VALUE``, rather than the config as it is."""
+    return '=' in row
+
+
 def finished_runs(trials: Iterable[Trial]) -> list[Run]:
     """The runs of those trials that have a result."""
     results = ((trial, read_result(trial.test)) for trial in trials)
@@ -106,7 +111,7 @@ def table_rows(
                 line['p'] = float(test.pvalue)
                 line['low'], line['high'] = map(float, test.confidence_interval(0.95))
         published = (paper or {}).get(config)
-        if published and '=' not in name:  # a sweep's values are not what the paper's row was made with
+        if published and not of_a_sweep(name):  # the paper's row was made with the config as it is
             line['paper'] = published['where']
             line |= {f'paper_{key}': published[key] for key in KEYS if key in published}
         table.append(line)

@@ -13,13 +13,16 @@ import yaml
 
 from mmseg_alignzeg.benchmark.plan import plan
 from mmseg_alignzeg.benchmark.run import device_groups
+from mmseg_alignzeg.benchmark.sweep import Sweep, read_sweep
 from mmseg_alignzeg.benchmark.table import KEYS, finished_runs, markdown, read_runs, table_rows, write_tables
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / 'tools/benchmark_configs.py'
 PAPER = ROOT / 'configs/paper_results.yml'
 TABLE4 = ROOT / 'configs/ablations/patterns/table4'
-SWEEP = ROOT / 'configs/ablations/patterns/sweeps/background_at_test.py'
+SWEEPS = ROOT / 'configs/ablations/sweeps.yml'
+PATTERNS = ROOT / 'configs/alignzeg_patterns.py'
+SWEEP = [PATTERNS, '--sweep', 'background_at_test']
 SMALL = [
     'train_cfg.max_iters=2',
     'train_cfg.val_interval=9',
@@ -41,21 +44,61 @@ def test_rows_that_share_a_training_train_once(tmp_path):
     assert full.train.config == Path('configs/alignzeg_patterns.py') and full.test.config.stem == 'full'
     assert full.train.work_dir == tmp_path / 'alignzeg_patterns/seed1'
     assert dict(full.train.options) == dict(full.test.options) == {'randomness.seed': 1}
-    gamma = plan(TABLE4.parent / 'sweeps/gamma.py', [1], tmp_path, {})
+    gamma = plan(PATTERNS, [1], tmp_path, {}, read_sweep(SWEEPS, 'gamma'))
     assert {trial.train for trial in gamma} == {full.train}
     assert [dict(trial.test.options)['model.bias_correction.gamma'] for trial in gamma][::9] == [0.1, 1.0]
+    assert gamma[0].row == 'alignzeg_patterns gamma=0.1'
+    assert gamma[0].test.work_dir == tmp_path / 'alignzeg_patterns/gamma/gamma=0.1/seed1/test'
 
 
 def test_a_sweep_of_training_trains_every_value(tmp_path):
-    trials = plan(TABLE4.parent / 'sweeps/lambda3.py', [0], tmp_path, {})
-    assert [trial.train.load().model.criterion.feature_expansion.loss_weight for trial in trials] == [
-        0.1,
-        0.01,
-        0.001,
-        0.0001,
-    ]
+    lambda3 = read_sweep(SWEEPS, 'lambda3')
+    trials = plan(PATTERNS, [0], tmp_path, {}, lambda3)
+    losses = [trial.train.load().model.criterion for trial in trials]
+    assert [loss.feature_expansion.loss_weight for loss in losses] == [0.1, 0.01, 0.001, 0.0001]
+    assert trials[1].train.work_dir == tmp_path / 'alignzeg_patterns/lambda3/lambda3=0.01/seed0'
     assert len({trial.train.work_dir for trial in trials}) == 4
-    assert trials[1].row == 'lambda3 loss_weight=0.01'
+    strict = plan(
+        ROOT / 'configs/zs3/patterns.py', [0], tmp_path, {}, lambda3
+    )  # tests checkpoints of alignzeg_patterns
+    assert [trial.train for trial in strict] == [trial.train for trial in trials]
+    assert strict[1].test.work_dir == tmp_path / 'zs3/patterns/lambda3/lambda3=0.01/seed0/test'
+
+
+def test_a_sweep_sets_what_all_its_values_need(tmp_path):
+    trials = plan(PATTERNS, [0], tmp_path, {}, read_sweep(SWEEPS, 'stacking'))
+    models = [trial.test.load().model for trial in trials]
+    assert all(model.bias_correction is None for model in models)
+    assert [model.calibration for model in models] == [
+        dict(type='CalibratedStacking', constant=constant) for constant in (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)
+    ]
+    assert {trial.train for trial in trials} == {plan(PATTERNS, [0], tmp_path, {})[0].train}
+
+
+def test_values_of_a_sweep_can_depend_on_the_clip(tmp_path):
+    sweep = read_sweep(SWEEPS, 'mask_scale')
+    for name, values in dict(patterns=[1.0, 0.3, 0.1], voc=[1.0, 0.25, 0.065], coco=[1.0, 0.25, 0.065]).items():
+        trials = plan(ROOT / f'configs/alignzeg_{name}.py', [0], tmp_path, {}, sweep)
+        assert [trial.train.load().model.decode_head.mask_scale for trial in trials] == values
+    with pytest.raises(ValueError, match="'mask_scale' has values for the CLIPs ViT-B-16-quickgelu, tiny_clip, and"):
+        plan(ROOT / 'configs/peers/training/san_patterns.py', [0], tmp_path, {}, sweep)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('{b: {}, c: {}}', "no sweep 'a' in .*; these are: b, c"),
+        ('a: {varies: x, key: y, values: [1]}', "a: .*missing .*'trains'"),
+        ('a: {varies: x, key: y, values: [1], trains: no, more: 1}', "a: .*unexpected .*'more'"),
+        ('a: {varies: x, key: y, values: [], trains: no}', 'a: there are no values'),
+    ],
+)
+def test_sweeps_that_cannot_be_read(tmp_path, text, message):
+    (tmp_path / 'sweeps.yml').write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_sweep(tmp_path / 'sweeps.yml', 'a')
+    with pytest.raises(FileNotFoundError, match='run this from the project folder'):
+        read_sweep(tmp_path / 'no.yml', 'a')
 
 
 def write_result(trial, **scores):
@@ -86,6 +129,9 @@ def test_tables_by_hand(tmp_path):
         'baseline,configs/ablations/patterns/table4/baseline.py,0,10.00,,,,20.00',
         'baseline,configs/ablations/patterns/table4/baseline.py,1,11.00,,,,22.00',
     ]
+    swept = plan(ROOT / 'configs/alignzeg_voc.py', [0], tmp_path, {}, read_sweep(SWEEPS, 'gamma'))
+    write_result(swept[2], hIoU=90.0)  # the paper's row of this config is not beside its sweep
+    assert 'paper' not in table_rows(finished_runs(swept), yaml.safe_load(PAPER.read_text()))[0]
     assert "are the paper's own figures" in (tmp_path / 'table.md').read_text()
 
 
@@ -130,24 +176,26 @@ def test_gpus_are_shared_out(monkeypatch):
     assert device_groups(2, 1) == [[], []]
 
 
-@pytest.mark.parametrize(
-    ('text', 'message'),
-    [
-        ("trained_by = 'configs/no.py'", '`trained_by` names configs/no.py'),
-        ("sweep = dict(key='a')", '`sweep` must be'),
-    ],
-)
-def test_configs_that_cannot_be_planned(tmp_path, monkeypatch, text, message):
+def test_a_config_that_names_no_config_cannot_be_planned(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'configs').mkdir()
-    (tmp_path / 'configs/a.py').write_text(text)
-    with pytest.raises((FileNotFoundError, ValueError), match=message):
+    (tmp_path / 'configs/a.py').write_text("trained_by = 'configs/no.py'")
+    with pytest.raises(FileNotFoundError, match='`trained_by` names configs/no.py'):
         plan(tmp_path / 'configs', [0], tmp_path, {})
+
+
+def test_any_config_below_configs_can_be_swept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'configs').mkdir()
+    (tmp_path / 'configs/mine.py').write_text('model = dict(depth=1)')
+    sweep = Sweep('depth', 'layers', 'model.depth', [1, 2], True)
+    trials = plan(Path('configs/mine.py'), [0], tmp_path, {}, sweep)
+    assert [trial.train.load().model.depth for trial in trials] == [1, 2]
 
 
 def run(work_dir, *options):
     return subprocess.run(
-        [sys.executable, SCRIPT, SWEEP, '--work-dir', work_dir, '--cfg-options', *SMALL, *options],
+        [sys.executable, SCRIPT, *SWEEP, '--work-dir', work_dir, '--cfg-options', *SMALL, *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -158,8 +206,8 @@ def test_a_real_run_is_not_repeated_goes_on_and_is_not_mixed(tmp_path):
     first = run(tmp_path)
     assert first.returncode == 0, first.stdout + first.stderr
     assert (tmp_path / 'alignzeg_patterns/seed0/iter_2.pth').is_file()
-    table = (tmp_path / 'ablations/patterns/sweeps/background_at_test/table.md').read_text()
-    assert table.count('| `background_at_test background_at_test=') == 2 and 'hIoU' in table
+    table = (tmp_path / 'alignzeg_patterns/background_at_test/table.md').read_text()
+    assert table.count('| `alignzeg_patterns background_at_test=') == 2 and 'hIoU' in table
     results = list(tmp_path.rglob('result.json'))
     times = {path: path.stat().st_mtime_ns for path in results}
     assert len(results) == 2 and run(tmp_path).returncode == 0
@@ -182,7 +230,7 @@ def test_a_real_run_is_not_repeated_goes_on_and_is_not_mixed(tmp_path):
 
 
 def test_ctrl_c_ends_everything_at_once(tmp_path):
-    command = [sys.executable, SCRIPT, SWEEP, '--work-dir', tmp_path, '--cfg-options', *SMALL]
+    command = [sys.executable, SCRIPT, *SWEEP, '--work-dir', tmp_path, '--cfg-options', *SMALL]
     process = subprocess.Popen(
         list(map(str, command)),
         cwd=ROOT,
@@ -207,6 +255,8 @@ def test_options_and_rows_are_checked_before_anything_runs(tmp_path):
     command = [sys.executable, SCRIPT, TABLE4, '--work-dir', tmp_path]
     for arguments, message in (
         (['--compare-with', 'baselin'], "--compare-with 'baselin' is no row"),
+        (['--sweep', 'gama'], "There is no sweep 'gama' in configs/ablations/sweeps.yml; these are: gamma, lambda3, "),
+        (['--sweep', 'gamma'], 'baseline.py cannot take the options'),  # it has no PBC
         (['--cfg-options', 'model.class_indicator.balanced=False'], 'baseline.py cannot take the options'),
     ):
         done = subprocess.run(list(map(str, [*command, *arguments])), cwd=ROOT, capture_output=True, text=True)

@@ -31,6 +31,14 @@ def test_a_row_as_markdown(load_tool):
     assert line.endswith('| 71.3 | 71.3 | 71.3 | 71.3 | +1.2 | - | - |')
 
 
+def test_a_sweep_is_no_result_of_its_config(load_tool, tmp_path, monkeypatch):
+    tool = load_tool('publish_results')
+    line = 'alignzeg_patterns gamma=0.1,configs/alignzeg_patterns.py,0,80.00,70.00,70.00,60.00,65.00'
+    (tmp_path / 'gamma.csv').write_text(f'row,config,seed,pAcc,mIoU,mIoU_seen,mIoU_unseen,hIoU\n{line}\n')
+    monkeypatch.setattr(tool, 'RESULTS', tmp_path)
+    assert set(tool.published()) == set(tool.TEXTS)
+
+
 def test_metafiles_name_measured_configs_alone(load_tool):
     metafile = Path('configs/ablations/patterns/metafile.yml').read_text(encoding='utf-8')
     models = yaml.safe_load(load_tool('publish_results').with_results(metafile, {ROW['config']: ROW}))['Models']

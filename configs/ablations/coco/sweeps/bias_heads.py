@@ -1,3 +1,0 @@
-# Attention biases per proposal: one as written, or one per head of CLIP as SAN has, on COCO-Stuff.
-_base_ = ['../../../alignzeg_coco.py']
-sweep = dict(key='model.decode_head.bias_heads', values=[1, 12])

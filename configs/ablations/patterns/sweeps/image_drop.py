@@ -1,3 +1,0 @@
-# The share of training images without the image refinement, on the embedded world.
-_base_ = ['../../../alignzeg_patterns.py']
-sweep = dict(key='model.decode_head.image_drop', values=[0.0, 0.25, 0.5, 0.75])
