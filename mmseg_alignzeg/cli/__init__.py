@@ -14,7 +14,7 @@ from .output import Parser, complain
 EXIT_CODES = """\
 exit codes:
   0    done
-  1    done in part: some pictures failed, or `doctor` found a problem
+  1    partly done: some pictures failed, or `doctor` found a problem
   2    nothing done: an argument or a file is wrong
   130  stopped with Ctrl-C; what was finished is kept
 """

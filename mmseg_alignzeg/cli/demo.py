@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
     from ..apis import AlignZegInferencer
 
-SEED = 2  # of the test scenes
-ROWS = 6  # in the contact sheet
+SEED = 2  # seed of the test scenes
+ROWS = 6  # rows in the contact sheet
 
 DETAILS = """
 Draws scenes of a small world (blobs of 4 colours and 5 patterns), segments them with the model that comes with the
-package, once with and once without predictive bias correction (PBC), and writes a contact sheet. Eight of the twenty
-classes were never labelled in training: they are unseen. It takes seconds and needs no download.
+package, with and without predictive bias correction (PBC), and writes a contact sheet. Eight of the twenty classes
+were never labelled in training: they are unseen. The demo takes seconds and needs no download.
 
-This is not `make demo` of the repository, which trains such a model first.
+`make demo` in the repository is different: it trains such a model first.
 """
 EXAMPLES = """
 alignzeg demo
@@ -34,7 +34,7 @@ alignzeg demo --scenes 200 --out scenes_200
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    parser = add_command(commands, 'demo', 'see the shipped model at work, in seconds', DETAILS, EXAMPLES)
+    parser = add_command(commands, 'demo', 'try the shipped model on drawn scenes, in seconds', DETAILS, EXAMPLES)
     parser.set_defaults(run=run)
     parser.add_argument('--out', type=Path, default=Path('alignzeg_demo'), metavar='DIR', help='default: alignzeg_demo')
     parser.add_argument('--scenes', type=positive, default=40, metavar='N', help='scenes to score (default: 40)')
@@ -42,7 +42,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw, segment, score and write."""
+    """Draw the scenes, segment and score them, write the pictures, and return the exit code."""
     load_library()
     from PIL import Image
     from rich.console import Console
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     console.print(table)
     for text in (
         f'{time.perf_counter() - begin:.0f} s. Pictures: {args.out / "contact_sheet.png"}',
-        f'Now with words of your own: alignzeg predict {args.out / "scenes"} --classes "red stripes, dots, zigzags" '
+        f'Try words of your own: alignzeg predict {args.out / "scenes"} --classes "red stripes, dots, zigzags" '
         f'--others --out {args.out / "mine"}',
     ):
         console.print(printable(text), soft_wrap=True, markup=False, highlight=False)
@@ -78,12 +78,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def segment(inferencer: AlignZegInferencer, scenes: list, pbc: bool) -> list[np.ndarray]:
-    """Predicted labels of each scene."""
+    """Return the predicted labels of each scene."""
     return [result.labels for result in inferencer([image for image, _ in scenes], pbc=pbc, batch_size=8)]
 
 
 def score(scenes: list, label_maps: list[np.ndarray]) -> dict[str, float]:
-    """pAcc, mIoU and hIoU in percent, as in `mim test`."""
+    """Compute pAcc, mIoU and hIoU in percent, as `mim test` does."""
     import numpy as np
     import torch
 
@@ -101,7 +101,7 @@ def score(scenes: list, label_maps: list[np.ndarray]) -> dict[str, float]:
 
 
 def sheet(scenes: list, results: dict[str, list[np.ndarray]], path: Path) -> list[int]:
-    """Write a contact sheet of the first scenes that show an unseen class; returns their numbers."""
+    """Write a contact sheet of the first scenes that show an unseen class, and return their indices."""
     import numpy as np
 
     from ..datasets.patterns import CLASSES, IGNORE_LABEL, UNSEEN_CLASSES, PatternsDataset

@@ -1,4 +1,4 @@
-"""``alignzeg doctor``: what is installed, what works, and what to do about the rest."""
+"""``alignzeg doctor``: check the installation, and explain how to fix it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from .options import add_command
 from .output import write
 
 DETAILS = """
-Looks at the installation without network and without changing anything but its own cache: versions, MMCV's compiled
-operators, GPUs, CLIP's weights, the shipped model (which segments one picture), caches and disk space. Each line is
-`ok`, a `note` (something optional is not there) or a `PROBLEM`, with what to do about it. Exit code 1 if there is a
-problem.
+Checks the installation without a network, and changes nothing but its own cache: versions, MMCV's compiled operators,
+GPUs, CLIP's weights, the shipped model (which segments one picture), caches and disk space. Each line is `ok`, a
+`note` (something optional is missing) or a `PROBLEM`, with a way to fix it. The exit code is 1 if there is a problem.
 """
 EXAMPLES = """
 alignzeg doctor
@@ -24,13 +23,13 @@ alignzeg doctor --json > doctor.json
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    parser = add_command(commands, 'doctor', 'check the installation and say how to fix it', DETAILS, EXAMPLES)
+    parser = add_command(commands, 'doctor', 'check the installation and explain how to fix it', DETAILS, EXAMPLES)
     parser.set_defaults(run=run)
     parser.add_argument('--json', action='store_true', help='{"problems": N, "checks": [{name, status, found, fix}]}')
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, print and return the exit code."""
+    """Run and print all checks, and return the exit code."""
     from .checks import all_checks
 
     checks = []

@@ -1,4 +1,4 @@
-"""``alignzeg export``: a trained model for others."""
+"""``alignzeg export``: write a trained model in a portable format."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .options import add_command, add_word_options, check_model, fraction, load_
 from .output import complain, write
 
 DETAILS = """
-safetensors  a folder with config.json and model.safetensors: the trained weights without CLIP's, and nothing that can
-             run. `alignzeg predict --model FOLDER` reads it, and still takes any words.
-onnx         one file for a fixed list of words, to run without PyTorch. Input: (N, 3, H, W) uint8 RGB of one size;
-             output: (N, H, W) labels, positions in its metadata `classes`. It is compared with PyTorch afterwards.
+safetensors  a folder with config.json and model.safetensors: the trained weights without CLIP's, and no code.
+             `alignzeg predict --model FOLDER` reads it, and accepts any words.
+onnx         one file for a fixed list of words, to run without PyTorch. Input: (N, 3, H, W) uint8 RGB of a fixed
+             size; output: (N, H, W) labels, positions in the metadata `classes`. The result is compared with PyTorch.
 """
 EXAMPLES = """
 alignzeg export config.py --checkpoint iter_80000.pth --format safetensors --out my_model
@@ -25,39 +25,44 @@ alignzeg export my_model --format onnx --classes "cat, sofa, lamp" --size 512 51
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    parser = add_command(commands, 'export', 'write a trained model for others', DETAILS, EXAMPLES)
+    parser = add_command(commands, 'export', 'write a trained model in a portable format', DETAILS, EXAMPLES)
     parser.set_defaults(run=run)
     parser.add_argument(
-        'model', nargs='?', metavar='CONFIG|FOLDER', help='config (.py), or a folder of this command (default: shipped)'
+        'model',
+        nargs='?',
+        metavar='CONFIG|FOLDER',
+        help='config (.py), or a folder that this command wrote (default: shipped)',
     )
     parser.add_argument('--checkpoint', metavar='FILE', help='.pth or .safetensors that was trained with that config')
-    parser.add_argument('--clip-weights', metavar='FILE|TAG', help="CLIP's weights, where the config has others")
+    parser.add_argument('--clip-weights', metavar='FILE|TAG', help="CLIP's weights, in place of those in the config")
     parser.add_argument('--format', choices=('safetensors', 'onnx'), required=True)
-    parser.add_argument('--out', type=Path, required=True, metavar='PATH', help='a folder, or for onnx a file')
-    parser.add_argument('--overwrite', action='store_true', help='replace what exists (default: refuse)')
+    parser.add_argument('--out', type=Path, required=True, metavar='PATH', help='folder to write; for onnx, a file')
+    parser.add_argument('--overwrite', action='store_true', help='replace existing files (default: refuse)')
     group = parser.add_argument_group('onnx (default words: the classes that the model was trained for)')
     add_word_options(group)
     group.add_argument(
-        '--size', nargs=2, type=positive, metavar=('H', 'W'), help='of its pictures (default: as in training)'
+        '--size', nargs=2, type=positive, metavar=('H', 'W'), help='size of the pictures (default: as in training)'
     )
     group.add_argument('--gamma', type=fraction, metavar='G', help='γ of the bias correction, in (0, 1]')
-    group.add_argument('--no-pbc', action='store_true', help='leave the bias correction out')
+    group.add_argument('--no-pbc', action='store_true', help='skip the bias correction')
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the model."""
+    """Write the model and return the exit code."""
     check_model(args)
     if args.format == 'safetensors':
         if args.checkpoint is None:
             raise ValueError(
-                'safetensors are written from a config and its checkpoint: give CONFIG.py and --checkpoint.'
+                'safetensors are written from a config and its checkpoint: pass CONFIG.py and --checkpoint.'
             )
         onnx_only = (args.classes, args.classes_file, args.size, args.gamma, args.no_pbc or None)
         if any(option is not None for option in onnx_only):
-            raise ValueError('--classes, --classes-file, --size, --gamma and --no-pbc are for --format onnx alone.')
+            raise ValueError(
+                '--classes, --classes-file, --size, --gamma and --no-pbc are valid for --format onnx only.'
+            )
     existing = args.out / 'config.json' if args.format == 'safetensors' else args.out
     if existing.is_dir() or (existing.exists() and not args.overwrite):
-        raise ValueError(f'{existing} exists already: give another --out, or replace a file with --overwrite.')
+        raise ValueError(f'{existing} exists already: pass another --out, or --overwrite to replace a file.')
     load_library()
     if args.format == 'onnx':
         written = export_onnx(args)
@@ -68,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def export_safetensors(args: argparse.Namespace) -> str:
-    """Write the folder; returns what to say."""
+    """Write the folder and return the message to print."""
     from mmengine.config import Config
 
     from ..exchange import save_pretrained
@@ -81,7 +86,7 @@ def export_safetensors(args: argparse.Namespace) -> str:
 
 
 def export_onnx(args: argparse.Namespace) -> str:
-    """Write the file and compare it with PyTorch; returns what to say."""
+    """Write the file, compare it with PyTorch, and return the message to print."""
     import torch
 
     from ..apis import AlignZegInferencer
@@ -99,4 +104,4 @@ def export_onnx(args: argparse.Namespace) -> str:
         return written
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (1, 3, *size), generator=generator, dtype=torch.uint8)
-    return f'{written}; {compare_onnx(args.out, predictor, images).labels:.2%} of the labels as in PyTorch'
+    return f'{written}; {compare_onnx(args.out, predictor, images).labels:.2%} of the labels agree with PyTorch'

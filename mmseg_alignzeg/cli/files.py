@@ -1,4 +1,4 @@
-"""Which files a prediction becomes, so that no picture takes the place of another."""
+"""The result files of a prediction, with names that never collide between pictures."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 SUFFIXES = {'overlay': '_overlay.png', 'labels': '_labels.png', 'proposals': '_proposals.npz'}
 CLASSES = 'classes.json'
-LONGEST = 200  # bytes of a name: file systems take 255, and a suffix and what a half-written file is called come on top
+LONGEST = 200  # bytes of a name; file systems allow 255, and the suffixes of results and temporary files are added
 
 
 def output_names(paths: Sequence[str]) -> list[str]:
-    """A name for the files of each picture: its own without suffix, and more of its path where two would be the same.
+    """Return a unique base name for the result files of each picture.
 
-    Where names meet, the folder comes first (``a/x.jpg`` and ``b/x.jpg`` become ``a_x`` and ``b_x``); where that is
-    not enough, as for ``x.jpg`` and ``x.png``, a number is added. Upper and lower case, and an accent written as one
-    character or two, count as the same, as they do on some disks. A name of more than ``LONGEST`` bytes is cut and gets
-    a digest of all of it.
+    This is the picture's name without suffix. Where two names are equal, the folder is put in front (``a/x.jpg`` and
+    ``b/x.jpg`` become ``a_x`` and ``b_x``); where that is not enough, as for ``x.jpg`` and ``x.png``, a number is
+    appended. Upper and lower case, and an accent written as one character or two, count as equal, as they do on some
+    file systems. A name of more than ``LONGEST`` bytes is cut, and a digest of the whole name is appended.
     """
     names = [Path(path).stem for path in paths]
     taken = Counter(map(_fold, names))
@@ -62,11 +62,11 @@ def _shortened(name: str) -> str:
 
 
 def save_prediction(prediction: Prediction, files: dict[str, Path]) -> None:
-    """Write what was asked for, each file whole.
+    """Write the requested result files, each of them atomically.
 
     Args:
-        prediction: Of one picture.
-        files: Path by kind, a key of ``SUFFIXES``.
+        prediction: The prediction of one picture.
+        files: The path of each requested kind, a key of ``SUFFIXES``.
     """
     for kind, target in files.items():
         with whole_file(target, flush=False) as part:
@@ -81,17 +81,17 @@ def save_prediction(prediction: Prediction, files: dict[str, Path]) -> None:
 
 
 def plain_classes(prediction: Prediction) -> tuple[str, ...]:
-    """The class of everything else, which takes no colour, if there is one."""
+    """Return the class ``others``, which is drawn without colour, if there is one."""
     return tuple(name for name in prediction.classes[-1:] if name == 'others')
 
 
 def _save_proposals(prediction: Prediction, path: Path) -> None:
-    """Arrays that ``numpy.load`` reads: masks, labels, scores, unseen_scores (NaN where there are none)."""
+    """Write arrays for ``numpy.load``: masks, labels, scores, unseen_scores (NaN where there are none)."""
     proposals = prediction.proposals or ()
     height, width = prediction.labels.shape
     masks = np.array([proposal.mask for proposal in proposals], bool).reshape(-1, height, width)
     unseen = [np.nan if proposal.unseen_score is None else proposal.unseen_score for proposal in proposals]
-    with path.open('wb') as file:  # of a path, NumPy would append a suffix
+    with path.open('wb') as file:  # given a path, NumPy would append a suffix
         np.savez_compressed(
             file,
             masks=masks,
@@ -102,14 +102,14 @@ def _save_proposals(prediction: Prediction, path: Path) -> None:
 
 
 def save_classes(prediction: Prediction, folder: Path, overwrite: bool) -> None:
-    """Write what the values of label maps mean: value ``i`` is ``classes[i]``.
+    """Write ``classes.json``, the meaning of the values in label maps: value ``i`` is ``classes[i]``.
 
     Raises:
-        ValueError: If the folder has label maps of other words, which are not to be replaced.
+        ValueError: If the folder has label maps of other words and ``overwrite`` is False.
     """
     path = folder / CLASSES
     content = {'classes': list(prediction.classes), 'unseen': list(prediction.unseen)}
     if path.exists() and not overwrite and json.loads(path.read_text(encoding='utf-8')) != content:
-        raise ValueError(f'{path} says that its label maps are of other words: give the same words, or another --out.')
+        raise ValueError(f'{path} belongs to label maps of other words: pass the same words, or another --out.')
     with whole_file(path) as part:
         part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + '\n', encoding='utf-8')

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the library that they all import late."""
+"""Options that several commands share, and the deferred import of the library."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 
 def load_library() -> None:
-    """Register what ``import mmseg_alignzeg`` registers outside of the command line; it takes seconds."""
+    """Import and register everything that ``import mmseg_alignzeg`` registers. This takes seconds."""
     from .. import library  # noqa: F401
 
 
 def add_command(commands: Any, name: str, summary: str, details: str, examples: str) -> argparse.ArgumentParser:
-    """A subparser whose help ends with examples.
+    """Add a subparser whose help ends with examples.
 
     Args:
-        commands: What ``add_subparsers`` returned.
-        name: Of the command.
+        commands: The object that ``add_subparsers`` returned.
+        name: Name of the command.
         summary: One line for the list of commands.
-        details: What it does, shown above its options.
-        examples: Lines to copy.
+        details: Description of the command, shown above its options.
+        examples: Example command lines.
     """
     indented = '\n'.join(f'  {line}'.rstrip() for line in examples.strip().splitlines())
     return commands.add_parser(
@@ -33,11 +33,11 @@ def add_command(commands: Any, name: str, summary: str, details: str, examples: 
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Options that choose a model."""
+    """Add the options that choose a model."""
     group = parser.add_argument_group('model (default: the shipped one of the embedded world of patterns)')
     group.add_argument('--model', metavar='CONFIG|FOLDER', help='config (.py), or a folder of `alignzeg export`')
     group.add_argument('--checkpoint', metavar='FILE', help='.pth or .safetensors that was trained with that config')
-    group.add_argument('--clip-weights', metavar='FILE|TAG', help="CLIP's weights, where the config has others")
+    group.add_argument('--clip-weights', metavar='FILE|TAG', help="CLIP's weights, in place of those in the config")
     group.add_argument('--device', help="such as 'cuda:0' (default: a GPU if there is one)")
     group.add_argument('--dtype', choices=('fp32', 'fp16', 'bf16'), default='fp32', help='precision (default: fp32)')
 
@@ -46,22 +46,22 @@ def check_model(args: argparse.Namespace) -> None:
     """Refuse a checkpoint without its config, and a config without a checkpoint.
 
     Raises:
-        ValueError: In the words of the command line.
+        ValueError: If one of the two is missing; the message names the command-line options.
     """
     if args.checkpoint is not None and args.model is None:
         raise ValueError(
             f'the checkpoint {args.checkpoint} needs the config it was trained with, which MMEngine keeps in the same '
-            'folder (or the one above): give both.'
+            'folder (or the one above): pass both.'
         )
     if args.checkpoint is None and str(args.model).endswith('.py'):
-        raise ValueError(f'the config {args.model} needs its weights: give --checkpoint too.')
+        raise ValueError(f'the config {args.model} needs its weights: pass --checkpoint too.')
 
 
 def fraction(text: str) -> float:
-    """A number in (0, 1].
+    """Parse a number in (0, 1].
 
     Raises:
-        argparse.ArgumentTypeError: If it is none.
+        argparse.ArgumentTypeError: If ``text`` is not such a number.
     """
     try:
         number = float(text)
@@ -73,22 +73,22 @@ def fraction(text: str) -> float:
 
 
 def add_word_options(parser: argparse._ArgumentGroup) -> None:
-    """Options that choose the words."""
+    """Add the options that choose the words."""
     words = parser.add_mutually_exclusive_group()
-    words.add_argument('--classes', metavar='WORDS', help='any words, with commas between: "red stripes, blue dots"')
-    words.add_argument('--classes-file', type=Path, metavar='FILE', help='the words, one per line (may hold commas)')
+    words.add_argument('--classes', metavar='WORDS', help='any words, separated by commas: "red stripes, blue dots"')
+    words.add_argument('--classes-file', type=Path, metavar='FILE', help='the words, one per line (may contain commas)')
 
 
 def split_words(text: str | None) -> list[str] | None:
-    """Words between commas; None stays None. Blank ones are kept: the library says where they stand."""
+    """Split words at commas; None stays None. Blank words are kept, so that the library can report their position."""
     return None if text is None else [word.strip() for word in text.split(',')]
 
 
 def read_words(args: argparse.Namespace) -> list[str] | None:
-    """Words of ``--classes`` or ``--classes-file``; None without both.
+    """Return the words of ``--classes`` or ``--classes-file``, or None without either.
 
     Raises:
-        ValueError: If the file is empty or no text, or has a blank or repeated line.
+        ValueError: If the file is empty or is not text, or has a blank or repeated line.
     """
     if args.classes_file is None:
         return split_words(args.classes)
@@ -97,7 +97,7 @@ def read_words(args: argparse.Namespace) -> list[str] | None:
     try:
         lines = args.classes_file.read_text(encoding='utf-8-sig').splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f'{args.classes_file} is no UTF-8 text ({error.reason}): save it as UTF-8.') from None
+        raise ValueError(f'{args.classes_file} is not valid UTF-8 text ({error.reason}): save it as UTF-8.') from None
     if not lines:
         raise ValueError(f'{args.classes_file} is empty: write one word per line.')
     fault = list_fault(lines)

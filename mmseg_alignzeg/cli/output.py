@@ -1,4 +1,4 @@
-"""What commands say: results on stdout, all else on stderr, each in one line that no file name can break."""
+"""Output of the commands: results on stdout, messages on stderr, one line each whatever a file name contains."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 
 
 class Parser(argparse.ArgumentParser):
-    """Its errors quote arguments, which a shell may have made of file names."""
+    """An argument parser whose error messages are escaped, because they may quote file names."""
 
     def error(self, message: str) -> NoReturn:
-        """As of argparse."""
+        """Print the escaped message and exit, as argparse does."""
         super().error(printable(message))
 
 
 def complain(message: str) -> None:
-    """Write one line to stderr."""
+    """Write a message to stderr, as one line."""
     write(f'alignzeg: {" ".join(message.split())}', sys.stderr)
 
 
 def write(line: str, stream: TextIO) -> None:
-    """Write a line at once; control characters, and those that the stream cannot encode, are escaped."""
+    """Write a line and flush it. Control characters, and those that the stream cannot encode, are escaped."""
     encoding = getattr(stream, 'encoding', None) or 'utf-8'
     print(printable(line).encode(encoding, 'backslashreplace').decode(encoding), file=stream, flush=True)
 
 
 def writer(args: argparse.Namespace, progress: Progress) -> Callable[[str], None]:
-    """What writes result lines to the real stdout, and above the progress bar where both are one terminal."""
+    """Return the function that writes result lines to the real stdout, above the progress bar on a terminal."""
     if args.stdout.isatty() and not progress.disable:
         show = partial(progress.console.print, markup=False, highlight=False, emoji=False, soft_wrap=True)
         return lambda line: show(printable(line))

@@ -1,4 +1,4 @@
-"""``alignzeg predict``: any pictures into any words."""
+"""``alignzeg predict``: segment pictures into any words."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from .output import complain, writer
 if TYPE_CHECKING:
     from ..apis import Failure, Prediction
 
-SHOWN = 4  # classes in the line of a picture
+SHOWN = 4  # classes named in the result line of a picture
 KINDS = ('overlay', 'labels', 'proposals')
-OF_A_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)  # errors that the files of another picture may not have
+OF_A_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)  # errors that concern only the name of one file
 
 DETAILS = """
-For each picture an overlay with a legend is written: the classes that are there, their share of the pixels, and
-which were never trained on. A picture that cannot be read costs one line; the others are still done.
+For each picture an overlay with a legend is written: the classes found, their share of the pixels, and which of them
+are unseen. A picture that cannot be read is reported in one line; the others are still processed.
 
-With --json, stdout has one JSON object per line and picture, as soon as its files are written:
+With --json, stdout receives one line with a JSON object per picture, as soon as its files are written:
   {"image": ..., "shares": {word: 0..1, ...}, "unseen": [...], "notes": [...], "files": {"overlay": ..., ...}}
   {"image": ..., "error": ...}
 """
@@ -57,11 +57,11 @@ def add_parser(commands: Any) -> None:
     group = parser.add_argument_group('words (default: the classes that the model was trained for)')
     add_word_options(group)
     group.add_argument('--unseen', metavar='WORDS', help='which of them count as unseen (default: all not trained on)')
-    group.add_argument('--others', action='store_true', help='add a class for whatever none of the words fits')
+    group.add_argument('--others', action='store_true', help='add a class for pixels that fit none of the words')
     add_model_options(parser)
     group = parser.add_argument_group('prediction')
     group.add_argument('--gamma', type=fraction, metavar='G', help='γ of the bias correction, in (0, 1]')
-    group.add_argument('--no-pbc', action='store_true', help='leave the bias correction out')
+    group.add_argument('--no-pbc', action='store_true', help='skip the bias correction')
     group.add_argument('--templates', metavar='SET', help="prompt templates, such as 'vild' or 'single'")
     group.add_argument('--batch-size', type=positive, default=1, metavar='N', help='pictures at a time (default: 1)')
     group = parser.add_argument_group('results')
@@ -70,30 +70,30 @@ def add_parser(commands: Any) -> None:
         type=kinds,
         default=['overlay'],
         metavar='KINDS',
-        help='with commas between: overlay (NAME_overlay.png), labels (NAME_labels.png, whose values are positions in '
+        help='separated by commas: overlay (NAME_overlay.png), labels (NAME_labels.png, whose values are positions in '
         'classes.json), proposals (NAME_proposals.npz: masks, labels, scores, unseen_scores); default: overlay',
     )
     group.add_argument('--json', action='store_true', help='one JSON object per picture on stdout')
     existing = group.add_mutually_exclusive_group()
-    existing.add_argument('--overwrite', action='store_true', help='replace results that exist (default: refuse)')
-    existing.add_argument('--skip-done', action='store_true', help='leave out pictures whose results exist')
+    existing.add_argument('--overwrite', action='store_true', help='replace existing results (default: refuse)')
+    existing.add_argument('--skip-done', action='store_true', help='skip pictures whose results exist')
 
 
 def kinds(text: str) -> list[str]:
-    """What to save.
+    """Parse the kinds of results to save.
 
     Raises:
-        argparse.ArgumentTypeError: If something else is named.
+        argparse.ArgumentTypeError: If an unknown kind is named.
     """
     named = split_words(text) or []
     for kind in named:
         if kind not in KINDS:
-            raise argparse.ArgumentTypeError(f'{kind!r} is none of {", ".join(KINDS)}')
+            raise argparse.ArgumentTypeError(f'{kind!r} is not one of {", ".join(KINDS)}')
     return [kind for kind in KINDS if kind in named]
 
 
 def run(args: argparse.Namespace) -> int:
-    """Segment, write and return the exit code."""
+    """Segment the pictures, write the results and return the exit code."""
     check_model(args)
     load_library()
     from rich.console import Console
@@ -142,16 +142,18 @@ def run(args: argparse.Namespace) -> int:
                         emit(json.dumps(record(result, files)) if args.json else line(result, files))
                     progress.advance(bar)
             except KeyboardInterrupt:
-                complain(f'stopped: {done} of {len(targets)} pictures are done; --skip-done goes on from there.')
+                complain(
+                    f'stopped: {done} of {len(targets)} pictures are done; pass --skip-done to continue from there.'
+                )
                 return 130
     if noted > 1:
-        complain(f'note: such notes are on {noted} pictures; --json has all')
+        complain(f'note: {noted} pictures have such notes; --json prints all of them')
     complain(f'{done} done, {failed} failed, in {time.perf_counter() - begin:.1f} s; results are in {args.out}')
     return int(failed > 0)
 
 
 def find_pictures(given: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Paths of all pictures, each once, and what cannot be used, with a message by name."""
+    """Return the paths of all pictures without repeats, and a message for each argument that cannot be used."""
     from ..apis.image_files import find_images
 
     found: dict[str, None] = {}
@@ -165,15 +167,15 @@ def find_pictures(given: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def plan(args: argparse.Namespace, pictures: Sequence[str]) -> dict[str, dict[str, Path]]:
-    """The files to write, by picture and kind.
+    """Return the files to write, by picture and kind.
 
     Raises:
-        ValueError: If one exists and nothing was said about that, or the folder is a file.
+        ValueError: If one exists without ``--overwrite`` or ``--skip-done``, or the folder is a file.
     """
     from .files import CLASSES, SUFFIXES, output_names
 
     if args.out.exists() and not args.out.is_dir():
-        raise ValueError(f'--out {args.out} is a file: give a folder, new or not.')
+        raise ValueError(f'--out {args.out} is a file: pass a folder, new or existing.')
     targets = {
         picture: {kind: args.out / f'{name}{SUFFIXES[kind]}' for kind in args.save}
         for picture, name in zip(pictures, output_names(pictures), strict=True)
@@ -184,20 +186,23 @@ def plan(args: argparse.Namespace, pictures: Sequence[str]) -> dict[str, dict[st
         return {picture: files for picture, files in targets.items() if not all(map(os.path.exists, files.values()))}
     files = [file for group in targets.values() for file in group.values()]
     files += [args.out / CLASSES] if 'labels' in args.save else []
-    existing = [file for file in files if os.path.exists(file)]  # unlike `Path.exists`, of any name
+    existing = [file for file in files if os.path.exists(file)]  # unlike `Path.exists`, never raises for a long name
     if existing:
         raise ValueError(
             f'{existing[0]} exists already{f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""}: '
-            'say --overwrite or --skip-done, or give another --out.'
+            'pass --overwrite, --skip-done or another --out.'
         )
     return targets
 
 
 def saved(prediction: Prediction, files: dict[str, Path]) -> Prediction | Failure:
-    """Write the files of a picture; gives it back, or a failure if the file system does not take their names.
+    """Write the files of a picture.
+
+    Returns:
+        The prediction, or a failure if the file system does not accept the names.
 
     Raises:
-        OSError: On trouble that the next picture would have too, such as a full disk.
+        OSError: On an error that would affect the next picture too, such as a full disk.
     """
     from ..apis import Failure
     from .files import save_prediction
@@ -212,14 +217,14 @@ def saved(prediction: Prediction, files: dict[str, Path]) -> Prediction | Failur
 
 
 def report_failure(args: argparse.Namespace, emit: Any, name: str, message: str) -> None:
-    """Say which picture failed and why."""
+    """Report which picture failed and why."""
     complain(f'failed: {printable(message if name in message else f"{name} {message}")}')
     if args.json:
         emit(json.dumps({'image': name, 'error': message}))
 
 
 def record(prediction: Prediction, files: dict[str, Path]) -> dict[str, Any]:
-    """What ``--json`` says of a picture."""
+    """Return the object that ``--json`` prints for a picture."""
     shares = {name: share for name, share in prediction.shares().items() if share > 0}
     return {
         'image': prediction.name,
@@ -231,7 +236,7 @@ def record(prediction: Prediction, files: dict[str, Path]) -> dict[str, Any]:
 
 
 def line(prediction: Prediction, files: dict[str, Path]) -> str:
-    """What is said of a picture without ``--json``."""
+    """Return the line that is printed for a picture without ``--json``."""
     from ..visualization.legend import share_text
 
     shares = sorted(

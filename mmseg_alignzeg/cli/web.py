@@ -1,4 +1,4 @@
-"""``alignzeg web``: a page to try pictures and words on."""
+"""``alignzeg web``: serve a web page for trying pictures and words."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .options import add_command, check_model, load_library
 from .output import write
 
 DETAILS = """
-Serves a page: a picture and words in, an overlay and the share of each word out, with a slider for γ. It can be
-reached from this machine alone unless --host says otherwise, which takes a password; pictures are not kept.
+Serves a web page that takes a picture and words, and shows an overlay, the share of each word and a slider for γ. Only
+this machine can reach the page unless --host is passed, which requires a password. Pictures are not kept.
 """
 EXAMPLES = """
 alignzeg web
@@ -29,30 +29,30 @@ def add_parser(commands: Any) -> None:
     group.add_argument('--checkpoint', metavar='FILE', help='.pth or .safetensors that was trained with that config')
     group.add_argument('--device', help="such as 'cuda:0' (default: a GPU if there is one)")
     group = parser.add_argument_group('server')
-    group.add_argument('--host', default='127.0.0.1', help='0.0.0.0 lets other machines in (default: 127.0.0.1)')
+    group.add_argument('--host', default='127.0.0.1', help='pass 0.0.0.0 to admit other machines (default: 127.0.0.1)')
     group.add_argument(
         '--allow-host',
         action='append',
         default=[],
         metavar='NAME',
-        help='a further name under which browsers ask for the page, such as lab.example.org; can be repeated',
+        help='a further host name of the page, such as lab.example.org; can be repeated',
     )
     password = group.add_mutually_exclusive_group()
     password.add_argument(
         '--password-file',
         metavar='FILE',
-        help='ask for the password in the first line of this file (default: MMSEG_ALIGNZEG_PASSWORD, if set)',
+        help='require the password in the first line of this file (default: MMSEG_ALIGNZEG_PASSWORD, if set)',
     )
-    password.add_argument('--no-password', action='store_true', help='let other machines in without a password')
+    password.add_argument('--no-password', action='store_true', help='admit other machines without a password')
     group.add_argument('--port', type=port, default=7860, help='default: 7860')
     group.add_argument('--max-upload-mb', type=positive, default=20, metavar='MB', help='per picture (default: 20)')
 
 
 def port(text: str) -> int:
-    """A port, 1 to 65535.
+    """Parse a port number, 1 to 65535.
 
     Raises:
-        argparse.ArgumentTypeError: If it is none.
+        argparse.ArgumentTypeError: If ``text`` is not such a number.
     """
     number = positive(text)
     if number > 65535:
@@ -61,7 +61,7 @@ def port(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until Ctrl-C."""
+    """Serve the page until Ctrl-C."""
     check_model(args)
     if importlib.util.find_spec('gradio') is None:
         raise ImportError(

@@ -1,4 +1,4 @@
-"""A page to try pictures and words on; it needs gradio, an extra of this package."""
+"""A web page for trying pictures and words; it needs gradio, which the extra ``web`` installs."""
 
 try:
     import gradio  # noqa: F401

@@ -1,4 +1,4 @@
-"""Who may talk to the page: names it answers to, origins of requests, and the password."""
+"""Access control of the page: host names, origins of requests, and the password."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONGEST_PASSWORD = 1000
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine itself reaches a host."""
+    """Return whether a host can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host.strip('[]')).is_loopback
     except ValueError:
@@ -24,12 +24,12 @@ def is_loopback(host: str) -> bool:
 
 
 def is_wildcard(host: str) -> bool:
-    """Whether a host stands for all addresses of this machine."""
+    """Return whether a host means all addresses of this machine."""
     return host.strip('[]') in ('', '0.0.0.0', '::')  # nosec B104: compared, not bound
 
 
 def split_netloc(netloc: str) -> tuple[str, int | None] | None:
-    """Name, lower case and without brackets, and port of a ``Host`` header or of an origin; None if malformed."""
+    """Split a ``Host`` header or an origin into name (lower case, no brackets) and port; None if malformed."""
     try:
         parts = urlsplit(f'//{netloc}')
         name, port = parts.hostname, parts.port
@@ -41,18 +41,18 @@ def split_netloc(netloc: str) -> tuple[str, int | None] | None:
 
 
 class Names:
-    """Names under which the page is served, against DNS rebinding.
+    """The host names under which the page is served, a protection against DNS rebinding.
 
-    A foreign page whose own name was made to resolve to this machine has the same origin as ours, but for the name. So
-    names are known ones. Addresses of a server that listens on all of them need not be known: no name server gives
-    them out.
+    If the name of a foreign page is made to resolve to this machine, only that name distinguishes its requests from
+    legitimate ones. So only known names are accepted. A server that listens on all addresses also accepts any IP
+    address, because DNS rebinding needs a name.
 
     Args:
-        host: That the server listens on.
-        more: Further names.
+        host: The host that the server listens on.
+        more: Further host names.
 
     Raises:
-        ValueError: If one is not the name of a host.
+        ValueError: If one of them is not a valid host name.
     """
 
     def __init__(self, host: str, more: Collection[str] = ()) -> None:
@@ -61,12 +61,14 @@ class Names:
         for name in more:
             found = split_netloc(f'[{name}]' if name.count(':') > 1 and not name.startswith('[') else name)
             if found is None or found[1] is not None or any(sign in name for sign in '/*?# '):
-                raise ValueError(f'{name!r} is not a valid name of a host: give one such as lab.example.org, no port.')
+                raise ValueError(
+                    f'{name!r} is not a valid host name: pass one such as lab.example.org, without a port.'
+                )
             bare.add(found[0])
         self.names = frozenset(bare)
 
     def trusts(self, host_header: str) -> bool:
-        """Whether a request with this ``Host`` header is for us."""
+        """Return whether a request with this ``Host`` header is meant for this page."""
         found = split_netloc(host_header)
         return found is not None and (found[0] in self.names or (self.any_address and _is_address(found[0])))
 
@@ -80,14 +82,15 @@ def _is_address(name: str) -> bool:
 
 
 def is_own_request(method: str, path: str, host: str, origin: str | None, site: str | None, dest: str | None) -> bool:
-    """Whether a request does not come from a page of another origin.
+    """Return whether a request does not come from a page of another origin.
 
-    Browsers send ``Origin`` with all that could change something, and ``Sec-Fetch-Site`` with everything; programs,
-    which need no page to reach us, send neither. A link from elsewhere to the front page is fine.
+    Browsers send ``Origin`` with every request that could change something, and ``Sec-Fetch-Site`` with all requests.
+    Other programs, which can send requests without a page, send neither. A link from another site to the front page is
+    allowed.
 
     Args:
-        method: Such as ``'GET'``.
-        path: Of the URL.
+        method: The HTTP method, such as ``'GET'``.
+        path: The path of the URL.
         host: The ``Host`` header.
         origin: The ``Origin`` header, if any.
         site: ``Sec-Fetch-Site``, if any.
@@ -107,11 +110,13 @@ def is_own_request(method: str, path: str, host: str, origin: str | None, site: 
 
 
 def read_password(file: str | os.PathLike[str] | None) -> str | None:
-    """The password: the first line of a file, or else the environment's; never of the command line, which all see.
+    """Read the password from the first line of a file, or else from the environment.
+
+    There is no option for the password itself, because all users of a machine can see command lines.
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is no text, or the password is too short.
+        ValueError: If the file is not text, or the password is too short or too long.
     """
     if file is None:
         password, place = os.environ.get(PASSWORD_VARIABLE), PASSWORD_VARIABLE
@@ -125,36 +130,36 @@ def read_password(file: str | os.PathLike[str] | None) -> str | None:
             raise ValueError(f'{place} is not valid UTF-8 text: write the password into its first line.') from error
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
         raise ValueError(
-            f'The password of {place} has {len(password)} characters: give {SHORTEST_PASSWORD} to {LONGEST_PASSWORD}.'
+            f'The password of {place} has {len(password)} characters: use {SHORTEST_PASSWORD} to {LONGEST_PASSWORD}.'
         )
     return password
 
 
 def same_password(given: str, right: str) -> bool:
-    """Compare in a time that does not tell how much is right."""
+    """Compare two passwords in a time that does not reveal how much of the given one is correct."""
     return hmac.compare_digest(given.encode(errors='surrogatepass'), right.encode(errors='surrogatepass'))
 
 
 def require_protection(host: str, password: str | None, no_password: bool) -> None:
-    """Refuse to let other machines in without a decision about a password.
+    """Refuse to admit other machines without a decision about a password.
 
     Raises:
-        ValueError: In the words of the command line.
+        ValueError: If there is no decision, or a contradictory one; the message names the command-line options.
     """
     if password is not None and no_password:
-        raise ValueError('There is a password, and --no-password: leave one of them out.')
+        raise ValueError('A password and --no-password exclude each other: remove one of them.')
     if password is None and not no_password and not is_loopback(host):
         raise ValueError(
-            f'--host {host} lets other machines in: give a password (--password-file FILE, or {PASSWORD_VARIABLE}), or '
-            'pass --no-password to let in whoever reaches this machine.'
+            f'--host {host} admits other machines: set a password (--password-file FILE, or {PASSWORD_VARIABLE}), or '
+            'pass --no-password to admit everyone who can reach this machine.'
         )
 
 
 def reach(host: str, more: Collection[str], password: str | None) -> str:
-    """Say who can reach a page that other machines reach."""
+    """Describe who can open a page that is served to other machines."""
     where = 'any of its addresses' if is_wildcard(host) else host
     names = ' or '.join((where, *more))
-    who = f'Whoever reaches this machine over the network can open the page, as {names}'
+    who = f'Everyone who can reach this machine over the network can open the page, as {names}'
     if password is None:
-        return f'{who}: it asks for no password, and pictures travel unencrypted.'
-    return f'{who}, and use it with the password (any user name); password and pictures travel unencrypted.'
+        return f'{who}. It requires no password, and pictures are sent unencrypted.'
+    return f'{who}, and use it with the password (any user name). Password and pictures are sent unencrypted.'

@@ -1,4 +1,4 @@
-"""The server: its socket, its thread, and limits on connections and on how long one may take."""
+"""The server: its socket, its thread, and limits on the number and the duration of connections."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .access import is_wildcard
 from .limits import client_of
 
 OF_ONE_CLIENT, IN_ALL = 256, 768  # a process may usually open 1,024 files
-HEAD_SECONDS = 20  # for the headers of a request
+HEAD_SECONDS = 20  # within which the headers of a request must arrive
 START_SECONDS = 30
-READ_SECONDS = 120  # for a client to read what it was sent, which is in memory until then
+READ_SECONDS = 120  # within which a client must read its response, which stays in memory until then
 
 
 class LimitedProtocol(H11Protocol):
-    """One connection; uvicorn on its own would keep a silent one, or one that does not read, for ever."""
+    """One connection. uvicorn alone would keep a silent connection, or one that does not read, open for ever."""
 
     waits: asyncio.TimerHandle | None = None
     stalls: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin, or hang up on a client with too many connections."""
+        """Accept the connection, or abort it if the client has too many."""
         super().connection_made(transport)
         own = sum(self._client(other) == self._client(self) for other in self.connections)
         if own > OF_ONE_CLIENT or len(self.connections) > IN_ALL:
@@ -39,30 +39,30 @@ class LimitedProtocol(H11Protocol):
             self.waits = self.loop.call_later(HEAD_SECONDS, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End."""
+        """Cancel the timers of the connection."""
         _cancel(self.waits)
         _cancel(self.stalls)
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
-        """Wait for the next request."""
+        """Start the timer for the next request."""
         _cancel(self.waits)
         self.waits = self.loop.call_later(HEAD_SECONDS, self._look)
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """Wait for the client to read."""
+        """Start the timer for the client to read the response."""
         super().pause_writing()
         _cancel(self.stalls)
         self.stalls = self.loop.call_later(READ_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Go on, because the client has read."""
+        """Cancel the timer, because the client has read."""
         _cancel(self.stalls)
         super().resume_writing()
 
     def _look(self) -> None:
-        """Hang up if no request is being answered: its headers, or the rest of a refused one, are still to come."""
+        """Abort the connection unless a request is being answered: the awaited headers or body did not arrive."""
         if self.cycle is None or self.cycle.response_complete:
             self.transport.abort()
 
@@ -83,17 +83,17 @@ def running(app: Any, listener: socket.socket, close: Callable[[], None]) -> Ite
     Args:
         app: An ASGI application.
         listener: See :func:`listen`.
-        close: Called at the end, to end its streams.
+        close: Called at the end, to close the streams of the application.
 
     Raises:
-        OSError: If it does not start.
+        OSError: If the server does not start.
     """
     config = uvicorn.Config(
         app,
         http=LimitedProtocol,
         ws='none',
         log_level='warning',
-        proxy_headers='FORWARDED_ALLOW_IPS' in os.environ,  # by itself, uvicorn believes anyone on this machine
+        proxy_headers='FORWARDED_ALLOW_IPS' in os.environ,  # by default, uvicorn trusts every process on this machine
         server_header=False,
         timeout_graceful_shutdown=1,
     )
@@ -114,10 +114,10 @@ def running(app: Any, listener: socket.socket, close: Callable[[], None]) -> Ite
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket on host and port.
+    """Open a listening socket on host and port.
 
     Raises:
-        OSError: If they cannot be used.
+        OSError: If host and port cannot be used.
     """
     try:
         family, *_, address = socket.getaddrinfo(
@@ -126,12 +126,12 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family, dualstack_ipv6=host.strip('[]') == '::')
     except OSError as error:
         raise OSError(
-            f'The page cannot be served on {host}, port {port}: the port is in use, or the address is not of this '
-            'machine. Give another --port or --host.'
+            f'The page cannot be served on {host}, port {port}: the port is in use, or the address does not belong to '
+            'this machine. Pass another --port or --host.'
         ) from error
 
 
 def url(host: str, port: int) -> str:
-    """Where a browser on this machine finds the page."""
+    """Return the address of the page for a browser on this machine."""
     name = 'localhost' if is_wildcard(host) else host.strip('[]')
     return f'http://[{name}]:{port}/' if ':' in name else f'http://{name}:{port}/'

@@ -1,4 +1,4 @@
-"""What every request passes before it reaches gradio."""
+"""The checks that every request must pass before it reaches gradio."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .access import Names, is_own_request
 from .limits import Budget, LimitError, Tries, body_seconds, client_of
 
-# Gradio serves about 90 routes; the page needs these. All else is closed, whatever gradio adds: file routes (`file=`,
-# `file/`, `stream`, `deep_link`, `custom_component`), `proxy=`, direct calls (`run`, `api`, `component_server`), screen
-# recordings, run history, monitoring, and the code editor. `upload` is ours, see `uploads.py`. `logout`
-# would end the sessions of everyone with the same user name, by a GET request that any other web page can cause.
+# Gradio serves about 90 routes; the page needs these. All others are closed, including future ones: file routes
+# (`file=`, `file/`, `stream`, `deep_link`, `custom_component`), `proxy=`, direct calls (`run`, `api`,
+# `component_server`), screen recordings, run history, monitoring, and the code editor. `upload` is our own, see
+# `uploads.py`. `logout` would end the sessions of everyone with the same user name, by a GET request that any other web
+# page can cause.
 OPEN_GET = re.compile(
     r'/|/(config|theme\.css|robots\.txt|favicon\.ico|manifest\.json)/?'
     r'|/(assets|static|svelte)/[\w\-./]+'
@@ -27,17 +28,17 @@ OPEN_GET = re.compile(
     r'|/gradio_api/call/\w+/\w{1,64}'
 )
 OPEN_POST = re.compile(r'/login/?|/gradio_api/(upload|queue/join|cancel|reset|call/\w+)/?')
-# What someone without the password may ask for: what it takes to show the form.
+# The routes that are open without the password: those that the login form needs.
 PUBLIC = re.compile(
     r'/|/(login|theme\.css|robots\.txt|favicon\.ico|manifest\.json)/?|/(assets|static|svelte)/.*'
     r'|/gradio_api/(user|login_check|startup-events|theme\.css)/?'
 )
 WITH_PICTURES = re.compile(r'/gradio_api/(upload|queue/join|call/\w+)/?')
-SMALL_BODY = 2**14  # bytes; of all other requests
-MOST_MARKS = 200_000  # commas and the like of a JSON body; a picture in base64 has none
+SMALL_BODY = 2**14  # bytes, the limit of all other requests
+MOST_MARKS = 200_000  # delimiters in a JSON body, such as commas; a picture in base64 has none
 
-# Gradio's front end writes scripts into its page and compiles templates, so that scripts cannot be narrowed further;
-# but whatever runs there reaches no other server.
+# Gradio's front end uses inline scripts and compiles templates, so scripts cannot be restricted further. But no script
+# can reach another server.
 SECURITY_HEADERS = {
     'Content-Security-Policy': "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
@@ -52,7 +53,7 @@ SECURITY_HEADERS = {
 
 
 class RefusedError(Exception):
-    """A request is not answered; ``status`` is HTTP's code."""
+    """A request is refused; ``status`` is the HTTP status code."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -61,15 +62,15 @@ class RefusedError(Exception):
 
 @dataclass
 class Gate:
-    """ASGI middleware around everything else.
+    """ASGI middleware that filters all requests.
 
     Attributes:
-        app: What answers the requests that pass.
-        gradio: gradio's application, which knows who logged in.
-        names: That the page answers to.
-        most_bytes: Of the largest body.
-        budget: Of bodies on their way.
-        passwords: Counts tries.
+        app: The application that answers the accepted requests.
+        gradio: gradio's application, which knows who is logged in.
+        names: The host names of the page.
+        most_bytes: Size limit of a request body.
+        budget: Limits the size of all bodies that are being received.
+        passwords: Counts the login attempts.
     """
 
     app: ASGIApp
@@ -80,7 +81,7 @@ class Gate:
     passwords: Tries = field(default_factory=Tries)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 4xx with a sentence, or hand on."""
+        """Pass the request on, or answer it with a 4xx status and a sentence."""
         if scope['type'] == 'lifespan':
             await self.app(scope, receive, send)
             return
@@ -132,7 +133,7 @@ class Gate:
         host = headers.get('host', '')
         if not self.names.trusts(host):
             raise RefusedError(
-                403, f'This page is not served under the name {host[:100]!r}: start it with --allow-host.'
+                403, f'This page is not served under the name {host[:100]!r}: restart it with --allow-host.'
             )
         site, dest = headers.get('sec-fetch-site'), headers.get('sec-fetch-dest')
         if not is_own_request(method, path, host, headers.get('origin'), site, dest):
@@ -154,12 +155,12 @@ class Gate:
 
 
 def _redirects(header: bytes) -> bool:
-    """Whether a header would make gradio write another server's address into the page."""
+    """Return whether a header would make gradio write another server's address into the page."""
     return header in (b'x-forwarded-host', b'x-gradio-server', b'x-forwarded-prefix')
 
 
 class _Answer:
-    """``send`` that adds the security headers and remembers what was sent."""
+    """A ``send`` that adds the security headers and records the status."""
 
     def __init__(self, send: Send) -> None:
         self.send = send
@@ -168,7 +169,7 @@ class _Answer:
 
     async def __call__(self, message: Message) -> None:
         if self.status is None and self.body is not None and self.body.refusal is not None:
-            return  # what the application says about a body that broke off
+            return  # drop the application's answer to a truncated body
         if message['type'] == 'http.response.start':
             self.status = message['status']
             MutableHeaders(scope=message).update(SECURITY_HEADERS)
@@ -176,12 +177,12 @@ class _Answer:
 
 
 class _Body:
-    """``receive`` that watches a body, and lets the client count as gone as soon as it is refused.
+    """A ``receive`` that enforces limits on a body, and reports a disconnected client once a limit is exceeded.
 
     Args:
-        receive: Gives the body.
-        length: Bytes that were announced.
-        marks: Most characters that make JSON's lists and objects, each of which may become an object in memory.
+        receive: The ``receive`` that delivers the body.
+        length: The announced number of bytes.
+        marks: Limit on JSON delimiters, each of which may create an object in memory; None for no limit.
     """
 
     def __init__(self, receive: Receive, length: int, marks: int | None) -> None:
@@ -191,7 +192,7 @@ class _Body:
         self.refusal: RefusedError | None = None
 
     async def __call__(self) -> Message:
-        if self.complete:  # what comes now is the end of the connection
+        if self.complete:  # the next message is the end of the connection
             return await self.receive()
         try:
             async with asyncio.timeout_at(self.end):
@@ -209,4 +210,4 @@ class _Body:
             self.marks -= sum(part.count(mark) for mark in b',:[{')
         if self.length < 0 or (self.marks is not None and self.marks < 0):
             self.complete = True
-            self.refusal = RefusedError(413, 'The request is too large: it holds more than it announced, or too much.')
+            self.refusal = RefusedError(413, 'The request is too large: it exceeds its announced length or the limit.')

@@ -1,4 +1,4 @@
-"""The queue of what clients ask the model for, with a share for each of them."""
+"""The queue of prediction requests, with a limit per client."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from gradio.utils import run_coro_in_background
 
 from .limits import client_of
 
-WAITING = 8  # requests; more are turned away
+WAITING = 8  # requests; further ones are refused
 OF_ONE_CLIENT = 3  # waiting or running
-UNREAD, UNREAD_OF_ONE_CLIENT = 24, 8  # answers that nobody fetched; each holds a picture
-UNREAD_SECONDS = 120  # until they are dropped
-EVERY = 20  # seconds between two looks
+UNREAD, UNREAD_OF_ONE_CLIENT = 24, 8  # answers that nobody has fetched; each contains a picture
+UNREAD_SECONDS = 120  # until such answers are dropped
+EVERY = 20  # seconds between two clean-ups
 SESSION = re.compile(r'[\w-]{1,64}', re.ASCII)
-RECORDS = 100  # requests that gradio keeps statistics of
+RECORDS = 100  # requests for which gradio keeps statistics
 
 
 @dataclass
 class Job:
-    """A request from when it is taken until its answer is fetched.
+    """A request, from its acceptance until its answer is fetched.
 
     Attributes:
-        client: Who sent it.
-        session: gradio's name of the browser tab.
-        done: When it was first seen to be done, by the queue's clock; None before.
+        client: The client that sent it.
+        session: gradio's name for the browser tab.
+        done: When it was first found to be done, by the queue's clock; None before.
     """
 
     client: str
@@ -41,12 +41,14 @@ class Job:
 
 
 class FairQueue(Queue):
-    """gradio's queue, which on its own has one limit for all and keeps answers until somebody fetches them.
+    """gradio's queue with limits per client, and with unread answers dropped after a time.
+
+    gradio's own queue has one limit for all clients, and keeps answers until somebody fetches them.
 
     Args:
         blocks: The page.
-        also: What else is called at every look.
-        clock: Gives seconds.
+        also: Called with every periodic clean-up.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -65,15 +67,15 @@ class FairQueue(Queue):
         self.ANALYTICS_MAX_EVENTS = RECORDS
 
     def start(self) -> None:
-        """Start to work, and to look for answers that nobody fetches."""
+        """Start the queue and the periodic clean-up."""
         super().start()
         run_coro_in_background(self._keep_looking)
 
     async def push(self, body: Any, request: Any, username: str | None) -> Any:
-        """Take a request; arguments and result are gradio's.
+        """Accept a request; arguments and result are gradio's.
 
         Raises:
-            HTTPException: 400 for a session's name that is none, 429 if the client or all ask for too much.
+            HTTPException: 400 for an invalid session name, 429 if the client, or all together, exceed a limit.
         """
         if body.session_hash is not None and not SESSION.fullmatch(body.session_hash):
             raise HTTPException(400, 'The name of the session is not valid: at most 64 letters and digits.')
@@ -97,7 +99,7 @@ class FairQueue(Queue):
             raise HTTPException(429, 'This page holds too many answers: try again in minutes.')
 
     def look(self) -> None:
-        """Forget jobs whose answers were fetched, and drop answers that wait too long, and what is left of sessions."""
+        """Remove jobs whose answers were fetched, answers that nobody fetched in time, and empty sessions."""
         now = self.clock()
         for event, job in list(self.jobs.items()):
             waiting = self.pending_event_ids_session.get(job.session, set())

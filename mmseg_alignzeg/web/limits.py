@@ -1,4 +1,4 @@
-"""How much one request, one client and all of them together may take."""
+"""Resource limits of one request, of one client and of all clients together."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 MIB = 2**20
 MOST_PIXELS = 50_000_000
-LEAST_PIXELS = 4_000_000  # are always taken, because what is known about memory may be wrong
-BYTES_PER_PIXEL = 64  # that decoding, converting and drawing take together at their worst
-MOST_ANSWER_BYTES = 16 * MIB  # of the overlay, as PNG
-REQUEST_SECONDS = 120  # of computing
-BODY_SECONDS, BODY_RATE = 20, 50_000  # a body has this long, and one second more for so many bytes
-CLIENT_BODIES, TOTAL_BODIES = 3, 8  # largest requests on their way, of one client and of all
-CLIENT_PICTURES, TOTAL_PICTURES = 4, 16  # largest pictures that wait for their request
+LEAST_PIXELS = 4_000_000  # always accepted, because the reported memory may be wrong
+BYTES_PER_PIXEL = 64  # that decoding, converting and drawing need together in the worst case
+MOST_ANSWER_BYTES = 16 * MIB  # size limit of the overlay, as PNG
+REQUEST_SECONDS = 120  # limit on the computing time
+BODY_SECONDS, BODY_RATE = 20, 50_000  # time limit of a body: these seconds, plus one second per so many bytes
+CLIENT_BODIES, TOTAL_BODIES = 3, 8  # limits on bodies being received, in units of the largest: per client, in total
+CLIENT_PICTURES, TOTAL_PICTURES = 4, 16  # limits on waiting uploads, in units of the largest: per client, in total
 
 
 class LimitError(ValueError):
-    """Something is too large, or too much at this time.
+    """A limit is exceeded: something is too large, or there are too many requests at this time.
 
     Attributes:
-        status: HTTP's code for it: 413, 429 or 507.
+        status: The HTTP status code: 413, 429 or 507.
     """
 
     def __init__(self, status: int, text: str) -> None:
@@ -35,7 +35,7 @@ class LimitError(ValueError):
 
 
 def client_of(address: str | None) -> str:
-    """Who a request is counted for: an IPv4 address, or the /64 that one IPv6 connection usually has to itself."""
+    """Return the client that a request counts for: its IPv4 address, or its /64 network for IPv6."""
     try:
         ip = ipaddress.ip_address(address or '')
     except ValueError:
@@ -48,13 +48,13 @@ def client_of(address: str | None) -> str:
 
 
 def available_memory(root: Path = Path('/')) -> int | None:
-    """Bytes that this process may still take: of the machine, or of its container if that has less; None if unknown.
+    """Return the bytes of memory available on the machine, or in its container if that is less; None if unknown.
 
-    A container's usage includes the page cache. Its inactive part is given back on demand, so it counts as available,
-    as it does in ``MemAvailable`` and for Docker and Kubernetes.
+    A container's usage includes the page cache. The inactive part of the cache is freed on demand, so it counts as
+    available, as it does in ``MemAvailable`` and for Docker and Kubernetes.
 
     Args:
-        root: Where ``proc`` and ``sys`` are.
+        root: The folder that contains ``proc`` and ``sys``.
     """
     found = []
     try:
@@ -76,7 +76,7 @@ def available_memory(root: Path = Path('/')) -> int | None:
 
 
 def _statistic(path: Path, name: str) -> int:
-    """A number of a file with lines ``name number``; 0 if it is not there."""
+    """Read the number called ``name`` from a file with lines ``name number``; 0 if it is missing."""
     try:
         return int(dict(line.split() for line in path.read_text().splitlines())[name])
     except (OSError, ValueError, KeyError):
@@ -84,25 +84,25 @@ def _statistic(path: Path, name: str) -> int:
 
 
 def most_pixels(memory: int | None) -> int:
-    """Pixels of the largest picture that is decoded: ``LEAST_PIXELS`` to ``MOST_PIXELS``.
+    """Return the pixels of the largest picture that is decoded: ``LEAST_PIXELS`` to ``MOST_PIXELS``.
 
     Args:
-        memory: Bytes available; a quarter of them is for one picture.
+        memory: Available bytes, of which one picture may use a quarter.
     """
     return MOST_PIXELS if memory is None else min(MOST_PIXELS, max(LEAST_PIXELS, memory // 4 // BYTES_PER_PIXEL))
 
 
 def body_seconds(length: int) -> float:
-    """Seconds within which a request's body of ``length`` bytes has to arrive."""
+    """Return the seconds within which a body of ``length`` bytes must arrive."""
     return BODY_SECONDS + length / BODY_RATE
 
 
 class Budget:
-    """Bytes that clients hold at a time. Used by one thread.
+    """Limits the bytes that clients hold at the same time. Not thread-safe.
 
     Args:
-        client_bytes: Of one client.
-        total_bytes: Of all.
+        client_bytes: Limit of one client.
+        total_bytes: Limit of all clients together.
     """
 
     def __init__(self, client_bytes: int, total_bytes: int) -> None:
@@ -111,10 +111,10 @@ class Budget:
 
     @contextmanager
     def hold(self, client: str, size: int) -> Iterator[None]:
-        """Hold ``size`` bytes for a while.
+        """Hold ``size`` bytes within the context.
 
         Raises:
-            LimitError: If that is too much, 429.
+            LimitError: If a limit would be exceeded (429).
         """
         if self.held[client] + size > self.client_bytes or sum(self.held.values()) + size > self.total_bytes:
             self._drop(client, 0)
@@ -132,12 +132,12 @@ class Budget:
 
 
 class Tries:
-    """Counts what each client tries, such as passwords, within a sliding window of time.
+    """Counts the attempts of each client, such as passwords, within a sliding time window.
 
     Args:
-        most: Tries of one client.
+        most: Limit on the attempts of one client.
         seconds: Length of the window.
-        clock: Gives seconds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, most: int = 10, seconds: float = 300, clock: Callable[[], float] = time.monotonic) -> None:
@@ -145,39 +145,39 @@ class Tries:
         self.times: dict[str, deque[float]] = {}
 
     def take(self, client: str) -> None:
-        """Count a try.
+        """Count an attempt.
 
         Raises:
-            LimitError: If there were too many, 429.
+            LimitError: If there were too many (429).
         """
         now = self.clock()
         for other in [other for other, times in self.times.items() if times[-1] <= now - self.seconds]:
             del self.times[other]
         times = self.times.setdefault(client, deque(maxlen=self.most))
         if len(times) == self.most and times[0] > now - self.seconds:
-            raise LimitError(429, f'Too many tries: wait {self.seconds / 60:.0f} minutes.')
+            raise LimitError(429, f'Too many attempts: wait {self.seconds / 60:.0f} minutes.')
         times.append(now)
 
     def forget(self, client: str) -> None:
-        """Forget a client's tries, because one was right."""
+        """Forget a client's attempts, because one succeeded."""
         self.times.pop(client, None)
 
 
 @contextmanager
 def time_limit(seconds: float, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
-    """End what models compute in the meantime with an error once the time is over.
+    """Limit the computing time of models within the context.
 
-    A thread cannot be stopped from outside, so every module looks at the clock before its forward pass. For one
-    computation at a time.
+    A thread cannot be stopped from outside, so every module checks the clock before its forward pass. Only one
+    computation at a time is supported.
 
     Raises:
-        LimitError: From within, 413.
+        LimitError: From the forward pass of a module, once the time is over (413).
     """
     end = clock() + seconds
 
     def look(module: object, inputs: object) -> None:
         if clock() > end:
-            raise LimitError(413, f'this takes longer than {seconds:g} s: give fewer words.')
+            raise LimitError(413, f'this takes longer than {seconds:g} s: use fewer words.')
 
     hook = register_module_forward_pre_hook(look)
     try:

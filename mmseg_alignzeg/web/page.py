@@ -59,20 +59,20 @@ def build_page(
 ) -> gr.Blocks:
     """Build the page; :func:`serving` serves it.
 
-    Handlers take and give what goes over the wire (``preprocess=False``), because gradio's own conversions of pictures
-    write files. So what they take is whatever a client sends, of any type.
+    Handlers receive and return the raw JSON values (``preprocess=False``), because gradio's own conversions of pictures
+    write files. So the handlers must accept values of any type from a client.
 
     Args:
         inferencer: The model.
-        uploads: Where the upload route puts pictures.
-        predicting: Gives the context of every prediction.
+        uploads: The store of the upload route.
+        predicting: Returns the context manager in which each prediction runs.
     """
     vocabulary = inferencer.model.vocabulary
     has_indicator = inferencer.model.class_indicator is not None
     correction = inferencer.model.question.bias_correction or PredictiveBiasCorrection()
 
     def accept(picture: object) -> tuple[dict[str, Any] | None, str]:
-        """Swap an upload for a picture that the browser keeps."""
+        """Replace an upload by a picture that the browser keeps."""
         try:
             taken = Picture.take(picture, uploads)
             return (taken.shown(), '') if taken else (None, '')
@@ -82,7 +82,7 @@ def build_page(
     def run(
         picture: object, words: object, unseen: object, others: object, pbc: object, gamma: object
     ) -> tuple[Any, ...]:
-        """Overlay, shares, proposals and status of a picture."""
+        """Return overlay, shares, proposals and status of a picture."""
         try:
             taken = Picture.take(picture, uploads)
             settings = checked(words, unseen, others, pbc, gamma)
@@ -96,12 +96,12 @@ def build_page(
         return overlay, table(SHARES, result.shares), table(PROPOSALS, result.proposals), status
 
     def choose(event: gr.EventData) -> tuple[dict[str, Any], str]:
-        """The scene that was clicked on."""
+        """Return the scene that was clicked."""
         return scene(event._data.get('scene') if isinstance(event._data, dict) else 0), ''
 
     with gr.Blocks(title='AlignZeg', analytics_enabled=False) as page:
         gr.Markdown(
-            '# AlignZeg\nAny picture into any words. This model was trained on labels of '
+            '# AlignZeg\nSegment any picture into any words. This model was trained on labels of '
             f'{len(vocabulary.seen_classes)} classes ({abridged(vocabulary.seen_classes)}); other words are unseen. '
             'Pictures are not kept.'
         )
@@ -116,17 +116,17 @@ def build_page(
                     scenes = gr.HTML(thumbnails(), js_on_load=ON_CLICK)
                 words = gr.Textbox(
                     label='Words',
-                    info=f'With commas between. Empty: the {len(vocabulary.classes)} classes of the model.',
+                    info=f'Separated by commas. Empty: the {len(vocabulary.classes)} classes of the model.',
                     placeholder=', '.join(vocabulary.classes[:3]),
                     max_lines=4,
                 )
                 button = gr.Button('Segment', variant='primary')
                 status = gr.HTML(elem_classes='status')
-                others = gr.Checkbox(label='others', info='One more class, for pixels of none of the words.')
+                others = gr.Checkbox(label='others', info='Add a class for pixels that fit none of the words.')
                 pbc = gr.Checkbox(
                     has_indicator,
                     label='PBC (predictive bias correction)',
-                    info='Takes words trained on from regions that look unseen.'
+                    info='Removes trained words from regions that look unseen.'
                     if has_indicator
                     else 'This model was trained without it.',
                     interactive=has_indicator,
@@ -142,7 +142,7 @@ def build_page(
                 )
                 unseen = gr.Textbox(
                     label='Unseen words',
-                    info='Which of the words PBC takes for unseen. Empty: all that the model was not trained on.',
+                    info='The words that PBC treats as unseen. Empty: all that the model was not trained on.',
                     max_lines=4,
                 )
             with gr.Column():
@@ -169,7 +169,7 @@ def build_page(
         ).then(None, js=TO_RESULT)
 
     async def refuse_foreign(path: str) -> str:
-        """In place of gradio's method, which would fetch any link that a client gives as a picture."""
+        """Replace gradio's method, which would download any link that a client sends as a picture."""
         if path not in uploads.files:
             raise gr.Error(f'The picture {GONE}.', print_exception=False)
         return path
@@ -183,27 +183,27 @@ def build_page(
 def checked(
     words: object, unseen: object, others: object, pbc: object, gamma: object
 ) -> tuple[str, str, bool, float | None, bool]:
-    """What a client sent beside the picture, as :func:`segment` takes it.
+    """Check the settings that a client sent with a picture, and return them as :func:`segment` expects them.
 
     Raises:
-        ValueError: If something has another type.
+        ValueError: If a value has the wrong type.
     """
     for name, value, kind in (('`classes`', words, str), ('`unseen`', unseen, str), ('others', others, bool)):
         if value is not None and not isinstance(value, kind):
             raise ValueError(f'{name} is of type {type(value).__name__}: expected {kind.__name__}.')
     if not isinstance(pbc, bool) or isinstance(gamma, bool) or not isinstance(gamma, (int, float)):
-        raise ValueError('PBC and γ are of other types: expected true or false, and a number.')
+        raise ValueError('PBC or γ has the wrong type: expected true or false, and a number.')
     return str(words or ''), str(unseen or ''), bool(others), float(gamma) if pbc else None, pbc
 
 
 def scene(number: object) -> dict[str, Any]:
-    """One of ``SCENES`` for gradio's ``Image``; the first if there is none of this number."""
+    """Return one of ``SCENES`` for gradio's ``Image``; the first one if ``number`` is not a valid index."""
     i = number if isinstance(number, int) and 0 <= number < len(SCENES) else 0
     return png_value(draw_scene(*SCENES[i])[0], f'scene_{i}.png')[0]
 
 
 def thumbnails() -> str:
-    """Buttons with the scenes on them."""
+    """Return the HTML of the buttons that show the scenes."""
     buttons = (
         f'<button type="button" data-scene="{i}"><img src="{scene(i)["url"]}" alt="example {i + 1}"></button>'
         for i in range(len(SCENES))
@@ -212,7 +212,7 @@ def thumbnails() -> str:
 
 
 def columns(headers: list[str]) -> dict[str, Any]:
-    """Arguments of a ``Dataframe`` that only shows."""
+    """Return the arguments of a read-only ``Dataframe``."""
     widths = ['34%', '20%', '24%', '22%'] if len(headers) == 4 else ['50%', '25%', '25%']
     return dict(
         headers=headers,
@@ -226,16 +226,16 @@ def columns(headers: list[str]) -> dict[str, Any]:
 
 
 def table(headers: list[str], rows: list[Any] | None = None) -> dict[str, Any]:
-    """The value of a ``Dataframe``."""
+    """Return the value of a ``Dataframe``."""
     return {'headers': headers, 'data': rows or [], 'metadata': None}
 
 
 def lines(texts: list[str], kind: str = 'done') -> str:
-    """Status lines as HTML; words are anyone's, so they are escaped."""
+    """Return status lines as HTML, escaped, because they may contain words that a client sent."""
     return ''.join(f'<p class="{kind}" role="status">{html.escape(text)}</p>' for text in texts)
 
 
 def failed(error: Exception) -> str:
-    """The status line of an error, in the names of the page."""
+    """Return the status line of an error, with arguments named as on the page."""
     text = ' '.join(f'Not done: {error}'.split())
     return lines([text.replace('`classes`', '“Words”').replace('`unseen`', '“Unseen words”')], 'error')

@@ -1,4 +1,4 @@
-"""Pictures between browser and server without files that stay: the browser keeps them, as data URLs."""
+"""Exchange of pictures with the browser, which keeps them as data URLs; the server keeps no files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..open_picture import open_picture
 from .limits import MOST_ANSWER_BYTES, LimitError, available_memory, most_pixels
 from .uploads import Uploads, clean_name
 
-#: What browsers show, by Pillow's names; MPO is a JPEG with more pictures behind the first.
+#: Formats that browsers show, by Pillow's names. MPO is a JPEG file with several pictures.
 MIME = {
     'AVIF': 'image/avif', 'BMP': 'image/bmp', 'GIF': 'image/gif', 'JPEG': 'image/jpeg', 'MPO': 'image/jpeg',
     'PNG': 'image/png', 'WEBP': 'image/webp',
@@ -31,8 +31,8 @@ class Picture:
     """A picture file in memory.
 
     Attributes:
-        content: All of its bytes.
-        name: As the browser gave it, cleaned.
+        content: The bytes of the file.
+        name: The file name that the browser sent, sanitized.
     """
 
     content: bytes
@@ -40,14 +40,14 @@ class Picture:
 
     @classmethod
     def take(cls, value: object, uploads: Uploads) -> Picture | None:
-        """Read what gradio gives for a picture, which is what a client sent: anything.
+        """Read the value of gradio's ``Image``. A client sends it, so it may be anything.
 
         Args:
             value: gradio's ``ImageData``, with a data URL or the path of an upload; None without a picture.
-            uploads: Where uploads are; this one is not there any more afterwards.
+            uploads: The store of uploads, from which this one is removed.
 
         Raises:
-            ValueError: If it is something else, the upload is gone, or the URL holds no data or too much.
+            ValueError: If ``value`` is something else, the upload is gone, or the URL contains no data or too much.
         """
         if value is None:
             return None
@@ -64,14 +64,14 @@ class Picture:
             raise ValueError(f'{name} {error}.') from error
 
     def kind(self, memory: int | None = None) -> str:
-        """Pillow's name of the format, by the header alone: nothing is decoded.
+        """Return Pillow's name of the format. Only the header is read.
 
         Args:
-            memory: Bytes that may be used; by default those that are available.
+            memory: Bytes that may be used; by default the available memory.
 
         Raises:
-            LimitError: If the picture has too many pixels to be decoded, 413.
-            ValueError: If it is not a picture.
+            LimitError: If the picture has too many pixels to be decoded (413).
+            ValueError: If the file is not a picture.
         """
         most = most_pixels(available_memory() if memory is None else memory)
         if not self.content:
@@ -82,22 +82,24 @@ class Picture:
                 with open_picture(io.BytesIO(self.content)) as image:
                     (width, height), kind = image.size, image.format or 'strange'
         except Image.DecompressionBombError:
-            raise LimitError(413, f'{self.name} has too many pixels: at most {most:,} are taken.') from None
+            raise LimitError(413, f'{self.name} has too many pixels: at most {most:,} are accepted.') from None
         except Image.UnidentifiedImageError:
-            raise ValueError(f'{self.name} is no picture that Pillow can read ({len(self.content):,} bytes)') from None
+            raise ValueError(
+                f'{self.name} is not a picture that Pillow can read ({len(self.content):,} bytes)'
+            ) from None
         except Exception as error:  # every decoder has its own exceptions; all mean the same to the user
             raise ValueError(f'{self.name} cannot be read: {str(error)[:200] or type(error).__name__}') from error
         if width * height > most:
             raise LimitError(
-                413, f'{self.name} has {width:,} × {height:,} pixels, which are too many: at most {most:,} are taken.'
+                413, f'{self.name} has {width:,} × {height:,} pixels, which is too many: at most {most:,} are accepted.'
             )
         return kind
 
     def pixels(self) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, upright.
+        """Decode the picture: (H, W, 3) uint8 RGB, upright.
 
         Raises:
-            ValueError: If it is no picture that can be used; see also :meth:`kind`.
+            ValueError: If the picture cannot be used; see also :meth:`kind`.
         """
         self.kind()
         try:
@@ -106,10 +108,10 @@ class Picture:
             raise ValueError(f'{self.name} {error}') from error
 
     def shown(self) -> dict[str, Any]:
-        """For gradio's ``Image``, the same bytes as a data URL.
+        """Return the picture for gradio's ``Image``: the same bytes as a data URL.
 
         Raises:
-            ValueError: If it is no picture that can be used, or one that browsers do not show.
+            ValueError: If the picture cannot be used, or browsers do not show its format.
         """
         kind = self.kind()
         self.pixels()
@@ -122,10 +124,10 @@ class Picture:
 
 
 def decode(url: str, uploads: Uploads) -> bytes:
-    """The bytes of a data URL in base64; their number is checked before they are decoded.
+    """Decode a base64 data URL, after a check of its size.
 
     Raises:
-        ValueError: If it holds no data, or too much; without the name.
+        ValueError: If it contains no data, or too much. The message does not name the file.
     """
     uploads.check_size(max(0, len(url) - START) * 3 // 4)
     start, separator, data = url.partition(';base64,')
@@ -134,16 +136,16 @@ def decode(url: str, uploads: Uploads) -> bytes:
             raise binascii.Error
         content = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError('did not arrive whole: upload it again') from None
+        raise ValueError('arrived incomplete: upload it again') from None
     uploads.check_size(len(content))
     return content
 
 
 def png_value(pixels: np.ndarray, name: str, most_bytes: int = MOST_ANSWER_BYTES) -> tuple[dict[str, Any], str]:
-    """Pixels, (H, W, 3) uint8 RGB, for gradio's ``Image``.
+    """Encode pixels, (H, W, 3) uint8 RGB, as a PNG for gradio's ``Image``.
 
     Returns:
-        The value, and what the user should know: that it had to be made smaller, or ''.
+        The value, and a note if the picture was scaled down to fit into ``most_bytes``, or ''.
     """
     image, note = Image.fromarray(pixels), ''
     while True:
@@ -153,10 +155,10 @@ def png_value(pixels: np.ndarray, name: str, most_bytes: int = MOST_ANSWER_BYTES
             return data_value(buffer.getvalue(), 'image/png', name), note
         shrink = 0.95 * (most_bytes / buffer.tell()) ** 0.5
         image = image.resize((max(1, int(image.width * shrink)), max(1, int(image.height * shrink))))
-        note = f'shown at {image.width} × {image.height} pixels; `alignzeg predict` writes all of them'
+        note = f'shown at {image.width} × {image.height} pixels; `alignzeg predict` writes the full size'
 
 
 def data_value(content: bytes, mime: str, name: str) -> dict[str, Any]:
-    """gradio's ``ImageData`` of a picture that is in no file."""
+    """Return gradio's ``ImageData`` of a picture in memory."""
     url = f'data:{mime};base64,{base64.b64encode(content).decode()}'
     return {'path': None, 'url': url, 'orig_name': name, 'mime_type': mime, 'meta': {'_type': 'gradio.FileData'}}

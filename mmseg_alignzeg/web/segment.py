@@ -1,4 +1,4 @@
-"""What the page does with a picture and words, without the page."""
+"""Segmentation of a picture for the page, independent of gradio."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ SHOWN_PROPOSALS = 20
 
 
 class Result(NamedTuple):
-    """What the page shows.
+    """The result of a request, as the page shows it.
 
     Attributes:
         overlay: (height, width, 3) uint8 RGB, with a legend.
-        shares: Of each word, largest first: the word, its share of the pixels in percent, ``'unseen'`` or ``''``.
-        proposals: The best: word, score 0..1, unseen score 0..1 or None, share of the pixels in percent.
-        status: What was done, then what the user should know, one line each.
+        shares: One row per word, largest share first: the word, its share of the pixels in percent, ``'unseen'`` or
+            ``''``.
+        proposals: The best proposals: word, score 0..1, unseen score 0..1 or None, share of the pixels in percent.
+        status: A summary line, then the notes, one line each.
     """
 
     overlay: np.ndarray
@@ -45,23 +46,23 @@ def segment(
     gamma: float | None = None,
     pbc: bool = True,
 ) -> Result:
-    """Segment a picture into words as people type them.
+    """Segment a picture into words, given as text that a user typed.
 
     Args:
         inferencer: The model.
         picture: (H, W, 3) uint8 RGB.
-        words: With commas or line breaks between; blank for the classes of the model.
-        unseen: Those of them that bias correction takes for unseen; blank for all that were not trained on.
-        others: Add a class for pixels of none of the words.
+        words: Words separated by commas or line breaks; blank for the classes of the model.
+        unseen: The words that bias correction treats as unseen; blank for all that were not trained on.
+        others: Add a class for pixels that fit none of the words.
         gamma: γ of the bias correction, in (0, 1]; None for that of the model.
-        pbc: False leaves the bias correction out, whatever ``gamma``.
+        pbc: False skips the bias correction, whatever ``gamma`` is.
 
     Raises:
-        LimitError: If it takes too long, or there are too many words or characters, 413.
-        ValueError: If there is no picture, or the inferencer cannot use something.
+        LimitError: If it takes too long, or there are too many words or characters (413).
+        ValueError: If there is no picture, or the inferencer refuses an argument.
     """
     if picture is None:
-        raise ValueError('There is no picture yet: upload one, or click on an example.')
+        raise ValueError('There is no picture yet: upload one, or click an example.')
     begin = time.perf_counter()
     with time_limit(REQUEST_SECONDS):
         # fmt: off
@@ -80,35 +81,35 @@ def segment(
 
 
 def split(text: str) -> list[str] | None:
-    """Words between commas, ASCII or not, and line breaks; None without any.
+    """Split a text into words at commas, ASCII or not, and line breaks; None if there are no words.
 
     Raises:
-        LimitError: If the text, a word or their number is above its limit, 413.
+        LimitError: If the text, a word or the number of words exceeds its limit (413).
     """
     if len(text) > LONGEST_TEXT:
-        raise LimitError(413, f'{len(text):,} characters are too many for this page: give at most {LONGEST_TEXT:,}.')
+        raise LimitError(413, f'{len(text):,} characters are too many for this page: use at most {LONGEST_TEXT:,}.')
     words = [word.strip() for word in re.split('[,，、\n]', text)]
     words = [word for word in words if word]
     if len(words) > MOST_WORDS:
-        raise LimitError(413, f'{len(words):,} words are too many for this page: give at most {MOST_WORDS:,}.')
+        raise LimitError(413, f'{len(words):,} words are too many for this page: use at most {MOST_WORDS:,}.')
     longest = max(words, key=len, default='')
     if len(longest) > LONGEST_WORD:
         raise LimitError(
             413,
-            f'The word {longest[:20]!r}… has {len(longest):,} characters, which are too many for this page: give at '
-            f'most {LONGEST_WORD}, and commas between words.',
+            f'The word {longest[:20]!r}… has {len(longest):,} characters, which is too many for this page: use at '
+            f'most {LONGEST_WORD}, and separate words by commas.',
         )
     return words or None
 
 
 def share_rows(prediction: Prediction) -> list[list[str | float]]:
-    """Rows of ``Result.shares``."""
+    """Return the rows of ``Result.shares``."""
     shares = sorted(prediction.shares().items(), key=lambda item: -item[1])
     return [[name, round(100 * share, 1), 'unseen' if name in prediction.unseen else ''] for name, share in shares]
 
 
 def proposal_rows(prediction: Prediction) -> list[list[str | float | None]]:
-    """Rows of ``Result.proposals``."""
+    """Return the rows of ``Result.proposals``."""
     return [
         [
             proposal.label,

@@ -1,4 +1,4 @@
-"""Serving the page: to this machine alone unless asked, and without traces."""
+"""Serving the page: by default to this machine only, and without keeping files."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from .limits import CLIENT_BODIES, MIB, TOTAL_BODIES, Budget
 from .page import CSS, THEME, build_page
 from .uploads import Uploads
 
-SESSIONS = 8  # browsers whose last values gradio keeps in memory
-END_SECONDS = 5  # for the prediction that is running when the page ends
+SESSIONS = 8  # browser sessions whose last values gradio keeps in memory
+END_SECONDS = 5  # to wait for a running prediction when the page ends
 
 
 def say(line: str) -> None:
-    """Where lines go without a terminal's own way to show them."""
+    """Log a line; the default of ``tell`` in :func:`serve`."""
     print_log(line, 'current')
 
 
@@ -48,34 +48,34 @@ def serve(
     no_password: bool = False,
     tell: Callable[[str], None] = say,
 ) -> None:
-    """Serve the page until the process is stopped. For the main thread.
+    """Serve the page until the process is stopped. Must be called in the main thread.
 
     Args:
         model: See :class:`AlignZegInferencer`, as for weights and device.
         weights: A checkpoint.
-        device: Such as ``'cuda:0'``.
-        host: Address to listen on; anything but this machine itself lets others in.
+        device: The device, such as ``'cuda:0'``.
+        host: Address to listen on; any address but this machine's loopback admits other machines.
         port: 1 to 65535.
         max_upload_mb: Size of the largest picture, in MiB.
-        allow_hosts: Further names under which browsers may ask for the page, such as that of a proxy before it.
-        password_file: Whose first line everyone has to give as the password, with any user name; by default the
-            value of ``MMSEG_ALIGNZEG_PASSWORD``, if it is set.
-        no_password: Let others in without one.
-        tell: Takes the lines that say where the page is.
+        allow_hosts: Further host names of the page, such as that of a proxy in front of it.
+        password_file: A file whose first line is the password of all users, with any user name; by default the
+            password is the value of ``MMSEG_ALIGNZEG_PASSWORD``, if it is set.
+        no_password: Admit other machines without a password.
+        tell: Called with the lines that tell the address of the page.
 
     Raises:
         FileNotFoundError: See :class:`AlignZegInferencer`.
-        ValueError: See :class:`AlignZegInferencer`; also if a name is not one, or others would come in without a
-            decision about a password.
-        OSError: If host and port cannot be used, or the password's file cannot be read.
+        ValueError: See :class:`AlignZegInferencer`; also if a host name is invalid, or other machines would be admitted
+            without a decision about a password.
+        OSError: If host and port cannot be used, or the password file cannot be read.
     """
     password = read_password(password_file)
     require_protection(host, password, no_password)
-    Names(host, allow_hosts)  # what is wrong with them shows before a model is loaded
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what follows is tidied up
+    Names(host, allow_hosts)  # fails before a model is loaded if a name is invalid
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that context managers clean up
     inferencer = AlignZegInferencer(model, weights, device)
     with serving(inferencer, host, port, max_upload_mb, allow_hosts, password, no_password) as (address, _):
-        tell(f'The page is at {address} (Ctrl-C ends it).')
+        tell(f'The page is at {address} (Ctrl-C stops it).')
         if not is_loopback(host):
             tell(reach(host, allow_hosts, password))
         while True:
@@ -95,17 +95,23 @@ def serving(
     """Serve the page in threads; see :func:`serve`.
 
     Args:
-        inferencer: The model. From now on the embeddings of new words are in memory alone: what strangers type should
-            not fill the disk.
+        inferencer: The model. From now on the embeddings of new words are not kept on disk, so that clients cannot fill
+            it.
+        host: See :func:`serve`.
+        port: See :func:`serve`.
+        max_upload_mb: See :func:`serve`.
+        allow_hosts: See :func:`serve`.
+        password: The password of all users, or None.
+        no_password: See :func:`serve`.
 
-    Returns:
-        The page's address, and the folder of uploads, which ends with the context.
+    Yields:
+        The address of the page, and the folder of uploads, which is deleted at the end of the context.
     """
     require_protection(host, password, no_password)
     names = Names(host, allow_hosts)
     bank = inferencer.model.text_bank
     with listen(host, port) as listener, tempfile.TemporaryDirectory(prefix='alignzeg_web_') as private:
-        bank(inferencer.model.vocabulary.classes, inferencer.device)  # the model's own words may be kept, as always
+        bank(inferencer.model.vocabulary.classes, inferencer.device)  # the model's own words may be cached as usual
         bank.cache_dir = Path(private) / 'words'
         uploads = Uploads(Path(private) / 'uploads', max_upload_mb * MIB)
         busy = threading.Lock()
@@ -129,7 +135,7 @@ def serving(
 
 
 def application(page: gr.Blocks, uploads: Uploads, names: Names, password: str | None) -> Gate:
-    """gradio's application behind the gate."""
+    """Return gradio's application behind the gate."""
     page.state_session_capacity = SESSIONS
     app = gr.mount_gradio_app(
         FastAPI(openapi_url=None),
@@ -149,12 +155,12 @@ def application(page: gr.Blocks, uploads: Uploads, names: Names, password: str |
         css=CSS,
     )
     page.app = next(route.app for route in app.routes if isinstance(route, Mount))  # type: ignore[assignment]
-    largest = uploads.most_bytes * 4 // 3 + MIB  # pictures come as they are, or within JSON
+    largest = uploads.most_bytes * 4 // 3 + MIB  # pictures are sent raw, or as base64 in JSON
     return Gate(app, page.app, names, largest, Budget(CLIENT_BODIES * largest, TOTAL_BODIES * largest))
 
 
 def close(page: gr.Blocks) -> None:
-    """End what gradio does for open browsers; its own way is only for servers that it started."""
+    """Stop gradio's tasks for open browsers; gradio's own method works only for servers that it started."""
     page._queue.close()
     page.is_running = False
     page.app.stop_event.set()
@@ -162,7 +168,7 @@ def close(page: gr.Blocks) -> None:
 
 @contextmanager
 def environment(name: str, value: str) -> Iterator[None]:
-    """Set an environment variable for a while."""
+    """Set an environment variable within the context."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:

@@ -1,4 +1,4 @@
-"""Picture files on their way from the upload route to the handler that asked for them."""
+"""Uploaded picture files, from the upload route to the handler that uses them."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from .limits import CLIENT_PICTURES, TOTAL_PICTURES, LimitError, client_of
 
 CLIENT_FILES, TOTAL_FILES = 32, 256
 LONGEST_NAME = 100  # characters
-GONE = 'is gone already, or was not uploaded to this page: upload it again'
+GONE = 'no longer exists, or was not uploaded to this page: upload it again'
 UNCLAIMED = 300  # seconds after which an upload without a request is deleted
 WRITE = 'O_WRONLY', 'O_CREAT', 'O_EXCL', 'O_NOFOLLOW', 'O_BINARY'
 READ = 'O_RDONLY', 'O_NOFOLLOW', 'O_NONBLOCK', 'O_BINARY'
 
 
 def clean_name(name: object) -> str:
-    """The last part of a file's name, without what could be more than a name."""
+    """Return the last part of a path, with everything removed that could be more than a plain name."""
     text = name if isinstance(name, str) else ''
     text = re.sub(r'[^\w.()+ -]', '_', text.replace('\\', '/').rpartition('/')[2]).strip(' .')
     return text[-LONGEST_NAME:].lstrip(' .') or 'picture'
 
 
 def flags(names: tuple[str, ...]) -> int:
-    """Flags of ``os.open`` by their names, without those that the system lacks (Windows: ``O_NOFOLLOW``)."""
+    """Combine flags of ``os.open`` by name, skipping those that the system lacks (Windows: ``O_NOFOLLOW``)."""
     return functools.reduce(operator.or_, (getattr(os, name, 0) for name in names))
 
 
 @dataclass(frozen=True)
 class Held:
-    """A file that is here.
+    """A stored file.
 
     Attributes:
-        client: Who sent it.
-        size: In bytes.
-        since: When, in seconds of ``time.time``.
+        client: The client that sent it.
+        size: Its size in bytes.
+        since: When it was stored, in seconds of ``time.time``.
     """
 
     client: str
@@ -59,17 +59,17 @@ class Held:
 
 
 class Uploads:
-    """The files that the upload route wrote; nothing else is ever opened or deleted here.
+    """The store of uploaded files. It opens and deletes only files that the upload route wrote.
 
-    Errors say what is wrong with a file, without its name.
+    A file is identified by the path that its upload was answered with: ``folder/ID/NAME`` with a random ID. Each file
+    is read once, and deleted then.
 
-    A file is known by the path that its upload was answered with: ``folder/ID/NAME`` with a random ID. Each is read
-    once, and gone by then.
+    Error messages describe the fault of a file without its name.
 
     Args:
-        folder: Of this page alone; it is made.
-        most_bytes: Of one file.
-        clock: Gives seconds since the epoch.
+        folder: A folder for this page only; it is created.
+        most_bytes: Size limit of one file.
+        clock: Returns the seconds since the epoch.
     """
 
     def __init__(self, folder: Path, most_bytes: int, clock: Callable[[], float] = time.time) -> None:
@@ -82,10 +82,11 @@ class Uploads:
         """Write a file.
 
         Returns:
-            Its path, which :meth:`take` asks for.
+            Its path, the argument of :meth:`take`.
 
         Raises:
-            LimitError: If it is too large (413), the client or all have too much here (429), or the disk is full (507).
+            LimitError: If the file is too large (413), the client or all clients together store too much (429), or the
+                disk is full (507).
         """
         size = len(content)
         self.check_size(size)
@@ -101,7 +102,7 @@ class Uploads:
                 with open(os.open(path, flags(WRITE), 0o600), 'wb') as file:
                     file.write(content)
             except OSError as error:
-                raise LimitError(507, f'could not be kept ({error.strerror}): try again later') from error
+                raise LimitError(507, f'could not be stored ({error.strerror}): try again later') from error
             undo.pop_all()
         return path
 
@@ -109,16 +110,16 @@ class Uploads:
         """Refuse a picture of too many bytes.
 
         Raises:
-            LimitError: 413.
+            LimitError: If the picture is too large (413).
         """
         if size > self.most_bytes:
             raise LimitError(413, f'has {size:,} bytes, above the maximum allowed size of {self.most_bytes:,}')
 
     def take(self, path: object) -> bytes:
-        """Read a file, once.
+        """Read a file and delete it.
 
         Raises:
-            ValueError: If it is not one of :meth:`put` that is still here.
+            ValueError: If ``path`` was not returned by :meth:`put`, or the file no longer exists.
         """
         with self._lock:
             held = self.files.get(path) if isinstance(path, str) else None
@@ -133,7 +134,7 @@ class Uploads:
         try:
             descriptor = os.open(path, flags(READ))
         except OSError as error:
-            reason = 'is a link' if error.errno == errno.ELOOP else 'is gone already'
+            reason = 'is a link' if error.errno == errno.ELOOP else 'no longer exists'
             raise ValueError(f'{reason}: upload it again') from error
         with open(descriptor, 'rb') as file:
             status = os.fstat(descriptor)
@@ -142,7 +143,7 @@ class Uploads:
             return file.read(size)
 
     def sweep(self, age: float = UNCLAIMED) -> None:
-        """Delete files older than ``age`` seconds, which nobody asked about."""
+        """Delete files older than ``age`` seconds, which no request has used."""
         with self._lock:
             for path in [path for path, held in self.files.items() if self.clock() - held.since > age]:
                 self._forget(path)
@@ -150,26 +151,28 @@ class Uploads:
     def _check_room(self, client: str, size: int) -> None:
         own = [held.size for held in self.files.values() if held.client == client]
         if len(own) >= CLIENT_FILES or sum(own) + size > CLIENT_PICTURES * self.most_bytes:
-            raise LimitError(429, 'has to wait: too many of your pictures are here already, try again in minutes')
+            raise LimitError(
+                429, 'has to wait: too many of your pictures are stored already, try again in a few minutes'
+            )
         everything = sum(held.size for held in self.files.values())
         if len(self.files) >= TOTAL_FILES or everything + size > TOTAL_PICTURES * self.most_bytes:
-            raise LimitError(429, 'has to wait: this page holds too many pictures, try again in minutes')
+            raise LimitError(429, 'has to wait: this page holds too many pictures, try again in a few minutes')
 
     def _drop(self, path: str) -> None:
         with self._lock:
             self._forget(path)
 
     def _forget(self, path: str) -> None:
-        """Delete a file of ours, and the folder with its ID."""
+        """Delete a stored file, and the folder with its ID."""
         self.files.pop(path, None)
         Path(path).unlink(missing_ok=True)
         try:
             Path(path).parent.rmdir()
         except OSError:
-            pass  # it was not made, or holds what is not ours; the whole folder ends with the page
+            pass  # it was not created, or contains foreign files; the parent folder is deleted with the page
 
     async def receive(self, request: Request) -> Response:
-        """The upload route: one file of a form, answered with a list of its path, as by gradio's own."""
+        """Handle the upload route: store one file of a form, and answer with a list of its path, as gradio does."""
         client = client_of(request.client.host if request.client else None)
         async with request.form(max_files=1, max_fields=8, max_part_size=1024) as form:
             file = form.get('files')

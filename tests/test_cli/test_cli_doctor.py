@@ -65,7 +65,7 @@ def test_versions_are_held_against_the_metadata(versions):
     versions['torch'] = '2.1.0'
     del versions['numpy'], versions['gradio']
     found = statuses(checks.check_packages())
-    assert found['torch'] == ('PROBLEM', '2.1.0, outside of the tested >=2.6', 'run: pip install "torch>=2.6"')
+    assert found['torch'] == ('PROBLEM', '2.1.0, outside the tested range >=2.6', 'run: pip install "torch>=2.6"')
     assert found['numpy'] == ('PROBLEM', 'not installed', 'run: pip install "numpy<3,>=1.26"')
     missing = ('note', 'not installed (only for the web page)', 'pip install "mmseg_alignzeg[web]"')
     assert found['gradio'] == missing and 'ruff' not in found

@@ -53,7 +53,7 @@ def test_onnx_gets_its_words_and_is_compared(tmp_path, capsys, monkeypatch):
     out = tmp_path / 'model.onnx'
     words = ['--classes', 'red stripes, blue checks', '--size', '64', '96', '--gamma', '0.5', '--no-pbc']
     assert main(['export', '--format', 'onnx', '--out', str(out), *words]) == 0
-    message = f'{out}: 2 words, pictures of 64 × 96 (H × W); 99.88% of the labels as in PyTorch\n'
+    message = f'{out}: 2 words, pictures of 64 × 96 (H × W); 99.88% of the labels agree with PyTorch\n'
     assert capsys.readouterr().out == message
     model = asked[0].pop('model')
     assert isinstance(model, AlignZeg) and next(model.parameters()).device.type == 'cpu'
@@ -72,9 +72,9 @@ def test_onnx_gets_its_words_and_is_compared(tmp_path, capsys, monkeypatch):
     ('arguments', 'message'),
     [
         (['--format', 'safetensors'], 'safetensors are written from a config and its checkpoint'),
-        ([CONFIG, '--format', 'safetensors'], 'needs its weights: give --checkpoint too'),
+        ([CONFIG, '--format', 'safetensors'], 'needs its weights'),
         (['--checkpoint', 'a.pth', '--format', 'onnx'], 'the checkpoint a.pth needs the config'),
-        ([CONFIG, '--checkpoint', 'a.pth', '--format', 'safetensors', '--classes', 'a'], 'are for --format onnx alone'),
+        ([CONFIG, '--checkpoint', 'a.pth', '--format', 'safetensors', '--classes', 'a'], '--format onnx only'),
         ([CONFIG, '--checkpoint', 'no.pth', '--format', 'safetensors'], "No weights 'no.pth'"),
         (['nowhere', '--format', 'onnx'], "'nowhere' does not exist"),
         (['--format', 'onnx', '--classes', 'a,,b'], 'position'),

@@ -127,11 +127,11 @@ def test_a_bad_picture_costs_one_line_and_the_others_are_done(photos, tmp_path, 
         (['--classes-file', 'nowhere.txt'], r'nowhere.txt'),
         (['--classes-file', '{tmp}/blank.txt'], r'blank.txt: line 2 is empty: remove it'),
         (['--classes-file', '{tmp}/none.txt'], r'none.txt is empty: write one word per line'),
-        (['--classes-file', '{tmp}/latin.txt'], r'latin.txt is no UTF-8 text'),
+        (['--classes-file', '{tmp}/latin.txt'], r'latin.txt is not valid UTF-8'),
         (['--checkpoint', 'a.pth'], r'the checkpoint a.pth needs the config it was trained with'),
-        (['--model', 'config.py'], r'the config config.py needs its weights: give --checkpoint too'),
+        (['--model', 'config.py'], r'the config config.py needs its weights'),
         (['--model', 'no_folder'], r"'no_folder' does not exist"),
-        (['--out', '{tmp}/blank.txt'], r'blank.txt is a file: give a folder'),
+        (['--out', '{tmp}/blank.txt'], r'blank.txt is a file'),
     ],
 )
 def test_wrong_arguments_are_one_line_and_write_nothing(photos, tmp_path, capsys, options, message):
@@ -153,7 +153,7 @@ def test_wrong_arguments_are_one_line_and_write_nothing(photos, tmp_path, capsys
         (['--gamma', '0'], "expected a number above 0 and up to 1, got '0'"),
         (['--gamma', 'x'], "got 'x'"),
         (['--batch-size', '0'], "at least 1, got '0'"),
-        (['--save', 'overlay,film'], "'film' is none of overlay, labels, proposals"),
+        (['--save', 'overlay,film'], "'film' is not one of overlay, labels, proposals"),
         (['--classes', 'a', '--classes-file', 'b'], 'not allowed with'),
         (['--overwrite', '--skip-done'], 'not allowed with'),
     ],
@@ -175,7 +175,7 @@ def test_results_are_replaced_only_if_asked(photos, tmp_path, capsys):
     overlay.parent.mkdir()
     overlay.write_text('precious')
     assert main(arguments) == 2
-    assert 's0_overlay.png exists already: say --overwrite or --skip-done' in capsys.readouterr().err
+    assert 's0_overlay.png exists already: pass --overwrite, --skip-done' in capsys.readouterr().err
     assert main([*arguments, '--skip-done']) == 0
     assert overlay.read_text() == 'precious' and (tmp_path / 'out/s1_overlay.png').exists()
     assert main([*arguments, '--overwrite', '--save', 'overlay,labels']) == 0
@@ -195,7 +195,7 @@ def test_after_ctrl_c_what_is_done_is_kept_and_whole(photos, tmp_path, capsys, m
 
     monkeypatch.setattr(AlignZegInferencer, 'stream', stream)
     assert main(['predict', str(photos), '--out', str(tmp_path / 'out')]) == 130
-    assert 'stopped: 1 of 2 pictures are done; --skip-done goes on' in capsys.readouterr().err
+    assert 'stopped: 1 of 2 pictures are done; pass --skip-done' in capsys.readouterr().err
     assert [file.name for file in (tmp_path / 'out').iterdir()] == ['s0_overlay.png']
     assert read_array(tmp_path / 'out/s0_overlay.png').ndim == 3
 
@@ -225,7 +225,7 @@ def test_notes_on_scaled_pictures_are_said_once(tmp_path, capsys):
     assert main(['predict', str(tmp_path), '--out', str(tmp_path / 'out'), '--classes', 'red', '--json']) == 0
     captured = capsys.readouterr()
     assert captured.err.count('scaled from 700 × 700 to 128 × 128') == 1
-    assert 'such notes are on 2 pictures' in captured.err
+    assert '2 pictures have such notes' in captured.err
     assert all('scaled from' in json.loads(line)['notes'][0] for line in captured.out.splitlines())
 
 
