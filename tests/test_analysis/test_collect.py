@@ -72,7 +72,7 @@ def test_an_image_without_labels_is_named():
             return batch
 
         def extract_feat(self, inputs):
-            return None
+            return SimpleNamespace(mask_logits=torch.zeros(1, 3, 1, 1))
 
         def classify(self, proposals, text_embeds):
             return torch.zeros(1, 3, 4)
