@@ -52,6 +52,15 @@ def test_san_learns_in_the_embedded_world(san):
     assert not any(name.startswith('decode_head.rec_with_attnbias') for name in moved)
 
 
+def test_background_turns_as_fast_as_that_of_alignzeg(san):
+    model, cfg = san
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    (background,) = (group for group in groups if group['params'][0] is model.text_encoder.bg_embed)
+    ours = Config.fromfile('configs/alignzeg_patterns.py').optim_wrapper
+    assert background['lr'] == ours.optimizer.lr * ours.paramwise_cfg.custom_keys.background_prototypes.lr_mult
+    assert background['weight_decay'] == 0
+
+
 def test_san_is_tested_on_all_classes():
     cfg = Config.fromfile('configs/peers/san_patterns.py')
     model = MODELS.build({**cfg.model, 'pretrained': None})

@@ -88,8 +88,15 @@ model = dict(
 )
 optim_wrapper = dict(
     optimizer=dict(lr=5e-4, eps=1e-8),
-    # As mmseg's config for SAN means it: there the key is `img_encoder`, which matches nothing.
-    paramwise_cfg=dict(custom_keys=dict(image_encoder=dict(lr_mult=0.1))),
+    paramwise_cfg=dict(
+        custom_keys=dict(
+            # As mmseg's config for SAN means it: there the key is `img_encoder`, which matches nothing.
+            image_encoder=dict(lr_mult=0.1),
+            # As AlignZeg's background prototypes here: 1,000 iterations are too few for the background to turn. Where
+            # it starts near the name of an unseen class, proposals of nothing get that name at test.
+            bg_embed=dict(lr_mult=20.0, decay_mult=0.0),
+        )
+    ),
 )
 max_iters = 1000
 train_cfg = dict(type='ResumableTrainLoop', max_iters=max_iters, val_interval=max_iters)
