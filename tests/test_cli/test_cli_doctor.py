@@ -131,7 +131,7 @@ def test_gpus(monkeypatch):
 def test_a_damaged_model_is_a_problem(monkeypatch, tmp_path):
     monkeypatch.setattr('mmseg_alignzeg.apis.loading.ASSETS', tmp_path)
     check = checks.check_model()
-    assert check.status == 'PROBLEM' and 'FileNotFoundError' in check.found and 'install the package again' in check.fix
+    assert check.status == 'PROBLEM' and 'FileNotFoundError' in check.found and 'reinstall the package' in check.fix
 
 
 def test_the_cache_and_the_disk(monkeypatch, tmp_path):
