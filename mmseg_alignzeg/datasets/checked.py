@@ -1,4 +1,4 @@
-"""Datasets that say in one line what is wrong with their files, before any training starts."""
+"""Datasets that check their files before training starts, and report a fault in one line."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ from .files import (
 )
 from .loading import CheckLabelMap
 
-SAMPLES = 16  # files whose heads are read while a dataset is built
+SAMPLES = 16  # files whose headers are read while a dataset is built
 
 
 class CheckedFiles(BaseSegDataset):
-    """To stand before a dataset of mmseg in the bases: looks at its files while it is built.
+    """A mixin that checks the files of an mmseg dataset while it is built; list it before the dataset class.
 
-    Folders, the list and the existence of every file are compared, with one listing per folder. Of 16 evenly spaced
-    samples the heads are read. Nothing of this is checked on remote storage (``backend_args``, ``s3://…``), and no
-    label map where ``test_mode=True`` goes with an empty or no ``data_prefix.seg_map_path``. Later, each label map that
+    It checks the folders, the list and the existence of every file, with one listing per folder, and reads the headers
+    of 16 evenly spaced samples. Remote storage (``backend_args``, ``s3://…``) is not checked, nor are label maps
+    if ``test_mode=True`` and ``data_prefix.seg_map_path`` is empty or missing. Later, each label map that
     ``LoadAnnotations`` loads must fit (:class:`CheckLabelMap`), and an error in the pipeline names the file.
 
     Args:
-        *args: As the dataset.
-        check_files: False leaves the list, the files and their sizes alone, and only looks for the folders.
-        prepare_command: The command that makes the files; error messages show it.
-        **kwargs: As the dataset.
+        *args: Arguments of the dataset.
+        check_files: False skips the checks of the list, the files and their sizes; only the folders are checked.
+        prepare_command: The command that creates the files; error messages show it.
+        **kwargs: Arguments of the dataset.
 
     Raises:
         FileNotFoundError: If the root, a folder, the list or files are missing, or there is no image.
-        ValueError: If the list repeats names, or a label map does not fit its image or cannot be one.
+        ValueError: If the list repeats names, a label map does not fit its image, or a file cannot be a label map.
     """
 
     guide = 'docs/benchmarks.md'
@@ -65,7 +65,7 @@ class CheckedFiles(BaseSegDataset):
             self._check_folders()
             raise FileNotFoundError(
                 self._way_out(
-                    f'`ann_file={self.ann_file!r}` is no file, and {type(self).__name__} needs a list of names'
+                    f'`ann_file={self.ann_file!r}` is not a file, and {type(self).__name__} needs a list of names'
                 )
             ) from None
         if self.check_files:
@@ -75,10 +75,10 @@ class CheckedFiles(BaseSegDataset):
                 steps.insert(loader + 1, CheckLabelMap())
 
     def prepare_data(self, idx: int) -> Any:
-        """A sample, as the pipeline prepares it.
+        """Return a sample, as the pipeline prepares it.
 
         Raises:
-            ValueError: If the pipeline fails; names the file.
+            ValueError: If the pipeline fails; the message names the file.
         """
         try:
             return super().prepare_data(idx)
@@ -86,7 +86,7 @@ class CheckedFiles(BaseSegDataset):
             raise ValueError(self._sample_fault(self.get_data_info(idx), error)) from None
 
     def load_data_list(self) -> list[dict]:
-        """The samples, as mmseg lists them, after a look at their files."""
+        """Return the samples, as mmseg lists them, after a check of their files."""
         if self._remote:
             return super().load_data_list()
         self._check_folders()
@@ -121,10 +121,10 @@ class CheckedFiles(BaseSegDataset):
 
     def _check_folders(self) -> None:
         if self.data_root and not osp.isdir(self.data_root):
-            where = f'`data_root={self.data_root!r}` is no folder (looked for {osp.abspath(self.data_root)})'
+            where = f'`data_root={self.data_root!r}` is not a folder (looked for {osp.abspath(self.data_root)})'
             raise FileNotFoundError(self._way_out(where))
         if self.data_prefix.get('img_path') is None:
-            raise ValueError("`data_prefix` names no folder of images: give `data_prefix=dict(img_path='...')`.")
+            raise ValueError("`data_prefix` names no folder of images: set `data_prefix=dict(img_path='...')`.")
         if self.ann_file and not osp.exists(self.ann_file):
             raise FileNotFoundError(self._way_out(f'The list `ann_file={self.ann_file!r}` does not exist'))
         for key, noun in (('img_path', 'images'), ('seg_map_path', 'label maps'))[: 1 + self._reads_labels]:
@@ -140,7 +140,7 @@ class CheckedFiles(BaseSegDataset):
         endings = Counter(osp.splitext(name)[1] for name in names_in(folder))
         endings.pop('', None)
         found = ', '.join(f'{count:,} of {ending!r}' for ending, count in endings.most_common(3)) or 'no file at all'
-        fault = f'{folder} holds no image that ends with `img_suffix={self.img_suffix!r}`, but {found}'
+        fault = f'{folder} contains no image that ends with `img_suffix={self.img_suffix!r}`, but {found}'
         other = next((ending for ending, _ in endings.most_common() if ending.lower() in IMAGE_ENDINGS), None)
         return self._way_out(f'{fault} (set `img_suffix={other!r}`)' if other else fault)
 
@@ -160,7 +160,7 @@ class CheckedFiles(BaseSegDataset):
                 raise ValueError(self._way_out(str(problems[0])))
 
     def _sample_fault(self, sample: dict, error: Exception) -> str:
-        """What is behind an error of the pipeline."""
+        """Describe the cause of an error in the pipeline."""
         image_path, label_path = sample['img_path'], sample.get('seg_map_path')
         problems = [] if self._remote else self._pair_problems(image_path, label_path, decode=True)
         if problems:

@@ -1,4 +1,4 @@
-"""A dataset of one's own: a folder of images, a folder of label maps, and names."""
+"""A custom dataset: a folder of images, a folder of label maps, and class names."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ WAY_OUT = f'load 16-bit label maps with `LoadWideAnnotations`, and set {WIDE}'
 
 
 def refuse_unknown(names: Sequence[str], setting: str, known: Sequence[str], known_setting: str) -> None:
-    """Refuse names that are not among the known ones, and say which of those may be meant.
+    """Refuse names that are not among the known ones, and suggest similar known names.
 
     Args:
-        names: What a config names.
-        setting: Where, for the message.
-        known: What may be named.
-        known_setting: Where that stands.
+        names: The names in a config.
+        setting: The setting with these names, for the message.
+        known: The allowed names.
+        known_setting: The setting with the allowed names.
 
     Raises:
         ValueError: If a name is not known.
@@ -35,33 +35,33 @@ def refuse_unknown(names: Sequence[str], setting: str, known: Sequence[str], kno
     exact = {name.casefold(): name for name in known}
     found = {name: get_close_matches(str(name).casefold(), exact, n=1) for name in foreign}
     meant = ', '.join(f'{exact[near[0]]!r} for {name!r}' for name, near in found.items() if near)
-    todo = f'did you mean {meant}?' if meant else f'use exact names, of {abridged(known, 20)}.'
+    todo = f'did you mean {meant}?' if meant else f'use exact names from {abridged(known, 20)}.'
     raise ValueError(f'{setting} names {foreign}, which are not among {known_setting}: {todo}')
 
 
 @DATASETS.register_module()
 class FoldersDataset(CheckedFiles):
-    """Images and label maps of equal names in two folders, with the names of the labels given by config.
+    """Images and label maps with equal names in two folders; the config names the classes.
 
-    ``BaseSegDataset`` knows no names of its own, so that ``metainfo.classes`` only renames its labels 0, 1, 2, …:
-    with a subset, labels would silently get wrong names, and unseen ones would be trained. Here ``label_classes``
-    says what the files hold, and ``metainfo.classes`` which of it to use; the rest becomes ``ignore_index``.
+    ``BaseSegDataset`` has no class names of its own, so ``metainfo.classes`` only renames its labels 0, 1, 2, …: with a
+    subset, labels would silently get wrong names, and unseen classes would be trained on. Here ``label_classes`` names
+    the values in the files, and ``metainfo.classes`` selects those to use; the others become ``ignore_index``.
 
     More than 255 classes need 16-bit files, ``LoadWideAnnotations`` in the pipeline, and ``ignore_index=65535`` here,
     in the model and in the metric.
 
     Args:
         label_classes: Names of the label values 0, 1, 2, … in the files.
-        ignored_labels: Further label values in the files that mean "no label", besides 255 (if it is no class) and
-            ``ignore_index``; as they stand in the files, with ``reduce_zero_label`` too.
+        ignored_labels: Further label values in the files that mean "no label", besides 255 (unless it is a class) and
+            ``ignore_index``. They are raw file values, also with ``reduce_zero_label``.
         metainfo: ``classes``, a subset of ``label_classes`` (default: all), and ``unseen_classes`` (default: none).
-        **kwargs: As ``BaseSegDataset``: ``data_root``, ``data_prefix``, ``img_suffix``, ``seg_map_suffix``, …; and
-            ``check_files`` and ``prepare_command`` of :class:`CheckedFiles`, which looks at the files.
+        **kwargs: Arguments of ``BaseSegDataset``: ``data_root``, ``data_prefix``, ``img_suffix``, ``seg_map_suffix``,
+            …; and ``check_files`` and ``prepare_command`` of :class:`CheckedFiles`, which checks the files.
 
     Raises:
-        FileNotFoundError, ValueError: As :class:`CheckedFiles`.
-        ValueError: If names are empty, repeated or unknown, an ignored label has a name, or labels do not fit into the
-            8 bits that mmseg's ``LoadAnnotations`` keeps.
+        FileNotFoundError: See :class:`CheckedFiles`.
+        ValueError: See :class:`CheckedFiles`. Also if names are empty, repeated or unknown, an ignored label has a
+            name, or labels do not fit into the 8 bits that mmseg's ``LoadAnnotations`` keeps.
     """
 
     guide = 'docs/custom_dataset.md'
@@ -75,11 +75,13 @@ class FoldersDataset(CheckedFiles):
     ) -> None:
         self.label_classes = Vocabulary(tuple(label_classes)).classes
         self.ignored_labels = tuple(ignored_labels)
-        # With `reduce_zero_label`, mmseg takes 1 from each value before it looks it up.
+        # With `reduce_zero_label`, mmseg subtracts 1 from each value before the lookup.
         first = int(kwargs.get('reduce_zero_label') or False)
         named = [value for value in self.ignored_labels if 0 <= value - first < len(self.label_classes)]
         if named:
-            raise ValueError(f'`ignored_labels` holds {named}, which `label_classes` names: leave them out of one.')
+            raise ValueError(
+                f'`ignored_labels` holds {named}, which `label_classes` names: remove them from one of the two.'
+            )
         metainfo = {'classes': list(self.label_classes), 'unseen_classes': [], **(metainfo or {})}
         unseen = metainfo.get('unseen_classes') or ()
         refuse_unknown(metainfo['classes'], '`metainfo.classes`', self.label_classes, '`label_classes`')
@@ -87,13 +89,13 @@ class FoldersDataset(CheckedFiles):
         used = Vocabulary.from_metainfo(metainfo)
         palette = metainfo.get('palette') or ()
         if len(palette) == len(self.label_classes) > len(used.classes):
-            # mmseg would pick these colours too, but only where what is dropped becomes 255.
+            # mmseg would select these colours too, but only if unused labels become 255.
             metainfo['palette'] = [palette[self.label_classes.index(name)] for name in used.classes]
         super().__init__(metainfo=metainfo, **kwargs)
         self._check_width()
 
     def _check_width(self) -> None:
-        """Refuse a "no label" that is the number of a class, and a loader that keeps too few bits."""
+        """Refuse an ``ignore_index`` that is the number of a class, and a loader that keeps too few bits."""
         count, none = len(self.label_classes), self.ignore_index
         if count > 255 and none < count:
             raise ValueError(f'{count} `label_classes` leave no label for `ignore_index={none}`: {WAY_OUT}.')
@@ -103,10 +105,10 @@ class FoldersDataset(CheckedFiles):
             raise ValueError(f'`{narrow[0]}` keeps 8 bits, too few for {given}: {WAY_OUT}.')
 
     def get_label_map(self, new_classes: Sequence[str] | None = None) -> dict[int, int]:
-        """New label of each value in the files, ``ignore_index`` for what is not used (mmseg's hook for subsets)."""
+        """Return the new label of each value in the files, ``ignore_index`` if unused (mmseg's hook for subsets)."""
         names = list(new_classes or self.label_classes)
         none = self.ignore_index
         used = {i: names.index(name) if name in names else none for i, name in enumerate(self.label_classes)}
-        further = {} if none == 255 else {255: none}  # which a class of that number overrides
+        further = {} if none == 255 else {255: none}  # a class with the number 255 overrides this
         ignored = [value - int(self.reduce_zero_label) for value in self.ignored_labels]
         return {**further, **used, **dict.fromkeys(ignored, none)}

@@ -17,12 +17,12 @@ from .loading import WIDE_IGNORE_LABEL
 
 
 def original_labels(benchmark: str) -> dict[int, str]:
-    """Number in the original release and name of each class, in the order of the labels 0, 1, 2, …
+    """Return the original number and the name of each class, in the order of the labels 0, 1, 2, and so on.
 
     Args:
         benchmark: ``'ade847'``, whose numbers are ``R // 10 * 256 + G`` of ADE20K's ``*_seg.png``, or
             ``'context459'``, whose numbers are those of ``LabelMap`` in PASCAL Context's ``.mat`` files. Both count
-            from 1; 0 has no label.
+            from 1; 0 means "no label".
     """
     text = resources.files('mmseg_alignzeg').joinpath('assets', 'names', f'{benchmark}.txt').read_text('utf-8')
     lines = (line.split('\t') for line in text.splitlines())
@@ -35,13 +35,13 @@ class LargeVocabularyDataset(BaseSegDataset):
     Its pipeline needs ``LoadWideAnnotations``, and the metric ``ignore_index=65535``.
 
     Args:
-        img_suffix: How the names of images end.
-        seg_map_suffix: How the names of label maps end.
+        img_suffix: The ending of image names.
+        seg_map_suffix: The ending of label map names.
         ignore_index: The label that means "no label".
-        **kwargs: As ``BaseSegDataset``: ``data_root``, ``data_prefix``, ``ann_file``, ``metainfo``, ``pipeline``, …
+        **kwargs: Arguments of ``BaseSegDataset``: ``data_root``, ``data_prefix``, ``ann_file``, ``metainfo``, …
 
     Raises:
-        ValueError: If ``metainfo.classes`` repeats a name or holds one that the dataset does not have.
+        ValueError: If ``metainfo.classes`` repeats a name or contains one that the dataset does not have.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class LargeVocabularyDataset(BaseSegDataset):
 
     @classmethod
     def get_label_map(cls, new_classes: Sequence[str] | None = None) -> dict[int, int] | None:
-        """New label of each one in the files, 65535 for what is not used; None where nothing changes (mmseg's hook)."""
+        """Return the new label of each label in the files, 65535 if unused; None without a change (mmseg's hook)."""
         classes = cls.METAINFO['classes']
         names = Vocabulary(tuple(new_classes or classes)).classes
         foreign = [name for name in names if name not in classes]
         if foreign:
             raise ValueError(
                 f'`metainfo.classes` names {foreign}, which are not among the {len(classes)} classes of '
-                f'{cls.__name__} ({abridged(classes)}): use the exact names, with all synonyms.'
+                f'{cls.__name__} ({abridged(classes)}): use exact names, with all synonyms.'
             )
         new_label = {name: label for label, name in enumerate(names)}
         label_map = {label: new_label.get(name, WIDE_IGNORE_LABEL) for label, name in enumerate(classes)}
@@ -70,14 +70,14 @@ class LargeVocabularyDataset(BaseSegDataset):
 
 
 class LabelledImagesDataset(LargeVocabularyDataset):
-    """A :class:`LargeVocabularyDataset` that takes, without an ``ann_file``, only the images that have a label map.
+    """A :class:`LargeVocabularyDataset` that, without an ``ann_file``, uses only images that have a label map.
 
     Raises:
-        ValueError: If there are images, and none has one.
+        ValueError: If there are images, but none has a label map.
     """
 
     def load_data_list(self) -> list[dict]:
-        """Paths of the images that have a label map, or of those in ``ann_file`` (mmseg's hook)."""
+        """List the images that have a label map, or those in ``ann_file`` (mmseg's hook)."""
         data_list = super().load_data_list()
         folder = self.data_prefix.get('seg_map_path')
         if self.ann_file or folder is None:
@@ -99,9 +99,9 @@ class LabelledImagesDataset(LargeVocabularyDataset):
 class ADE20KFullDataset(CheckedFiles, LargeVocabularyDataset):
     """A-847: the 847 classes of the full ADE20K that its training and validation images share.
 
-    Names are WordNet's lists of synonyms, ``'road, route'``. Files as Mask2Former prepares them, below
-    ``ADE20K_2021_17_01``: ``images_detectron2/validation/*.jpg`` and ``annotations_detectron2/validation/*.tif``;
-    :class:`CheckedFiles` looks at them.
+    Names are WordNet's lists of synonyms, ``'road, route'``. The files are those that Mask2Former prepares, below
+    ``ADE20K_2021_17_01``: ``images_detectron2/validation/*.jpg`` and ``annotations_detectron2/validation/*.tif``.
+    :class:`CheckedFiles` checks them.
     """
 
     METAINFO = dict(classes=tuple(original_labels('ade847').values()), unseen_classes=[])
@@ -109,11 +109,11 @@ class ADE20KFullDataset(CheckedFiles, LargeVocabularyDataset):
 
 @DATASETS.register_module()
 class PascalContext459Dataset(CheckedFiles, LabelledImagesDataset):
-    """PC-459: all classes of PASCAL Context, among them ``'unknown'``.
+    """PC-459: all classes of PASCAL Context, including ``'unknown'``.
 
-    Files as OVSeg and CAT-Seg prepare them, below ``VOCdevkit/VOC2010``: ``JPEGImages/*.jpg`` and
-    ``annotations_detectron2/pc459_val/*.tif``. Without an ``ann_file``, the label maps say which images belong to it,
-    since ``JPEGImages`` holds those of all splits; :class:`CheckedFiles` looks at these.
+    The files are those that OVSeg and CAT-Seg prepare, below ``VOCdevkit/VOC2010``: ``JPEGImages/*.jpg`` and
+    ``annotations_detectron2/pc459_val/*.tif``. ``JPEGImages`` contains the images of all splits, so without an
+    ``ann_file`` the label maps determine the images of the dataset. :class:`CheckedFiles` checks them.
     """
 
     METAINFO = dict(classes=tuple(original_labels('context459').values()), unseen_classes=[])

@@ -1,4 +1,4 @@
-"""Transforms around label maps: more than 255 classes, maps that do not fit, and images without any label."""
+"""Transforms for label maps: loading more than 255 classes, checking maps, and dropping images without a label."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ class LoadWideAnnotations(BaseTransform):
     ``gt_seg_map``, uint16 (H, W), where 65535 means "no label"; an 8-bit 255 stays label 255. ``reduce_zero_label`` and
     ``label_map`` of the dataset apply in mmseg's order: 0 becomes 65535 and the rest one less, then labels are renamed.
 
-    A ``results`` without ``seg_map_path`` passes as it is, because mmseg's inference removes only ``LoadAnnotations``
-    from the test pipeline.
+    A ``results`` without ``seg_map_path`` is returned unchanged, because mmseg's inference removes only
+    ``LoadAnnotations`` from the test pipeline.
 
     Args:
-        backend_args: Of MMEngine's file backend; the local disk by default.
+        backend_args: Arguments of MMEngine's file backend; the local disk by default.
 
     Raises:
-        ValueError: On a file that is no image, has several channels, holds other numbers than 0 … 65535, or differs in
-            size from the loaded image; names the file.
+        ValueError: If a file is not an image, has several channels, contains numbers outside 0 … 65535, or differs in
+            size from the loaded image. The message names the file.
     """
 
     def __init__(self, backend_args: dict | None = None) -> None:
         self.backend_args = backend_args
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Add ``gt_seg_map`` and name it in ``seg_fields``, which resizing, cropping and flipping go through."""
+        """Add ``gt_seg_map``, and its name to ``seg_fields``, so that resizing, cropping and flipping include it."""
         path = results.get('seg_map_path')
         if path is None:
             return results
@@ -50,7 +50,7 @@ class LoadWideAnnotations(BaseTransform):
         if labels.shape != tuple(size):
             raise ValueError(
                 f'{path}: the label map has {labels.shape[0]} x {labels.shape[1]} pixels (height x width) and its '
-                f'image {results.get("img_path")} {size[0]} x {size[1]}: they must be of one size.'
+                f'image {results.get("img_path")} {size[0]} x {size[1]}: both must have the same size.'
             )
         table = _lookup_table(results.get('label_map'), results.get('reduce_zero_label', False))
         results['gt_seg_map'] = table[labels]
@@ -60,16 +60,16 @@ class LoadWideAnnotations(BaseTransform):
 
 @TRANSFORMS.register_module()
 class CheckLabelMap(BaseTransform):
-    """Refuse a label map that does not fit its image or its loader; stands right after ``LoadAnnotations``.
+    """Refuse a label map that does not fit its image or its loader. It must directly follow ``LoadAnnotations``.
 
-    That one casts to uint8, which turns label −1 into 255 and 256 into 0. Files of more than 8 bits are read again to
-    look at their values; of the others, the head tells enough.
+    ``LoadAnnotations`` casts to uint8, which turns label −1 into 255 and 256 into 0. Files of more than 8 bits are read
+    again to check their values; for the others, the header is enough.
 
-    Required keys: ``seg_map_path``, ``gt_seg_map`` and ``ori_shape``; a ``results`` without one passes as it is.
+    Required keys: ``seg_map_path``, ``gt_seg_map`` and ``ori_shape``; a ``results`` without one is returned unchanged.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """``results`` as they are.
+        """Check the label map and return ``results`` unchanged.
 
         Raises:
             ValueError: If there is not one label for each pixel of the image, or a value in the file is neither an
@@ -80,7 +80,7 @@ class CheckLabelMap(BaseTransform):
         path, labels, size = results['seg_map_path'], results['gt_seg_map'], tuple(results['ori_shape'][:2])
         if labels.shape != size:
             raise ValueError(
-                f'{path}: a label map of shape {labels.shape} for an image of {size} (height, width): make it in the '
+                f'{path}: a label map of shape {labels.shape} for an image of {size} (height, width): create it in the '
                 'size of its image, with one label per pixel.'
             )
         if is_local(path):
@@ -91,21 +91,21 @@ class CheckLabelMap(BaseTransform):
 
 
 def _check_values(values: np.ndarray, path: str) -> None:
-    """Raise ValueError for a value that uint8 would change, but for 65535, which becomes 255: "no label" both."""
+    """Raise ValueError for a value that uint8 would change, except 65535, which becomes 255: both mean "no label"."""
     kept = np.isin(values, [*range(256), WIDE_IGNORE_LABEL])
     if not kept.all():
         raise ValueError(
-            f'{path}: holds the value {values[~kept][0]}; `LoadAnnotations` keeps integers in 0 … 255: correct the '
+            f'{path}: contains the value {values[~kept][0]}; `LoadAnnotations` keeps integers in 0 … 255: correct the '
             'file, or load more classes with `LoadWideAnnotations`.'
         )
 
 
 @TRANSFORMS.register_module()
 class DropUnlabelled(BaseTransform):
-    """Drop an image none of whose pixels has a label, so that the dataset draws another one in its place.
+    """Drop an image without any labelled pixel, so that the dataset draws another one in its place.
 
-    For training pipelines, after the loader of the labels or after a crop: the seen classes alone leave images without
-    any label. In testing every image counts, and MMEngine refuses a dropped one.
+    Use it in training pipelines, after the loader of the labels or after a crop: some images contain no seen class, and
+    so have no label. Do not use it in testing, where every image counts and MMEngine refuses a dropped one.
 
     Args:
         ignore_index: The label that means "no label".
@@ -115,31 +115,31 @@ class DropUnlabelled(BaseTransform):
         self.ignore_index = ignore_index
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
-        """``results`` as they are, or None where ``gt_seg_map`` is ``ignore_index`` everywhere."""
+        """Return ``results`` unchanged, or None if ``gt_seg_map`` is ``ignore_index`` everywhere."""
         return None if (results['gt_seg_map'] == self.ignore_index).all() else results
 
 
 def _decode(content: bytes, path: str) -> np.ndarray:
-    """The label map (H, W), uint16, of an encoded image."""
+    """Decode an image file into a label map (H, W), uint16."""
     try:
         with open_picture(io.BytesIO(content)) as image:
             labels = np.asarray(image)
     except Exception as error:  # every decoder has its own exceptions; all mean the same to the user
-        raise ValueError(f'{path}: no readable image: write label maps as 16-bit PNG or TIFF.') from error
+        raise ValueError(f'{path}: not a readable image: save label maps as 16-bit PNG or TIFF.') from error
     if labels.ndim != 2:
         raise ValueError(
             f'{path}: an image of mode {image.mode} with {labels.shape[2]} channels; a label map has a single one, '
-            'which holds the numbers of the labels, not their colours.'
+            'which contains the numbers of the labels, not their colours.'
         )
     if labels.dtype.kind == 'f' or not 0 <= labels.min() <= labels.max() <= WIDE_IGNORE_LABEL:
         raise ValueError(
-            f'{path}: holds {labels.dtype} from {labels.min()} to {labels.max()}; labels are integers in 0 … 65535.'
+            f'{path}: contains {labels.dtype} from {labels.min()} to {labels.max()}; labels are integers in 0 … 65535.'
         )
     return labels.astype(np.uint16)
 
 
 def _lookup_table(label_map: Mapping[int, int] | None, reduce_zero_label: bool) -> np.ndarray:
-    """The label of each value in the file, uint16 (65536,)."""
+    """Return the label of each value in the file, uint16 (65536,)."""
     table = np.arange(WIDE_IGNORE_LABEL + 1, dtype=np.uint16)
     for old, new in (label_map or {}).items():
         table[old] = new

@@ -1,4 +1,4 @@
-"""The embedded world: small scenes of coloured patterns, drawn from a seed, that need no download."""
+"""The embedded world: small scenes of coloured patterns, drawn from a seed, without any download."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmseg_alignzeg.vocabulary import Vocabulary
 COLOURS = {'red': (205, 50, 45), 'green': (50, 160, 65), 'blue': (50, 85, 205), 'yellow': (220, 195, 50)}
 PATTERNS = ('stripes', 'checks', 'dots', 'zigzags', 'grid')
 CLASSES = tuple(f'{colour} {pattern}' for colour in COLOURS for pattern in PATTERNS)
-# Two unseen pairs per colour, at most two per pattern: each colour and each pattern is still seen in other pairs.
+# Two unseen pairs per colour, and at most two per pattern, so that each colour and pattern is seen in other pairs.
 # fmt: off
 UNSEEN_CLASSES = (
     'red dots', 'red grid', 'green stripes', 'green zigzags',
@@ -30,7 +30,7 @@ UNSEEN_CLASSES = (
 IGNORE_LABEL = 255
 BLOBS_PER_SCENE = (2, 5)  # both ends included
 BLOB_AREA = (0.10, 0.35)  # share of the image before occlusion
-MIN_VISIBLE_AREA = 0.04  # share of the image; a blob that shows less is left out
+MIN_VISIBLE_AREA = 0.04  # share of the image; a blob with less visible area is omitted
 CANVAS = 128.0  # lengths below are in units of 1/128 of the image side, whatever its resolution
 MIN_IMAGE_SIZE = 32
 
@@ -38,8 +38,8 @@ MIN_IMAGE_SIZE = 32
 def draw_scene(seed: int, index: int, image_size: int = 128) -> tuple[np.ndarray, np.ndarray]:
     """Draw one scene: two to five overlapping blobs, each with a colour and a pattern, on a textured ground.
 
-    Only additions, products, quotients and square roots touch the pixels, operations whose result IEEE 754 fixes to the
-    last bit, so that a scene is the same on every machine and in every worker.
+    Pixels are computed with additions, products, quotients and square roots only. IEEE 754 defines the results of these
+    operations to the last bit, so a scene is the same on every machine and in every worker.
 
     Args:
         seed: World seed, at least 0; scenes of different seeds are independent.
@@ -79,7 +79,7 @@ def _check_integer(name: str, value: Any, minimum: int) -> None:
 
 
 def _smooth_noise(rng: np.random.Generator, axis: np.ndarray, cells: int) -> np.ndarray:
-    """Value noise in 0..1 of shape (S, S): random values at the corners of ``cells`` x ``cells``, blended between."""
+    """Return value noise (S, S) in 0..1, interpolated between random values at corners of ``cells`` x ``cells``."""
     corners = rng.uniform(size=(cells + 1, cells + 1))
     position = axis * (cells / CANVAS)
     lower = np.minimum(position.astype(np.int64), cells - 1)
@@ -91,16 +91,16 @@ def _smooth_noise(rng: np.random.Generator, axis: np.ndarray, cells: int) -> np.
 
 
 def _direction(rng: np.random.Generator, spread: float) -> tuple[float, float]:
-    """A unit vector (x, y) at most 2 atan(spread) off the x axis.
+    """Draw a unit vector (x, y) at most 2 atan(spread) off the x axis.
 
-    By the half-angle formula: no sine, whose last bit depends on the machine.
+    It is computed by the half-angle formula, because the last bit of a sine depends on the machine.
     """
     t = rng.uniform(-spread, spread)
     return (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
 
 
 def _place_blobs(rng: np.random.Generator, axis: np.ndarray) -> np.ndarray:
-    """Labels (S, S) uint8 of blobs placed from front to back, so that a blob which hardly shows can be left out."""
+    """Return labels (S, S) uint8 of blobs placed from front to back, so that a mostly hidden blob can be omitted."""
     side = len(axis)
     labels = np.full((side, side), IGNORE_LABEL, dtype=np.uint8)
     wanted = int(rng.integers(BLOBS_PER_SCENE[0], BLOBS_PER_SCENE[1] + 1))
@@ -112,7 +112,7 @@ def _place_blobs(rng: np.random.Generator, axis: np.ndarray) -> np.ndarray:
         dx, dy = axis[None, :] - centre_x, axis[:, None] - centre_y
         along, across = dx * cos + dy * sin, (dy * cos - dx * sin) * stretch
         distance = np.sqrt(along * along + across * across) + 34 * _smooth_noise(rng, axis, cells=4)
-        # The threshold is a rank, so that the area is as drawn also where the image border cuts the blob.
+        # The threshold is a rank, so the blob has the drawn area even if the image border cuts it.
         area = int(rng.uniform(*BLOB_AREA) * side * side)
         visible = (distance < np.partition(distance, area, axis=None)[area]) & (labels == IGNORE_LABEL)
         if np.count_nonzero(visible) >= MIN_VISIBLE_AREA * side * side:
@@ -124,12 +124,12 @@ def _place_blobs(rng: np.random.Generator, axis: np.ndarray) -> np.ndarray:
 
 
 def _triangle_wave(phase: np.ndarray) -> np.ndarray:
-    """1 at whole numbers, 0 half way between, linear in between."""
+    """Return 1 at whole numbers and 0 half-way between them, with linear interpolation."""
     return np.abs(2 * (phase - np.floor(phase)) - 1)
 
 
 def _pattern(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """How much of the class colour shows, 0..1, at the pattern coordinates ``u``, ``v`` (one period = 1)."""
+    """Return the share of the class colour, 0..1, at the pattern coordinates ``u``, ``v`` (one period = 1)."""
     if name == 'stripes':
         edge = 8 * (_triangle_wave(u) - 0.5)
     elif name == 'checks':
@@ -145,12 +145,12 @@ def _pattern(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _paint(rng: np.random.Generator, label: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """RGB (P, 3), 0..255 and unclipped, of one blob's P pixels at ``x``, ``y``: class colour on a neutral tone."""
+    """Return RGB (P, 3), 0..255, unclipped, of a blob's P pixels at ``x``, ``y``: class colour on a neutral tone."""
     mean, name = tuple(COLOURS.values())[label // len(PATTERNS)], PATTERNS[label % len(PATTERNS)]
     colour = (np.array(mean) + rng.uniform(-24, 24, size=3)) * rng.uniform(0.8, 1.15)
     tone = rng.uniform(190, 240) + rng.uniform(-10, 10, size=3)
-    # Patterns keep near one angle, scale and phase: free of all three, they take a CLIP this small (one patch is
-    # 16 units wide) longer to tell apart than a laptop has patience for.
+    # Patterns vary little in angle, scale and phase. With free values, a CLIP this small (one patch is 16 units wide)
+    # would need much longer training to distinguish them.
     cos, sin = _direction(rng, spread=0.06)
     frequency = 1 / rng.uniform(15, 17)
     phase_u, phase_v = rng.uniform(-0.15, 0.15, size=2)
@@ -159,7 +159,7 @@ def _paint(rng: np.random.Generator, label: int, x: np.ndarray, y: np.ndarray) -
 
 
 def _palette() -> list[list[int]]:
-    """One RGB colour per class: the hue of its colour, from dark to light over the patterns."""
+    """Return one RGB colour per class: the hue of its colour, from dark to light over the patterns."""
     return [
         [round(channel * (0.45 + 0.2 * i) if i < 3 else channel + (255 - channel) * 0.28 * (i - 2)) for channel in mean]
         for mean in COLOURS.values()
@@ -169,17 +169,17 @@ def _palette() -> list[list[int]]:
 
 @register_backend('patterns', prefixes='patterns')
 class PatternsBackend(BaseStorageBackend):
-    """Lets MMEngine read ``patterns://seed/size/index`` as a PNG file, where a hook wants to show the image."""
+    """Backend with which MMEngine reads ``patterns://seed/size/index`` as a PNG file, for hooks that draw images."""
 
     def get(self, filepath: str) -> bytes:
-        """The scene as an encoded RGB image."""
+        """Return the scene as an encoded RGB image."""
         seed, size, index = map(int, str(filepath).removeprefix('patterns://').split('/'))
         buffer = io.BytesIO()
         Image.fromarray(draw_scene(seed, index, size)[0]).save(buffer, 'PNG')
         return buffer.getvalue()
 
     def get_text(self, filepath: str) -> str:
-        """Not offered: scenes are images."""
+        """Raise NotImplementedError, because scenes are images."""
         raise NotImplementedError(f'{filepath} is an image, which has no text.')
 
 
@@ -195,13 +195,13 @@ class PatternsDataset(BaseSegDataset):
         seed: World seed, at least 0. By convention 0 is for training, 1 for validation, 2 for test; seeds from 1000 on
             belong to the pre-training of ``tiny_clip``.
         image_size: Side length of the scenes in pixels, at least 32.
-        pipeline: Transforms, as in any mmseg dataset; none gives the scene's seed and index only.
+        pipeline: Transforms, as in any mmseg dataset; without them, a sample contains only the scene's seed and index.
         metainfo: Overrides of ``classes``, ``unseen_classes`` and ``palette``.
         test_mode: As in mmseg.
         **kwargs: Other arguments of ``BaseSegDataset``, such as ``indices`` or ``lazy_init``.
 
     Raises:
-        ValueError: On a number below its minimum, or names that do not make a vocabulary.
+        ValueError: If a number is below its minimum, or the names are not a valid vocabulary.
     """
 
     METAINFO = dict(classes=list(CLASSES), unseen_classes=list(UNSEEN_CLASSES), palette=_palette())
@@ -225,7 +225,7 @@ class PatternsDataset(BaseSegDataset):
         super().__init__(pipeline=list(pipeline or ()), metainfo=metainfo, test_mode=test_mode, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """One entry per scene: what to draw, under the keys that mmseg's pipelines expect."""
+        """Return one entry per scene, with the keys that mmseg's pipelines expect."""
         return [
             dict(
                 img_path=f'patterns://{self.seed}/{self.image_size}/{index}',
@@ -250,7 +250,7 @@ class LoadPatternsScene(BaseTransform):
     """
 
     def transform(self, results: dict) -> dict:
-        """Fill in the image and the labels, mapped by ``label_map``."""
+        """Add the image, and the labels mapped by ``label_map``."""
         image, labels = draw_scene(results['seed'], results['index'], results['image_size'])
         if results.get('label_map') is not None:
             table = np.arange(256, dtype=np.uint8)

@@ -183,7 +183,7 @@ def test_results_are_replaced_only_if_asked(photos, tmp_path, capsys):
     capsys.readouterr()
     (tmp_path / 'out/s0_labels.png').unlink()
     other = [*arguments[:-1], 'sea', '--skip-done', '--save', 'labels']
-    assert main(other) == 2 and 'its label maps are of other words' in capsys.readouterr().err
+    assert main(other) == 2 and 'classes.json belongs to label maps of other words' in capsys.readouterr().err
 
 
 def test_after_ctrl_c_what_is_done_is_kept_and_whole(photos, tmp_path, capsys, monkeypatch):

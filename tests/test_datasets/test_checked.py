@@ -83,9 +83,13 @@ def cut(path):
 
 
 BROKEN = {
-    'root': (break_nothing, dict(data_root='no/such'), r"`data_root='no/such'` is no folder \(looked for /.*no/such\)"),
+    'root': (
+        break_nothing,
+        dict(data_root='no/such'),
+        r"`data_root='no/such'` is not a folder \(looked for /.*no/such\)",
+    ),
     'list': (break_nothing, dict(ann_file='x.txt'), r"The list `ann_file='.*/x\.txt'` does not exist"),
-    'no list': (break_nothing, dict(ann_file=''), r"`ann_file=''` is no file, and CheckedPascalVOC.* needs a list"),
+    'no list': (break_nothing, dict(ann_file=''), r"`ann_file=''` is not a file, and CheckedPascalVOC.* needs a list"),
     'image folder': (
         break_nothing,
         dict(data_prefix=dict(img_path='Images', seg_map_path='SegmentationClass')),
@@ -97,11 +101,11 @@ BROKEN = {
         r"The folder of label maps does not exist, `data_prefix\.seg_map_path='.*/Aug'`",
     ),
     'no prefix': (break_nothing, dict(data_prefix=dict(seg_map_path='Aug')), 'names no folder of images'),
-    'lazy': (break_nothing, dict(data_root='no/such', lazy_init=True), "`data_root='no/such'` is no folder"),
+    'lazy': (break_nothing, dict(data_root='no/such', lazy_init=True), "`data_root='no/such'` is not a folder"),
     'twice': (
         lambda root: (root / 'lists/train.txt').write_text('a\nb\na\n'),
         {},
-        r"train\.txt cannot be used: 1 name\(s\) stand in it more than once, first: 'a'; remove the repeats",
+        r"train\.txt cannot be used: 1 name\(s\) occur more than once, first: 'a'; remove the repeats",
     ),
     'blank': (lambda root: (root / 'lists/train.txt').write_text('a\n\nb\n'), {}, 'line 2 is empty; remove it'),
     'empty': (lambda root: (root / 'lists/train.txt').write_text(''), {}, r'The list .*train\.txt is empty'),
@@ -114,17 +118,17 @@ BROKEN = {
     'suffix in the list': (
         lambda root: (root / 'lists/train.txt').write_text('a.jpg\n'),
         {},
-        r'1 of 1 images are missing, first: .*a\.jpg\.jpg \(there is a\.jpg: the lines of a list have no suffix\)',
+        r'1 of 1 images are missing, first: .*a\.jpg\.jpg \(there is a\.jpg: names in the list must not have a suffix\)',
     ),
     'pairs in the list': (
         lambda root: (root / 'lists/train.txt').write_text('JPEGImages/a.jpg SegmentationClass/a.png\n'),
         {},
-        r'\(a line of the list is one name, without `img_path` and suffix\)',
+        r'\(each line of the list must be a name, ',
     ),
     'size': (
         lambda root: save_labels(root / 'SegmentationClass/b.png', size=(4, 6)),
         {},
-        r'b\.png: a label map of 4 × 6 pixels for an image of 6 × 4: make the label map in the size',
+        r'b\.png: a label map of 4 × 6 pixels for an image of 6 × 4',
     ),
     'colours': (
         lambda root: save_image(root / 'SegmentationClass/b.png'),
@@ -134,7 +138,7 @@ BROKEN = {
     'no image': (
         lambda root: (root / 'JPEGImages/a.jpg').write_bytes(b'<html>'),
         {},
-        r'a\.jpg: cannot be read \(6 bytes; no image\): fetch or make this file again: see docs/benchmarks\.md\.',
+        r'a\.jpg: cannot be read \(6 bytes; not an image\): download or create this file again: see docs/benchmarks\.md\.',
     ),
     'cut image': (
         lambda root: cut(root / 'JPEGImages/a.jpg'),
@@ -165,7 +169,7 @@ def test_an_image_that_exif_turns_has_another_size_than_its_labels(root):
     exif = Image.Exif()
     exif[0x0112] = 6
     save_image(root / 'JPEGImages/a.jpg', exif=exif)
-    with pytest.raises(ValueError, match=r'6 × 4 pixels for an image of 4 × 6: EXIF turns the image'):
+    with pytest.raises(ValueError, match=r'6 × 4 pixels for an image of 4 × 6: EXIF rotates the image'):
         build(root)
     save_labels(root / 'SegmentationClass/a.png', size=(4, 6))
     assert build(root, pipeline=[dict(type='LoadImageFromFile')])[0]['img_shape'] == (6, 4)
@@ -180,7 +184,7 @@ def test_the_command_that_makes_the_files_is_named(root):
 def test_the_look_at_files_can_be_left_out(root):
     remove_labels(root)
     assert len(build(root, check_files=False)) == 3
-    with pytest.raises(FileNotFoundError, match='is no folder'):
+    with pytest.raises(FileNotFoundError, match='is not a folder'):
         build(root, check_files=False, data_root='no/such')
 
 
@@ -192,7 +196,7 @@ def test_folder_without_images_says_what_it_holds(root):
 
 def test_labels_of_coco_stuff_that_are_not_converted(root):
     with pytest.raises(
-        FileNotFoundError, match=r'3 of 3 label maps .*a_labelTrainIds\.png \(there is a\.png, which is not'
+        FileNotFoundError, match=r'3 of 3 label maps .*a_labelTrainIds\.png \(there is a\.png, which has not'
     ):
         build(root, type='CheckedCOCOStuffDataset', ann_file='')
 

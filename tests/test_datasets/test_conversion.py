@@ -106,7 +106,7 @@ def test_relabel_refuses(values, message):
 def test_lists_name_each_image_once(tmp_path):
     path = write(tmp_path / 'list.txt', text='b\na \n\nb\n')
     assert originals.read_names(path, 'advice') == ['b', 'a']
-    with pytest.raises(ValueError, match='names nothing: advice'):
+    with pytest.raises(ValueError, match='is empty: advice'):
         originals.read_names(write(tmp_path / 'empty.txt', text='\n'), 'advice')
     with pytest.raises(FileNotFoundError, match='no list .*none.txt: advice'):
         originals.read_names(tmp_path / 'none.txt', 'advice')
@@ -166,8 +166,8 @@ def test_voc_failures_name_the_file_and_hold_back_the_list(voc_root, tmp_path, c
     (mats / '2008_3.mat').unlink()
     assert run(voc.plan(voc_root, tmp_path / 'out'), workers=1) == 1
     printed = capsys.readouterr().out
-    assert f"FAILED {mats}/2008_1.mat: the file holds no `GTcls`, only ['GTinst']\n" in printed
-    assert f'FAILED {mats}/2008_2.mat: the file holds label values that the dataset does not have: [21]\n' in printed
+    assert f"FAILED {mats}/2008_1.mat: the file contains no `GTcls`, only ['GTinst']\n" in printed
+    assert f'FAILED {mats}/2008_2.mat: the file contains label values that the dataset does not have: [21]\n' in printed
     assert f'FAILED {mats}/2008_3.mat: No such file or directory\n' in printed
     assert 'aug.txt: not written' in printed and '0 done, 0 skipped, 3 failed' in printed
     assert not [path for path in (tmp_path / 'out').rglob('*') if path.is_file()]
@@ -281,7 +281,7 @@ def test_context_59_goes_by_name_not_by_number(context_root):
 
 @pytest.mark.parametrize(
     ('text', 'message'),
-    [('1: accordion\n', r"does not name \['aeroplane', 'bag'"), ('accordion\n', 'not of the form `1: accordion`')],
+    [('1: accordion\n', r"does not name \['aeroplane', 'bag'"), ('accordion\n', 'the format `1: accordion`')],
 )
 def test_context_refuses_other_names(context_root, text, message):
     write(context_root / 'labels.txt', text=text)
@@ -300,7 +300,7 @@ def test_context_lists_of_ones_own(context_root, tmp_path, capsys):
     assert run(context.plan_59(context_root, tmp_path / 'out', train_list=own), workers=1) == 0
     assert (tmp_path / 'out/ImageSets/SegmentationContext/train.txt').read_text() == '2008_2\n'
     assert run(context.plan_59(context_root, tmp_path / 'out'), workers=1) == 0
-    assert 'train.txt: kept with its 1 names, though the originals give 2: delete it' in capsys.readouterr().out
+    assert 'train.txt: kept with its 1 names, but the originals list 2' in capsys.readouterr().out
 
 
 def test_context_459(context_root):
@@ -322,8 +322,8 @@ def test_context_failures(context_root, capsys):
     (context_root / 'trainval/2008_3.mat').write_bytes(whole[:140])
     assert run(context.plan_59(context_root, context_root), workers=1) == 1
     printed = capsys.readouterr().out
-    assert '2008_1.mat: the file holds label values that the dataset does not have: [460]' in printed
-    assert "2008_2.mat: the file holds no `LabelMap`, only ['labels']" in printed
+    assert '2008_1.mat: the file contains label values that the dataset does not have: [460]' in printed
+    assert "2008_2.mat: the file contains no `LabelMap`, only ['labels']" in printed
     assert '2008_3.mat: ' in printed and '0 done, 0 skipped, 3 failed' in printed
     assert not (context_root / 'ImageSets/SegmentationContext').exists()
 
@@ -400,7 +400,8 @@ def test_ade_failures(ade_root, capsys):
     assert run(ade847.plan(ade_root, ade_root, label_of=SMALL_MAP), workers=1) == 1
     printed = capsys.readouterr().out
     assert (
-        f'FAILED {street}/ADE_train_2_seg.png: expected an RGB image, (H, W, 3), but the file holds (1, 2)' in printed
+        f'FAILED {street}/ADE_train_2_seg.png: expected an RGB image, (H, W, 3), but the file contains (1, 2)'
+        in printed
     )
     assert f'FAILED {street}/ADE_train_2.jpg: No such file or directory' in printed
     assert '4 done, 0 skipped, 2 failed' in printed
@@ -420,7 +421,7 @@ def test_ade_map_of_the_package():
 
 
 def test_ade_without_originals(tmp_path):
-    with pytest.raises(FileNotFoundError, match='There is no folder .*images/ADE: give the folder ADE20K_2021_17_01'):
+    with pytest.raises(FileNotFoundError, match='There is no folder .*images/ADE: pass the folder ADE20K_2021_17_01'):
         ade847.plan(tmp_path, tmp_path)
     (tmp_path / 'images/ADE').mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match=r'There is no \*_seg.png in'):

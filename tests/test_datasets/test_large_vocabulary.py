@@ -138,7 +138,7 @@ def test_context_takes_the_images_that_have_labels(tmp_path):
 def test_context_without_images_or_labels(tmp_path):
     make = build(tmp_path, 'PascalContext459Dataset', [[[0]]])
     with pytest.raises(
-        FileNotFoundError, match=r"JPEGImages holds no image that ends with `img_suffix='\.webp'`, but 1"
+        FileNotFoundError, match=r"JPEGImages contains no image that ends with `img_suffix='\.webp'`, but 1"
     ):
         make(img_suffix='.webp')
     (tmp_path / 'annotations_detectron2/pc459_val/0.tif').unlink()
@@ -156,7 +156,7 @@ def test_files_are_looked_at(tmp_path, type):
     make = build(tmp_path, type, [[[0, 256]], [[1, 2]]])
     label, gone = tmp_path / LABELS[type] / '1.tif', tmp_path / 'no/such'
     with pytest.raises(
-        FileNotFoundError, match=rf'`data_root=.*no/such.* is no folder \(looked for {gone}\): see docs'
+        FileNotFoundError, match=rf'`data_root=.*no/such.* is not a folder \(looked for {gone}\): see docs'
     ):
         make(data_root=str(gone))
     Image.new('RGB', (2, 1)).save(label)

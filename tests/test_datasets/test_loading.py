@@ -82,10 +82,10 @@ def save_labels(path):
     ('save', 'message'),
     [
         (save_rgb, 'mode RGB with 3 channels'),
-        (save_text, 'no readable image'),
-        (save_half_a_file, 'no readable image'),
-        (save_float, 'holds float32 from 0.5 to 0.5'),
-        (save_negative, 'holds int32 from -1 to -1'),
+        (save_text, 'not a readable image'),
+        (save_half_a_file, 'not a readable image'),
+        (save_float, 'contains float32 from 0.5 to 0.5'),
+        (save_negative, 'contains int32 from -1 to -1'),
         (save_labels, r'has 2 x 3 pixels \(height x width\) and its image b.jpg 3 x 2'),
     ],
 )

@@ -149,7 +149,7 @@ def test_rules_of_datasets(kind, kwargs, expected, tmp_path):
 def test_wrong_files(pair, tmp_path):
     _, problems = look(pair(labels([0, 1], [2, 0]), size=(2, 3)))
     assert problems == [
-        f'{tmp_path}/a.png: a label map of 2 × 2 pixels for an image of 3 × 2: make the label map in the size of its '
+        f'{tmp_path}/a.png: a label map of 2 × 2 pixels for an image of 3 × 2: create the label map in the size of its '
         'image (resize labels with NEAREST, which mixes no values)'
     ]
     _, (line,) = look(pair(np.zeros((2, 2, 3), dtype=np.uint8)))
@@ -160,14 +160,14 @@ def test_wrong_files(pair, tmp_path):
     (tmp_path / 'a.jpg').write_bytes(b'')
     (tmp_path / 'a.png').write_bytes((tmp_path / 'a.png').read_bytes()[:40])
     _, (image, label) = look(info)
-    assert 'a.jpg: cannot be read (0 bytes; no image)' in image and 'a.png: cannot be read (40 bytes' in label
+    assert 'a.jpg: cannot be read (0 bytes; not an image)' in image and 'a.png: cannot be read (40 bytes' in label
 
 
 def test_a_loader_that_reads_colours_or_fails(pair):
     info = pair(labels([0, 1]), palette=PALETTE)
     loader = TRANSFORMS.build(dict(type='LoadAnnotations', imdecode_backend='cv2'))
     (problem,) = PairChecker(loader, THREE)(info).problems
-    assert 'LoadAnnotations makes 768 labels of 256 pixels' in str(problem) and "must be 'pillow'" in str(problem)
+    assert 'LoadAnnotations returns 768 labels for 256 pixels' in str(problem) and "must be 'pillow'" in str(problem)
     (problem,) = PairChecker(TRANSFORMS.build(dict(type='LoadPatternsScene')), THREE)(info).problems
     assert problem.kind == 'loader' and 'LoadPatternsScene' in problem.what
 
@@ -199,16 +199,16 @@ def test_labels_off_by_one(pair):
 
 def test_one_value_too_many(pair):
     _, (line,) = look(pair(labels([0, 1, 2, 3])))
-    assert 'holds 3 (25% of the pixels), one more than the last of 0…2' in line and 'write 255 in its place' in line
+    assert 'contains 3 (25% of the pixels), one more than the last of 0…2' in line and 'replace it by 255' in line
 
 
 def test_values_without_a_name(pair):
     _, (line,) = look(pair(labels([0, 11, 254, 253])))
-    assert 'holds 11, 253…254 (75% of the pixels) where 0…2 and 255 for "no label" are expected' in line
+    assert 'contains 11, 253…254 (75% of the pixels) where 0…2 and 255 for "no label" are expected' in line
     assert '`ignored_labels` of FoldersDataset' in line
     rules = LabelRules(('sky', 'road', 'car'), 3, reduce_zero_label=True)
     _, (line,) = look(pair(labels([0, 1, 2, 8]), reduce_zero_label=True), rules)
-    assert 'holds 8 (25% of the pixels) where 1…3 and 255' in line
+    assert 'contains 8 (25% of the pixels) where 1…3 and 255' in line
 
 
 def test_palette_files_made_grey(pair):
@@ -216,13 +216,13 @@ def test_palette_files_made_grey(pair):
     assert grey.tolist() == [[0, 38, 75, 113]]
     rules = LabelRules(tuple(PascalVOCDataset.METAINFO['classes']), 21, palette=tuple(map(tuple, COLOURS)))
     _, (line,) = look(pair(grey), rules)
-    assert 'holds 38, 75, 113 (75% of the pixels), the grey shades of the class colours' in line
+    assert 'contains 38, 75, 113 (75% of the pixels), the grey shades of the class colours' in line
 
 
 def test_coco_stuff_not_converted(pair):
     rules = LabelRules(tuple(map(str, range(171))), 171, train_ids=True)
     _, (line,) = look(pair(labels([0, 150, 175, 181])), rules)
-    assert 'holds 175, 181 (50% of the pixels): class ids of COCO-Stuff, not converted to TrainIds' in line
+    assert 'contains 175, 181 (50% of the pixels): class ids of COCO-Stuff' in line
     assert 'tools/convert_dataset.py coco_stuff' in line
 
 
@@ -232,12 +232,12 @@ def test_wide_labels_need_a_wide_loader_and_ignore_value(pair):
     _, problems = look(pair(values), rules)
     assert any('value 299 becomes label 43' in line and 'LoadWideAnnotations' in line for line in problems)
     _, (line,) = look(pair(values), rules, 'LoadWideAnnotations')
-    assert 'holds 65535 (25% of the pixels): if it means "no label", set `ignore_index=65535`' in line
+    assert 'contains 65535 (25% of the pixels): if it means "no label", set `ignore_index=65535`' in line
 
 
 def test_nothing_but_no_label(pair):
     tally, (line,) = look(pair(labels([255, 255])))
-    assert len(tally.unlabelled) == 1 and 'neither this nor any other file has a label left' in line
+    assert len(tally.unlabelled) == 1 and 'no file has a label left' in line
 
 
 def test_reduce_zero_label_may_be_one_too_many(pair):
@@ -252,7 +252,7 @@ def test_unseen_labels_in_training(pair):
     tally, _ = look(pair(labels([0, 1, 2, 2])))
     assert training_problems(tally, THREE.classes) == []
     unseen, names = training_problems(tally, ('sky', 'road'))
-    assert "a.png: 2 pixels of 'car', no seen class, reach training: set `metainfo.classes`" in str(unseen)
+    assert "a.png: 2 pixels of 'car', which is not a seen class, reach training: set `metainfo.classes`" in str(unseen)
     assert '3 class names, and 2 seen ones in the model' in str(names)
     (names,) = training_problems(tally, ('sky', 'car', 'road'))
     assert "label 1 is 'road', and 'car' in the model" in str(names)

@@ -38,7 +38,7 @@ def test_a_missing_root():
     done = run('voc', '/nowhere/VOC2012')
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        'There is no folder /nowhere/VOC2012: give the folder VOC2012 of VOCtrainval_11-May-2012.tar.'
+        'There is no folder /nowhere/VOC2012: pass the folder VOC2012 of VOCtrainval_11-May-2012.tar.'
     ]
 
 
@@ -49,7 +49,7 @@ def test_some_failed(tmp_path):
     (tmp_path / 'val.txt').write_text('a\nb\n')
     done = run('context459', tmp_path, '--val-list', tmp_path / 'val.txt')
     assert done.returncode == 1
-    assert f'FAILED {tmp_path}/trainval/b.mat: the file holds label values' in done.stdout
+    assert f'FAILED {tmp_path}/trainval/b.mat: the file contains label values' in done.stdout
     assert '1 done, 0 skipped, 1 failed' in done.stdout and 'Traceback' not in done.stderr
     folder = tmp_path / 'annotations_detectron2/pc459_val'
     assert [path.name for path in folder.iterdir()] == ['a.tif']

@@ -99,7 +99,7 @@ def test_bad_pictures_are_one_line_and_do_not_stay(page, client, picture, tmp_pa
     (tmp_path / 'empty.png').write_bytes(b'')
     Image.open(picture).save(tmp_path / 'scene.tif')
     cases = {
-        'notes.txt': 'notes.txt is no picture that Pillow can read',
+        'notes.txt': 'notes.txt is not a picture that Pillow can read',
         'cut.png': 'cut.png cannot be read',
         'empty.png': 'empty.png is empty',
     }
@@ -199,7 +199,7 @@ def test_command_serves_until_it_is_stopped(host, monkeypatch, capsys, own_sigte
     choice = ['--no-password'] if host == '0.0.0.0' else []
     assert serve_once(['--host', host, '--port', str(port), *choice], monkeypatch) == 143
     out = capsys.readouterr().out.splitlines()
-    assert out[0].startswith('The page is at http://') and f':{port}/ (Ctrl-C ends it)' in out[0]
+    assert out[0].startswith('The page is at http://') and f':{port}/ (Ctrl-C stops it)' in out[0]
     assert ['no password' in line and 'any of its addresses' in line for line in out[1:]] == [True] * len(choice)
 
 
@@ -226,8 +226,8 @@ def test_command_with_a_password_file(tmp_path, monkeypatch, capsys, own_sigterm
         (['--host', '0.0.0.0'], '--no-password'),
         (['--host', '192.168.0.2'], '--password-file FILE'),
         (['--password-file', 'missing.txt'], 'missing.txt'),
-        (['--allow-host', 'http://lab.example.org'], 'not a valid name of a host'),
-        (['--allow-host', '*'], 'not a valid name of a host'),
+        (['--allow-host', 'http://lab.example.org'], 'not a valid host name'),
+        (['--allow-host', '*'], 'not a valid host name'),
     ],
 )
 def test_bad_arguments_end_before_a_model_is_loaded(arguments, message, monkeypatch, capsys):

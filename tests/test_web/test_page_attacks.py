@@ -74,8 +74,8 @@ def test_no_file_but_uploads_is_read_or_deleted(page, scene, tmp_path, record_pr
     inside.rmdir()
     value = {'path': str(uploaded), 'orig_name': 'scene.png', 'meta': {'_type': 'gradio.FileData'}}
     assert page.visitor.ask('accept', value)[2][0]['url'].startswith('data:image/png')  # once, and by its own path
-    assert 'gone already' in page.visitor.ask('accept', value)[2]['error']
-    assert 'gone already' in status_line(page.visitor.ask('accept', {'path': str(uploaded)}))
+    assert 'no longer exists' in page.visitor.ask('accept', value)[2]['error']
+    assert 'no longer exists' in status_line(page.visitor.ask('accept', {'path': str(uploaded)}))
     assert list(page.folder.iterdir()) == []
     record_property('tries', tries + 1)
 

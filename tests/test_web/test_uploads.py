@@ -26,7 +26,7 @@ def test_a_file_is_read_once(uploads):
     assert first != second and os.path.basename(first) == 'x.png'
     assert stat.S_IMODE(os.stat(first).st_mode) == 0o600 and stat.S_IMODE(uploads.folder.stat().st_mode) == 0o700
     assert uploads.take(first) == b'one' and os.path.exists(second)
-    with pytest.raises(ValueError, match='gone already'):
+    with pytest.raises(ValueError, match='no longer exists'):
         uploads.take(first)
     assert uploads.take(second) == b'one' and list(uploads.folder.iterdir()) == [] and uploads.files == {}
 

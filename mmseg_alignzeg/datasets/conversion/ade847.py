@@ -18,12 +18,12 @@ SEG = '_seg.png'
 
 
 def read_index_map() -> dict[int, int]:
-    """Label 0 to 846 of each used index of ADE20K; an index is what the label maps of the release encode."""
+    """Return the label, 0 to 846, of each used class index of ADE20K, as the label maps of the release encode it."""
     return {index: label for label, index in enumerate(original_labels('ade847'))}
 
 
 def class_labels(pixels: np.ndarray, label_of: Mapping[int, int]) -> np.ndarray:
-    """Labels of one ``*_seg.png``.
+    """Return the labels of one ``*_seg.png``.
 
     Args:
         pixels: (H, W, 3 or 4) uint8. R // 10 * 256 + G is the index of a class, 0 for none; B counts instances.
@@ -33,16 +33,16 @@ def class_labels(pixels: np.ndarray, label_of: Mapping[int, int]) -> np.ndarray:
         (H, W) uint16; 65535 for every index that is not used.
 
     Raises:
-        ValueError: If there are no such channels.
+        ValueError: If ``pixels`` does not have three channels or more.
     """
     if pixels.ndim != 3 or pixels.shape[2] < 3:
-        raise ValueError(f'expected an RGB image, (H, W, 3), but the file holds {pixels.shape}')
+        raise ValueError(f'expected an RGB image, (H, W, 3), but the file contains {pixels.shape}')
     red, green = pixels[..., 0].astype(np.int64), pixels[..., 1]
     return relabel(red // 10 * 256 + green, label_of, np.uint16, rest=65535)
 
 
 def fitted(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """(Width, height) with the shorter side reduced to ``short_side``; unchanged if it is no longer, or for 0."""
+    """Return (width, height) with the shorter side reduced to ``short_side``, unchanged if that is 0 or not smaller."""
     if not 0 < short_side < min(width, height):
         return width, height
     if width >= height:
@@ -51,7 +51,7 @@ def fitted(width: int, height: int, short_side: int) -> tuple[int, int]:
 
 
 def convert(path: Path, label_of: Mapping[int, int], short_side: int) -> np.ndarray | Path:
-    """Labels of a ``*_seg.png``, (H, W) uint16, or a photograph, (H, W, 3): its path if it keeps its size."""
+    """Return the labels of a ``*_seg.png``, (H, W) uint16, or a photograph, (H, W, 3): its path if the size is kept."""
     with open_picture(path) as image:
         size = fitted(*image.size, short_side)
         if path.name.endswith(SEG):
@@ -65,14 +65,14 @@ def plan(root: Path, out: Path, short_side: int = 512, label_of: Mapping[int, in
     Args:
         root: ``ADE20K_2021_17_01``.
         out: Folder that receives ``images_detectron2`` and ``annotations_detectron2``.
-        short_side: Larger images are reduced to it, with their labels. Published scores are those of 512, the size of
-            Mask2Former's preparation: at full size, large images would weigh more. 0 keeps every size.
+        short_side: Larger images are reduced to it, with their labels. Published scores use 512, the size in
+            Mask2Former's preparation: at full size, large images would have more weight. 0 keeps all sizes.
         label_of: Label of each used index; by default the package's 847.
 
     Raises:
         FileNotFoundError: If no label map is found.
     """
-    advice = 'give the folder ADE20K_2021_17_01 of the release of that name.'
+    advice = 'pass the folder ADE20K_2021_17_01 of the release of that name.'
     images = folder(root / 'images/ADE', advice)
     jobs = []
     for part in ('training', 'validation'):

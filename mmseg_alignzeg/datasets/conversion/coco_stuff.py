@@ -16,10 +16,10 @@ SUFFIX = '_labelTrainIds.png'
 
 
 def train_ids(path: Path) -> np.ndarray:
-    """Labels of one published PNG, (H, W) uint8: 0 to 170 in the order of mmseg's ``COCOStuffDataset``, 255 for none.
+    """Read the labels of a published PNG, (H, W) uint8: 0 to 170 in the order of mmseg's COCO-Stuff, 255 for none.
 
     Raises:
-        ValueError: If the file holds another value, or more than one channel.
+        ValueError: If the file contains another value, or more than one channel.
     """
     with open_picture(path) as image:
         return relabel(np.asarray(image), LABELS)
@@ -30,10 +30,10 @@ def plan(root: Path, out: Path) -> Plan:
 
     Args:
         root: Folder with ``annotations/train2017`` and ``annotations/val2017``, or one of them.
-        out: Folder of the same form that receives ``*_labelTrainIds.png``.
+        out: Folder of the same layout that receives ``*_labelTrainIds.png``.
 
     Raises:
-        FileNotFoundError: If neither holds a label map.
+        FileNotFoundError: If neither contains a label map.
     """
     annotations = folder(root / 'annotations', 'unpack stuffthingmaps_trainval2017.zip into it.')
     paths = [path for part in ('train2017', 'val2017') for path in sorted((annotations / part).glob('*.png'))]

@@ -14,61 +14,61 @@ from .run import Plan
 
 LABELS_459 = {0: 65535} | {value: value - 1 for value in range(1, 460)}
 RELEASE = 'unpack trainval.tar.gz of PASCAL Context into VOCdevkit/VOC2010.'
-LISTS = 'unpack VOCtrainval_03-May-2010.tar, or give a list of your own.'
+LISTS = 'unpack VOCtrainval_03-May-2010.tar, or pass a list of your own.'
 
 
 def read_classes(path: Path) -> dict[int, str]:
-    """Name of each value in the release, from the lines ``1: accordion`` … of its ``labels.txt``.
+    """Read the name of each value in the release, from the lines ``1: accordion`` … of its ``labels.txt``.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If a line is of another form.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If a line has another format.
     """
     lines = [line.partition(':') for line in read_names(path, RELEASE)]
     if not all(value.isdecimal() and name.strip() for value, _, name in lines):
-        raise ValueError(f'A line of {path} is not of the form `1: accordion`: {RELEASE}')
+        raise ValueError(f'A line of {path} does not have the format `1: accordion`: {RELEASE}')
     return {int(value): name.strip() for value, _, name in lines}
 
 
 def labels_59(names: Mapping[int, str], classes: Sequence[str]) -> dict[int, int]:
-    """Label of each value in the release: 1 to 59 in the order of ``classes``, and 0, the background, for the rest.
+    """Return the label of each value in the release: 1 to 59 in the order of ``classes``, 0 (background) for others.
 
-    The names decide, not the numbers. ``59_labels.txt`` of the release is not read: it has another order, and calls
-    three classes otherwise (``diningtable``, ``bedcloth``, ``clothes``), where ``labels.txt`` and mmseg agree.
+    Classes are matched by name, not by number. ``59_labels.txt`` of the release is not read: it has another order, and
+    other names for three classes (``diningtable``, ``bedcloth``, ``clothes``), where mmseg agrees with ``labels.txt``.
 
     Raises:
         ValueError: If a class is not among ``names``.
     """
     missing = [name for name in classes if name not in names.values()]
     if missing:
-        raise ValueError(f'labels.txt does not name {missing}: take the one of trainval.tar.gz, with 459 lines.')
+        raise ValueError(f'labels.txt does not name {missing}: use the file from trainval.tar.gz, which has 459 lines.')
     return {0: 0} | {value: classes.index(name) + 1 if name in classes else 0 for value, name in names.items()}
 
 
 def read_59(path: Path, label_of: Mapping[int, int]) -> np.ndarray:
-    """Labels of one ``.mat``, (H, W) uint8, with the map of :func:`labels_59`.
+    """Read the labels of one ``.mat``, (H, W) uint8, with the map of :func:`labels_59`.
 
     Raises:
-        ValueError: If the file is not of that form, or holds a value without a name.
+        ValueError: If the file has another format, or contains a value without a name.
     """
     return relabel(read_mat(path, 'LabelMap'), label_of)
 
 
 def read_459(path: Path) -> np.ndarray:
-    """Labels of one ``.mat``, (H, W) uint16: 0 to 458 in the order of ``labels.txt``, 65535 for none.
+    """Read the labels of one ``.mat``, (H, W) uint16: 0 to 458 in the order of ``labels.txt``, 65535 for none.
 
     Raises:
-        ValueError: If the file is not of that form, or holds a value beyond 459.
+        ValueError: If the file has another format, or contains a value above 459.
     """
     return relabel(read_mat(path, 'LabelMap'), LABELS_459, np.uint16)
 
 
 def plan_59(root: Path, out: Path, train_list: Path | None = None, val_list: Path | None = None) -> Plan:
-    """Plan 59 classes and background, as ``PascalContextDataset59`` reads them.
+    """Plan the conversion to 59 classes and background, as ``PascalContextDataset59`` reads them.
 
     Args:
         root: ``VOCdevkit/VOC2010``, with ``trainval/*.mat`` and ``labels.txt``.
-        out: Folder of the same form that receives ``SegmentationClassContext`` and ``ImageSets/SegmentationContext``.
+        out: Folder of the same layout that receives ``SegmentationClassContext`` and ``ImageSets/SegmentationContext``.
         train_list: Names for training; by default VOC 2010's own ``ImageSets/Main/train.txt``, 4,998 names.
         val_list: Names for test; by default ``ImageSets/Main/val.txt``, 5,105 names.
 
@@ -89,7 +89,12 @@ def plan_59(root: Path, out: Path, train_list: Path | None = None, val_list: Pat
 
 
 def plan_459(root: Path, out: Path, val_list: Path | None = None) -> Plan:
-    """Plan the 459 classes of the test images, as 16-bit TIFF; ``root``, ``out``, ``val_list`` as in :func:`plan_59`.
+    """Plan the conversion of the test images to 459 classes, as 16-bit TIFF.
+
+    Args:
+        root: See :func:`plan_59`.
+        out: Folder of the same layout that receives ``annotations_detectron2/pc459_val``.
+        val_list: See :func:`plan_59`.
 
     Raises:
         FileNotFoundError: If one of the originals is missing.

@@ -1,4 +1,4 @@
-"""Convert many files in parallel: never half a file, restartable, and every failure is named."""
+"""Convert many files in parallel: restartable, without partial files, and with a report of each failure."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ FORMATS = {'.png': 'PNG', '.tif': 'TIFF', '.jpg': 'JPEG'}
 
 
 def unique_jobs(jobs: Sequence[Job]) -> list[Job]:
-    """Each job once, in order.
+    """Return each job once, in order.
 
     Raises:
-        ValueError: If two sources have one target.
+        ValueError: If two sources have the same target.
     """
     source_of: dict[Path, Path] = {}
     for source, target in jobs:
@@ -41,17 +41,16 @@ def unique_jobs(jobs: Sequence[Job]) -> list[Job]:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one dataset needs done.
+    """The conversion of one dataset.
 
     Args:
-        jobs: Sources, each with the target to be made from it (``.png``, ``.tif`` or ``.jpg``); repeated ones
-            count once.
+        jobs: Pairs of a source and the target to create from it (``.png``, ``.tif`` or ``.jpg``); repeats count once.
         read: Pure function of a source. It returns the pixels of the target, (H, W) or (H, W, 3), or the path of a
-            file that is the target as it stands.
+            file that becomes the target unchanged.
         lists: Name lists by path; each is written once all targets exist.
 
     Raises:
-        ValueError: If two sources have one target.
+        ValueError: If two sources have the same target.
     """
 
     jobs: Sequence[Job]
@@ -63,7 +62,7 @@ class Plan:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Make ``target`` a hard link to ``source``, or a copy where the file system cannot link."""
+    """Create ``target`` as a hard link to ``source``, or as a copy if the file system cannot link."""
     try:
         os.link(source.resolve(), target)
     except OSError:
@@ -71,7 +70,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def convert_file(job: Job, read: Callable[[Path], np.ndarray | Path]) -> str:
-    """Convert one file; return in one line what was wrong with it, or an empty string."""
+    """Convert one file; return the error as one line, or an empty string."""
     source, target = job
     try:
         with whole_file(target, flush=False) as part:
@@ -80,26 +79,30 @@ def convert_file(job: Job, read: Callable[[Path], np.ndarray | Path]) -> str:
                 link_or_copy(content, part)
             else:
                 Image.fromarray(content).save(part, FORMATS[target.suffix])
-    except Exception as error:  # a broken file makes PIL and SciPy raise nearly anything, and is no reason to stop
+    except Exception as error:  # PIL and SciPy may raise anything on a broken file, which must not stop the others
         reason = getattr(error, 'strerror', None) or str(error) or repr(error)
         return ' '.join(reason.split())
     return ''
 
 
 def write_list(path: Path, names: Sequence[str], complete: bool) -> str:
-    """Write a name list unless it exists or its files are not complete; return in one line what was done."""
+    """Write a name list unless it exists or its files are incomplete; return one line that says what was done."""
     if path.exists():
         count = len(path.read_text(encoding='utf-8').split())
-        more = '' if count == len(names) else f', though the originals give {len(names):,}: delete it for a new one'
+        more = (
+            ''
+            if count == len(names)
+            else f', but the originals list {len(names):,}: delete the file to create it again'
+        )
         return f'{path}: kept with its {count:,} names{more}'
     if not complete:
-        return f'{path}: not written, as files that it names are missing'
+        return f'{path}: not written, because files that it lists are missing'
     write_text(path, ''.join(f'{name}\n' for name in names))
     return f'{path}: {len(names):,} names'
 
 
 def start_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and end with it: the workers of a killed pool would wait for ever."""
+    """Let the parent handle Ctrl-C, and exit with it: the workers of a killed pool would wait for ever."""
 
     def end_with_parent() -> None:
         while os.getppid() == parent:
@@ -111,9 +114,9 @@ def start_worker(parent: int) -> None:
 
 
 def run(plan: Plan, workers: int) -> int:
-    """Carry out a plan, with a progress bar, and say what came of it.
+    """Carry out a plan with a progress bar, and print a summary.
 
-    Targets that exist are skipped, so that a run which was stopped goes on where it was.
+    Existing targets are skipped, so an interrupted run can be continued.
 
     Returns:
         Exit code: 0 if every target exists now, 1 if a source failed or a worker died, 130 after Ctrl-C.
@@ -127,10 +130,12 @@ def run(plan: Plan, workers: int) -> int:
         results = pool.map(partial(convert_file, read=plan.read), todo, chunksize=8)
         reasons = list(track(results, 'Converting', total=len(todo), console=console, disable=not todo))
     except BrokenProcessPool:
-        console.print('A worker was killed, perhaps for want of memory: the same command goes on, try fewer --workers.')
+        console.print(
+            'A worker was killed, perhaps out of memory: run the same command again with fewer --workers to continue.'
+        )
         return 1
     except KeyboardInterrupt:
-        console.print('Stopped: the same command goes on.')
+        console.print('Stopped: run the same command again to continue.')
         return 130
     finally:
         pool.shutdown(cancel_futures=True)
@@ -138,7 +143,7 @@ def run(plan: Plan, workers: int) -> int:
     for line in failed:
         console.print(printable(line))
     if todo and hasattr(os, 'sync'):
-        os.sync()  # once for all files that the lists are about to name
+        os.sync()  # flush all files before the lists that name them are written
     for path, names in plan.lists.items():
         console.print(write_list(path, names, complete=not failed))
     done, skipped = len(todo) - len(failed), len(plan.jobs) - len(todo)

@@ -14,16 +14,16 @@ LABELS = {label: label for label in (*range(21), 255)}
 
 
 def sbd_labels(path: Path) -> np.ndarray:
-    """Labels of one file of SBD's ``cls`` folder, (H, W) uint8: 0 is background, 1 to 20 the classes of VOC.
+    """Read the labels of a file in SBD's ``cls`` folder, (H, W) uint8: 0 is background, 1 to 20 are VOC's classes.
 
     Raises:
-        ValueError: If the file is not of that form, or holds another value.
+        ValueError: If the file has another format, or contains another value.
     """
     return relabel(read_mat(path, 'GTcls')[0, 0]['Segmentation'], LABELS)
 
 
 def added_names(sbd: Iterable[str], voc: Iterable[str]) -> list[str]:
-    """Names that SBD adds to VOC, in alphabetical order."""
+    """Return the names that SBD adds to VOC, in alphabetical order."""
     return sorted(set(sbd) - set(voc))
 
 
@@ -32,15 +32,15 @@ def plan(root: Path, out: Path, sbd: Path | None = None) -> Plan:
 
     Args:
         root: ``VOCdevkit/VOC2012``.
-        out: Folder of the same form that receives ``SegmentationClassAug`` and ``ImageSets/Segmentation/aug.txt``.
-        sbd: SBD's folder ``dataset``; by default ``VOCaug/dataset`` beside ``root``, as mmseg has it.
+        out: Folder of the same layout that receives ``SegmentationClassAug`` and ``ImageSets/Segmentation/aug.txt``.
+        sbd: SBD's folder ``dataset``; by default ``VOCaug/dataset`` beside ``root``, as in mmseg.
 
     Raises:
         FileNotFoundError: If one of the originals is missing.
     """
     sbd = sbd or root.parent / 'VOCaug/dataset'
-    lists = folder(root, 'give the folder VOC2012 of VOCtrainval_11-May-2012.tar.') / 'ImageSets/Segmentation'
-    mats = folder(sbd / 'cls', 'unpack benchmark.tgz of SBD and give its folder `dataset` with --sbd.')
+    lists = folder(root, 'pass the folder VOC2012 of VOCtrainval_11-May-2012.tar.') / 'ImageSets/Segmentation'
+    mats = folder(sbd / 'cls', 'unpack benchmark.tgz of SBD and pass its folder `dataset` with --sbd.')
     voc_names = [name for part in ('train', 'val') for name in read_names(lists / f'{part}.txt', 'unpack VOC 2012.')]
     sbd_names = [name for part in ('train', 'val') for name in read_names(sbd / f'{part}.txt', 'unpack SBD.')]
     added = added_names(sbd_names, voc_names)

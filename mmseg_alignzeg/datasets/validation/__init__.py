@@ -1,1 +1,1 @@
-"""The data of a config, looked at before training: rules, pairs of files, findings, splits."""
+"""The check of a config's data before training: rules, pairs of files, findings, splits."""

@@ -1,4 +1,4 @@
-"""The splits of a config, built and looked at."""
+"""Building and checking the splits of a config."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .splits import Counts, Progress, SplitReport, check_split
 
 
 def keep_broken_files(dataset: dict) -> None:
-    """Let datasets with ``CheckedFiles`` be built with broken files, which the check lists instead."""
+    """Allow datasets with ``CheckedFiles`` to be built with broken files, which the full check lists instead."""
     for part in [*dataset.get('datasets', ()), dataset.get('dataset')]:
         if isinstance(part, dict):
             keep_broken_files(part)
@@ -32,7 +32,7 @@ def build(name: str, cfg: dict) -> Any:
     """Build the dataset of a split.
 
     Raises:
-        RuntimeError: If that fails; one line with the reason.
+        RuntimeError: If that fails; the message is one line with the reason.
     """
     keep_broken_files(cfg)
     try:
@@ -40,26 +40,27 @@ def build(name: str, cfg: dict) -> Any:
     except Exception as error:  # a dataset may raise anything; mmseg's raise AssertionError without a message
         roots = [part.get('data_root') or '' for part in (cfg, *cfg.get('datasets', ()))]
         gone = [root for root in roots if is_local(root) and not osp.isdir(root or '.')]
-        reason = str(error) or 'the folders of `data_prefix` or the list `ann_file` are not there'
+        reason = str(error) or 'the folders of `data_prefix` or the list `ann_file` do not exist'
         if gone and '`data_root' not in reason:
-            reason = f'`data_root={gone[0]!r}` is no folder (looked for {osp.abspath(gone[0])}): put the data there'
+            reason = f'`data_root={gone[0]!r}` is not a folder (looked for {osp.abspath(gone[0])}): put the data there'
         raise RuntimeError(f'The {name} data cannot be built: {" ".join(reason.split())}') from error
 
 
 def check_config(
     cfg: Config, splits: Sequence[str], limit: int | None, workers: int, progress: Callable[[str], Progress]
 ) -> dict[str, SplitReport]:
-    """Reports of the splits of a config.
+    """Check the splits of a config and return their reports.
 
     Args:
-        cfg: With ``{split}_dataloader``; ``model.classes`` and ``expected_images`` are looked at if they are there.
-        splits: Among ``'train'``, ``'val'`` and ``'test'``.
-        limit: Open at most so many images per split.
-        workers: Processes.
-        progress: Of the name of a split, what shows how it goes on.
+        cfg: A config with ``{split}_dataloader``, and optionally ``model.classes`` and ``expected_images``.
+        splits: Splits to check, among ``'train'``, ``'val'`` and ``'test'``.
+        limit: Maximum number of images to open per split.
+        workers: Number of processes.
+        progress: Returns the progress display of a split, given its name.
 
     Raises:
-        RuntimeError, ValueError: If a dataset cannot be built or has no names, or an expected number is none.
+        RuntimeError: If a dataset cannot be built.
+        ValueError: If a dataset has no class names, or ``expected_images`` contains something that is not a number.
     """
     model = cfg.get('model') or {}
     refuse_unknown(model.get('unseen_classes') or (), '`unseen_classes`', model.get('classes') or (), '`classes`')
@@ -69,7 +70,7 @@ def check_config(
     for name in splits:
         expected = (cfg.get('expected_images') or {}).get(name)
         data = cfg[f'{name}_dataloader'].dataset.to_dict()
-        # Often one set serves to validate and to test: it is checked once.
+        # One set is often used for validation and for testing; it is checked once.
         twins = [other for other in reports if 'train' not in (name, other) and datasets[other] == (data, expected)]
         datasets[name] = (copy.deepcopy(data), expected)
         if twins:
@@ -83,17 +84,19 @@ def check_config(
 
 
 def distinct(reports: Mapping[str, SplitReport]) -> dict[str, SplitReport]:
-    """Each report once, under the names of all splits that share it."""
+    """Return each report once, under the names of all splits that share it."""
     return {', '.join(name for name, r in reports.items() if r is report): report for report in reports.values()}
 
 
 def overlap_problems(reports: Mapping[str, SplitReport]) -> list[Problem]:
-    """Training images that are also validated or tested on."""
+    """Find training images that are also used for validation or testing."""
     trained = set(reports['train'].paths) if 'train' in reports else set()
     problems = []
     for name, report in distinct(reports).items():
         common = trained.intersection(report.paths) if name != 'train' else set()
         if common:
             what = f'{len(common):,} training image(s), first this one, are also in {name}'
-            problems.append(Problem('overlap', min(common), what, 'give each split a folder, or a list, of its own'))
+            problems.append(
+                Problem('overlap', min(common), what, 'use a separate folder, or a separate list, for each split')
+            )
     return problems

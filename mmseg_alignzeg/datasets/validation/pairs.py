@@ -1,4 +1,4 @@
-"""Images with their label maps, opened once each, and sums over those of a dataset."""
+"""Checks of image and label map pairs, each opened once, and sums over the label maps of a dataset."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 from ..files import Header, Problem, is_local, label_problems, read_image, size_problems, unreadable
 from .rules import BY_VALUE, VOC_BORDER, LabelRules, label_table
 
-MANY_COLOURS = 256  # more than label maps have
+MANY_COLOURS = 256  # more than the colours of a label map
 PLAIN_FORMATS = frozenset({'BMP', 'JPEG', 'MPO', 'PNG', 'TIFF', 'WEBP'})
 PLAIN_MODES = frozenset({'1', 'CMYK', 'I;16', 'L', 'LA', 'P', 'RGB', 'RGBA'})
 
 
 def count_values(values: np.ndarray) -> dict[int, int]:
-    """Pixels of each value of an array of numbers, of any shape."""
+    """Count the pixels of each value in an array of numbers of any shape."""
     if values.dtype.kind in 'bu' and values.dtype.itemsize <= 2:
         counts = np.bincount(values.reshape(-1))  # no sorting
         return {int(value): int(counts[value]) for value in counts.nonzero()[0]}
@@ -27,24 +27,26 @@ def count_values(values: np.ndarray) -> dict[int, int]:
 
 
 def palette_problems(path: str, label: Header, values: Iterable[int], rules: LabelRules) -> list[Problem]:
-    """Whether a palette file gives the classes' own colours to other numbers, as PIL's ``quantize`` does."""
+    """Find a palette that assigns the classes' colours to other numbers, as PIL's ``quantize`` does."""
     if not label.palette or not rules.palette or rules.reduce_zero_label:
         return []
     number_of = {VOC_BORDER: 255, **{colour: number for number, colour in reversed([*enumerate(rules.palette)])}}
     colour_of = {value: label.palette[3 * value : 3 * value + 3] for value in values if value != 255}
     moved = [value for value, colour in colour_of.items() if number_of.get(colour, value) != value]
-    # With one foreign colour it is another palette, which says nothing.
+    # A single unknown colour means that it is another palette, which proves nothing.
     if not moved or not set(colour_of.values()) <= set(number_of):
         return []
     what = f'value {moved[0]} has the palette colour of class number {number_of[colour_of[moved[0]]]}'
-    return [Problem('palette', path, what, 'the palette was made anew; use the original files, or map colours back')]
+    return [
+        Problem('palette', path, what, 'the palette was recreated; use the original files, or map the colours back')
+    ]
 
 
 def count_colours(pixels: np.ndarray) -> Counter[tuple[int, ...]]:
-    """Pixels of the most frequent RGB colours (or greys, with equal channels) of a picture.
+    """Count the pixels of the most frequent RGB colours (or greys, with equal channels) of a picture.
 
     Args:
-        pixels: (H, W, channels) integers; a fourth channel, or the second of two, is left alone.
+        pixels: (H, W, channels) integers; a fourth channel, or the second of two, is ignored.
     """
     channels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., [0, 0, 0]]
     codes, counts = np.unique(channels.astype(np.int64) @ (1 << 32, 1 << 16, 1), return_counts=True)
@@ -55,13 +57,13 @@ def count_colours(pixels: np.ndarray) -> Counter[tuple[int, ...]]:
 
 @dataclass
 class PairReport:
-    """An image with its labels.
+    """The findings in an image and its label map.
 
     Args:
-        file: The label map, or the image where there is none.
-        problems: What is wrong with the two files.
+        file: The label map, or the image if there is no label map.
+        problems: Problems of the two files.
         values: Pixels of each (value in the file, label after loading); the value is None where only the loader knows.
-        colours: Pixels of each colour, of a label map with several channels.
+        colours: Pixels of each colour, if the label map has several channels.
     """
 
     file: str
@@ -71,12 +73,12 @@ class PairReport:
 
 
 class PairChecker:
-    """Open images with their label maps, of one dataset; a loader's tables are kept between calls.
+    """Checks the pairs of one dataset, and caches the loader's tables between calls.
 
     Args:
-        loader: The loader of labels in the dataset's pipeline; with None, labels are left alone.
+        loader: The loader of labels in the dataset's pipeline; with None, labels are not checked.
         rules: The dataset's rules.
-        image_loader: The loader of images in it, which is tried on files that not every library reads as a picture.
+        image_loader: The loader of images in the pipeline, which is tried on files in unusual formats or modes.
     """
 
     def __init__(self, loader: Callable | None, rules: LabelRules, image_loader: Callable | None = None) -> None:
@@ -104,8 +106,8 @@ class PairChecker:
                     report.colours = count_colours(label[1])
                 return report
             if label[1].dtype.kind == 'f' and not (np.isfinite(label[1]) & (label[1] == np.trunc(label[1]))).all():
-                what = 'holds numbers that are not whole, or not finite, where a label map has numbers of classes'
-                report.problems.append(Problem('values', path, what, 'write PNG label maps of whole numbers'))
+                what = 'contains fractional or infinite numbers, where a label map has class numbers'
+                report.problems.append(Problem('values', path, what, 'save label maps as PNG with whole numbers'))
                 return report
             stored = label[0], count_values(label[1])
             report.problems += palette_problems(path, *stored, self.rules)
@@ -119,7 +121,7 @@ class PairChecker:
     def _values(
         self, loader: Callable, info: Mapping[str, Any], stored: tuple[Header, dict[int, int]] | None
     ) -> dict[tuple[int | None, int], int]:
-        """Pixels of each (value, label): through the loader's table where it allows one, else by the loader itself."""
+        """Count the pixels of each (value, label), with the loader's table if possible, else with the loader itself."""
         if stored is None or not isinstance(loader, BY_VALUE) or stored[0].mode == 'F':
             labels = loader({**info, 'seg_fields': []})['gt_seg_map']
             return {(None, number): pixels for number, pixels in count_values(np.asarray(labels)).items()}
@@ -132,11 +134,11 @@ class PairChecker:
 
 
 def _image_problems(loader: Callable, info: Mapping[str, Any], header: Header) -> list[Problem]:
-    """Whether the pipeline's own loader fails on an image, which says so only in the midst of training."""
+    """Find an image on which the pipeline's own loader fails; otherwise it would fail during training."""
     try:
         if loader(dict(info)) is not None:
             return []
-        reason = 'drops it'
+        reason = 'it returns None'
     except Exception as error:  # a loader may raise anything
         reason = f'{type(error).__name__} {error}'.splitlines()[0]
     what = f'a {header.format} of mode {header.mode}, which {type(loader).__name__} cannot read ({reason})'
@@ -144,7 +146,7 @@ def _image_problems(loader: Callable, info: Mapping[str, Any], header: Header) -
 
 
 def _decoded(path: str, report: PairReport) -> tuple[Header, np.ndarray] | None:
-    """Head and pixels of a local file; None, and a problem in the report, if it cannot be read."""
+    """Return header and pixels of a local file; None, and a problem in the report, if it cannot be read."""
     if not is_local(path):
         return None
     try:
@@ -158,7 +160,7 @@ def _decoded(path: str, report: PairReport) -> tuple[Header, np.ndarray] | None:
 
 @dataclass
 class Use:
-    """The pixels of a value, and the first file that holds it."""
+    """The pixels of a value, and the first file that contains it."""
 
     first: str
     pixels: int = 0
@@ -172,9 +174,9 @@ class Tally:
         rules: The dataset's rules.
         values: Use of each (value in the files, label after loading).
         images: Label maps that could be read.
-        unlabelled: Those without any label left.
-        colours: Pixels of each colour, of label maps with several channels.
-        coloured: Those label maps.
+        unlabelled: Label maps without any label left.
+        colours: Pixels of each colour in label maps with several channels.
+        coloured: Label maps with several channels.
     """
 
     rules: LabelRules
@@ -185,7 +187,7 @@ class Tally:
     coloured: list[str] = field(default_factory=list)
 
     def add(self, report: PairReport) -> None:
-        """Count one label map; one that could not be read counts nowhere."""
+        """Add one label map; a label map that could not be read is not counted."""
         if report.colours:
             self.colours += report.colours
             self.coloured.append(report.file)
@@ -199,7 +201,7 @@ class Tally:
 
     @property
     def class_uses(self) -> dict[str, Use]:
-        """Use of each class that occurs."""
+        """The use of each class that occurs."""
         uses: dict[str, Use] = {}
         for (_, label), use in self.values.items():
             if label not in self.rules.ignored and 0 <= label < len(self.rules.classes):
@@ -208,5 +210,5 @@ class Tally:
 
     @property
     def ignored_pixels(self) -> int:
-        """Pixels without label."""
+        """The number of pixels without a label."""
         return sum(use.pixels for (_, label), use in self.values.items() if label in self.rules.ignored)

@@ -1,4 +1,4 @@
-"""What the label files of a dataset may hold, and which label its pipeline makes of each value."""
+"""The values that the label files of a dataset may contain, and the label that its pipeline assigns to each."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from ...vocabulary import Vocabulary
 from ..files import Header
 from ..loading import LoadWideAnnotations
 
-BY_VALUE = (LoadAnnotations, LoadWideAnnotations)  # loaders that treat each value of a file by itself
+BY_VALUE = (LoadAnnotations, LoadWideAnnotations)  # loaders that map each value independently
 VOC_BORDER = (224, 224, 192)  # colour of the value 255 in the palette of PASCAL VOC
 
 
 @dataclass(frozen=True)
 class LabelRules:
-    """What the label files of a dataset may hold, and what becomes of it.
+    """The values that the label files of a dataset may contain, and their labels after loading.
 
     Args:
         classes: Names of the labels 0 … C-1 after loading.
-        num_values: How many class numbers the files have (K); more than C where a subset is used.
+        num_values: Number of class numbers in the files (K); more than C if a subset is used.
         label_map: Label of each class number, as mmseg applies it after ``reduce_zero_label``; None keeps them.
         reduce_zero_label: Whether 0 means "no label" in the files and classes count from 1.
         ignored: Labels that mean "no label" after loading.
-        palette: RGB colours of the K class numbers, if the dataset has some of its own.
+        palette: RGB colours of the K class numbers, if the dataset defines them.
         train_ids: Whether the files are COCO-Stuff's TrainIds.
     """
 
@@ -44,7 +44,7 @@ class LabelRules:
 
     @classmethod
     def of(cls, dataset: Any) -> LabelRules:
-        """Rules of a dataset of mmseg.
+        """Return the rules of an mmseg dataset.
 
         Raises:
             ValueError: If its ``metainfo`` has no class names.
@@ -58,14 +58,14 @@ class LabelRules:
             num_values=len(names),
             label_map=dataset.label_map,
             reduce_zero_label=dataset.reduce_zero_label,
-            # 255 is a class where there are more than 255 of them.
+            # 255 is a class if there are more than 255 classes.
             ignored=frozenset({dataset.ignore_index, 255} if len(classes) <= 255 else {dataset.ignore_index}),
             palette=palette if len(palette) == len(names) else (),
             train_ids=dataset.seg_map_suffix == '_labelTrainIds.png',
         )
 
     def label_of(self, value: int) -> int | None:
-        """The label of a value in the files by mmseg's rules; None if nothing names the value."""
+        """Return the label of a value in the files by mmseg's rules; None if the value has no class."""
         if self.reduce_zero_label:
             if value == 0:
                 return 255
@@ -75,31 +75,31 @@ class LabelRules:
         return value if 0 <= value < self.num_values else None
 
     def fits(self, value: int | None, label: int) -> bool:
-        """Whether a label means "no label", or is a class and the value in the file (None: unknown) is named."""
+        """Return whether a label means "no label", or is a class and the file value (None: unknown) has one too."""
         known = value is None or self.label_of(value) is not None
         return label in self.ignored or (known and 0 <= label < len(self.classes))
 
 
 def annotation_loader(dataset: Any) -> Callable | None:
-    """The transform of a dataset's pipeline that loads the labels, if there is one."""
+    """Return the transform of a dataset's pipeline that loads the labels, if there is one."""
     transforms = getattr(dataset.pipeline, 'transforms', [])
     named = [t for t in transforms if type(t).__name__.startswith('Load') and 'Image' not in type(t).__name__]
     return next((t for t in transforms if isinstance(t, BY_VALUE)), named[0] if named else None)
 
 
 def image_loader(dataset: Any) -> Callable | None:
-    """The transform of a dataset's pipeline that loads the image from its file, if there is one."""
+    """Return the transform of a dataset's pipeline that loads the image from its file, if there is one."""
     transforms = getattr(dataset.pipeline, 'transforms', [])
     return next((t for t in transforms if isinstance(t, LoadImageFromFile)), None)
 
 
 def label_table(loader: Callable, info: Mapping[str, Any], header: Header) -> np.ndarray:
-    """The label that a loader makes of each value: it loads one small file that holds all of them.
+    """Return the label that a loader assigns to each value, by loading one small file with all values.
 
-    mmseg's loader goes over a label map once per class, which takes longer than all the rest.
+    mmseg's loader scans a label map once per class, which would take longer than all other checks.
 
     Args:
-        loader: A transform that reads ``seg_map_path`` and treats each value by itself.
+        loader: A transform that reads ``seg_map_path`` and maps each value independently.
         info: An entry of the dataset's list, for its ``label_map`` and ``reduce_zero_label``.
         header: The kind of file: mode, format and palette.
 
@@ -107,7 +107,7 @@ def label_table(loader: Callable, info: Mapping[str, Any], header: Header) -> np
         int64 (number of values,).
 
     Raises:
-        ValueError: If the loader does not make one label of one pixel.
+        ValueError: If the loader does not return one label per pixel.
     """
     count, dtype = {'1': (2, np.bool_), 'L': (256, np.uint8), 'P': (256, np.uint8)}.get(header.mode, (65536, np.uint16))
     values = np.arange(count).reshape(-1, min(count, 256))
@@ -120,7 +120,7 @@ def label_table(loader: Callable, info: Mapping[str, Any], header: Header) -> np
         labels = np.asarray(loader({**info, 'seg_map_path': path, 'seg_fields': []})['gt_seg_map'])
     if labels.size != count:
         raise ValueError(
-            f'makes {labels.size:,} labels of {count:,} pixels of mode {header.mode} (`imdecode_backend` must be '
+            f'returns {labels.size:,} labels for {count:,} pixels of mode {header.mode} (`imdecode_backend` must be '
             "'pillow': cv2 reads a palette as colours)"
         )
     return labels.reshape(-1).astype(np.int64)

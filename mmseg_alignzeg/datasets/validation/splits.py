@@ -1,4 +1,4 @@
-"""What is wrong with a split: its count, its list, its files and their labels."""
+"""The check of a split: its number of images, its list, its files and their labels."""
 
 from __future__ import annotations
 
@@ -28,43 +28,44 @@ from .findings import colour_notes, name_notes, shift_notes, training_problems, 
 from .pairs import PairChecker, PairReport, Tally
 from .rules import LabelRules, annotation_loader, image_loader
 
-CHUNK = 16  # pairs that a process takes at a time
-Counts = int | Sequence[int] | None  # how many images a split should have: one number, several, or unknown
-Progress = Callable[[Iterable, int], Iterable]  # shows how an iterable of known length goes on
+CHUNK = 16  # pairs that a process checks at a time
+Counts = int | Sequence[int] | None  # expected number of images of a split: one number, several, or unknown
+Progress = Callable[[Iterable, int], Iterable]  # shows the progress of an iterable of known length
 
 
 def accepted_counts(expected: Counts) -> tuple[int, ...]:
-    """The numbers of images that a split may have; none if that is unknown.
+    """Return the numbers of images that a split may have; an empty tuple if unknown.
 
     Raises:
-        ValueError: If ``expected`` is no number, or no list of some.
+        ValueError: If ``expected`` is neither a number nor a list of numbers.
     """
     if expected is None:
         return ()
     counts = tuple(expected) if isinstance(expected, (list, tuple)) else (expected,)
     if not counts or not all(isinstance(count, int) for count in counts):
-        raise ValueError(f'`expected_images` gives {expected!r} where a number, or a list of numbers, is expected.')
+        raise ValueError(f'`expected_images` contains {expected!r}: expected a number, or a list of numbers.')
     return counts
 
 
 def either(counts: Sequence[int]) -> str:
-    """Numbers for a message: ``4,996 or 4,998``."""
+    """Format numbers for a message: ``4,996 or 4,998``."""
     return ' or '.join(f'{count:,}' for count in counts)
 
 
 @dataclass
 class SplitReport:
-    """What was found in one split.
+    """The findings in one split.
 
     Args:
-        images: Images in the lists or folders.
-        expected: How many the config states, if it does, or several such numbers.
-        checked: Images that were opened.
-        problems: What is wrong.
-        notes: What may be.
-        classes: Names of the labels, and ``pixels`` of each.
-        ignored: Pixels without label.
-        unlabelled: Images without any label left.
+        images: Number of images in the lists or folders.
+        expected: Number of images that the config states, if it does, or several such numbers.
+        checked: Number of images that were opened.
+        problems: Definite problems.
+        notes: Possible problems.
+        classes: Names of the labels.
+        pixels: Number of pixels of each class.
+        ignored: Number of pixels without a label.
+        unlabelled: Number of images without any label left.
         paths: Paths of all images.
     """
 
@@ -81,23 +82,23 @@ class SplitReport:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Percent of the labelled pixels per class; empty if nothing has a label."""
+        """The percentage of the labelled pixels per class; empty if no pixel has a label."""
         total = self.pixels.total()
         return {name: 100 * self.pixels[name] / total for name in self.classes} if total else {}
 
     @property
     def absent(self) -> list[str]:
-        """Classes without a pixel."""
+        """The classes without a pixel."""
         return [name for name in self.classes if not self.pixels[name]]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it but the paths, for JSON."""
+        """Return everything but the paths, for JSON."""
         fields = {key: value for key, value in asdict(self).items() if key not in ('paths', 'pixels', 'classes')}
         return {**fields, 'pixel_share': self.shares, 'absent': self.absent}
 
 
 def leaf_datasets(dataset: Any) -> list[Any]:
-    """The datasets inside wrappers (``ConcatDataset``, ``RepeatDataset``, …), each once."""
+    """Return the datasets inside wrappers (``ConcatDataset``, ``RepeatDataset``, …), each once."""
     if hasattr(dataset, 'datasets'):
         return [leaf for part in dataset.datasets for leaf in leaf_datasets(part)]
     return leaf_datasets(dataset.dataset) if hasattr(dataset, 'dataset') else [dataset]
@@ -118,7 +119,7 @@ def _check_chunk(infos: Sequence[Mapping[str, Any]]) -> list[PairReport]:
 
 
 def check_pairs(checker: PairChecker, infos: Sequence[Mapping[str, Any]], workers: int) -> Iterator[PairReport]:
-    """Reports in the order of ``infos``, made by several processes where that pays."""
+    """Yield reports in the order of ``infos``; several processes check long lists."""
     chunks = [infos[i : i + CHUNK] for i in range(0, len(infos), CHUNK)]
     if workers <= 1 or len(chunks) <= 1:
         yield from map(checker, infos)
@@ -129,7 +130,7 @@ def check_pairs(checker: PairChecker, infos: Sequence[Mapping[str, Any]], worker
         for reports in pool.map(_check_chunk, chunks):
             yield from reports
     finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C, the chunks that have not begun
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C, drops the chunks that have not started
 
 
 def check_split(
@@ -140,15 +141,15 @@ def check_split(
     workers: int = 1,
     progress: Progress = lambda items, total: items,
 ) -> SplitReport:
-    """Look at the images and label maps of a split.
+    """Check the images and label maps of a split.
 
     Args:
-        dataset: A built dataset, or a wrapper of some.
-        expected: How many images it should have, or a list of such numbers.
-        seen_classes: Of training data, the classes that may have labels, in the order of the model.
-        limit: Open at most so many images, evenly spaced; lists and folders are compared in full all the same.
-        workers: Processes.
-        progress: Shows how an iterable of known length goes on.
+        dataset: A built dataset, or a wrapper of datasets.
+        expected: Expected number of images, or a list of such numbers.
+        seen_classes: For training data, the classes that may have labels, in the order of the model.
+        limit: Maximum number of images to open, evenly spaced; lists and folders are always compared in full.
+        workers: Number of processes.
+        progress: Shows the progress of an iterable of known length.
 
     Raises:
         ValueError: If a dataset has no class names, or ``expected`` is neither a number nor numbers.
@@ -163,13 +164,16 @@ def check_split(
         what = f'{len(paths):,} images where the config expects {either(counts)}'
         report.problems.append(
             Problem(
-                'count', where, what, 'complete them, or correct `expected_images` in the config (None: do not count)'
+                'count',
+                where,
+                what,
+                'add the missing images, or correct `expected_images` in the config (None: no check)',
             )
         )
     repeated = [path for path, count in Counter(paths).items() if count > 1]
     if repeated:
         what = f'{len(repeated):,} image(s), first this one, occur more than once in the split'
-        report.notes.append(Problem('repeated', repeated[0], what, 'fine if it is meant'))
+        report.notes.append(Problem('repeated', repeated[0], what, 'fine if intended'))
     chosen, begin = set(evenly_spaced(len(paths), limit)), 0
     for leaf, infos in zip(leaves, lists, strict=True):
         lost = check_existence(leaf, infos, report)
@@ -181,7 +185,7 @@ def check_split(
 
 
 def check_existence(leaf: Any, infos: Sequence[Mapping[str, Any]], report: SplitReport) -> set[str]:
-    """Add faults of the list and missing files of one dataset to the report; return the missing paths."""
+    """Add list faults and missing files of one dataset to the report, and return the missing paths."""
     if leaf.ann_file and osp.isfile(leaf.ann_file):
         fault = list_fault(list_from_file(leaf.ann_file))
         report.problems += [Problem('list', leaf.ann_file, *fault)] if fault else []
@@ -194,7 +198,7 @@ def check_existence(leaf: Any, infos: Sequence[Mapping[str, Any]], report: Split
         listings = {folder: sorted(names_in(folder)) for folder in {osp.dirname(path) for path in missing}}
         for path in missing:
             hint = missing_hint(path, suffix, SUFFIX_SETTING[key], listings[osp.dirname(path)])
-            todo = (hint or 'complete the data set') + (f' (`{command}`)' if command else '')
+            todo = (hint or 'complete the dataset') + (f' (`{command}`)' if command else '')
             report.problems.append(Problem('missing', path, 'this file is missing', todo))
         lost.update(missing)
     if has_labels and not leaf.ann_file:
@@ -205,12 +209,12 @@ def check_existence(leaf: Any, infos: Sequence[Mapping[str, Any]], report: Split
             present = {n for n in os.listdir(folder) if n.endswith(leaf.seg_map_suffix)} if osp.isdir(folder) else set()
             if present - names:
                 what = f'{len(present - names):,} label maps have no image, first: {min(present - names)}'
-                report.notes.append(Problem('orphans', folder, what, 'fine if the images are left out on purpose'))
+                report.notes.append(Problem('orphans', folder, what, 'fine if the images were left out on purpose'))
     return lost
 
 
 def unlisted_notes(leaf: Any, infos: Sequence[Mapping[str, Any]]) -> list[Problem]:
-    """Images of other endings among those of a folder that has no list: they are silently skipped."""
+    """Note images with other endings in a folder without a list, which are silently skipped."""
     if leaf.ann_file:
         return []
     notes = []
@@ -219,7 +223,7 @@ def unlisted_notes(leaf: Any, infos: Sequence[Mapping[str, Any]]) -> list[Proble
         other = [n for n in names_in(folder) if n.lower().endswith(IMAGE_ENDINGS) and not n.endswith(known)]
         if other:
             what = f'{len(other):,} image(s) do not end with {leaf.img_suffix!r} and are not used, first: {min(other)}'
-            notes.append(Problem('unlisted', folder, what, 'fine on purpose; else give all images one suffix'))
+            notes.append(Problem('unlisted', folder, what, 'fine if intended; otherwise use one suffix for all images'))
     return notes
 
 
@@ -231,7 +235,7 @@ def check_contents(
     workers: int,
     progress: Progress,
 ) -> None:
-    """Open the files of one dataset, and add to the report what they hold."""
+    """Open the files of one dataset, and add the findings to the report."""
     tally = Tally(LabelRules.of(leaf))
     checker = PairChecker(annotation_loader(leaf), tally.rules, image_loader(leaf))
     for pair in progress(check_pairs(checker, infos, workers), len(infos)):
