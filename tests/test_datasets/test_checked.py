@@ -118,7 +118,7 @@ BROKEN = {
     'suffix in the list': (
         lambda root: (root / 'lists/train.txt').write_text('a.jpg\n'),
         {},
-        r'1 of 1 images are missing, first: .*a\.jpg\.jpg \(there is a\.jpg: names in the list must not have a suffix\)',
+        r'1 of 1 images are missing, first: .*a\.jpg\.jpg \(there is a\.jpg: names in the list must not have',
     ),
     'pairs in the list': (
         lambda root: (root / 'lists/train.txt').write_text('JPEGImages/a.jpg SegmentationClass/a.png\n'),
@@ -138,7 +138,7 @@ BROKEN = {
     'no image': (
         lambda root: (root / 'JPEGImages/a.jpg').write_bytes(b'<html>'),
         {},
-        r'a\.jpg: cannot be read \(6 bytes; not an image\): download or create this file again: see docs/benchmarks\.md\.',
+        r'a\.jpg: cannot be read \(6 bytes; not an image\): download or create this file again: see docs',
     ),
     'cut image': (
         lambda root: cut(root / 'JPEGImages/a.jpg'),

@@ -174,7 +174,7 @@ MISTAKES = {
     '0 is no label': (
         lambda v: np.where(v == 255, 0, v + 1).astype(np.uint8),
         (),
-        'contains 3 (25% of the pixels), one more than the last of 0…2: .*if 0 means "no label", set `reduce_zero_label=T',
+        'contains 3 (25% of the pixels), one more than the last of 0…2: .*set `reduce_zero_label=T',
     ),
     'the last is no label': (
         lambda v: np.where(v == 255, 3, v).astype(np.uint8),
@@ -204,7 +204,7 @@ MISTAKES = {
     'colours': (
         lambda v: np.array([*TABLE, (0, 0, 0)], np.uint8)[np.minimum(v, 3)],
         (),
-        'has several channels (mode RGB) where a label map has one, the class numbers: convert colours to numbers as in '
+        'has several channels (mode RGB) where a label map has one, the class numbers: convert colours to numbers'
         'docs/custom_dataset.md',
     ),
     'half the size': (
