@@ -204,7 +204,7 @@ MISTAKES = {
     'colours': (
         lambda v: np.array([*TABLE, (0, 0, 0)], np.uint8)[np.minimum(v, 3)],
         (),
-        'has several channels (mode RGB) where a label map has one, the class numbers: convert colours to numbers'
+        'has several channels (mode RGB) where a label map has one, the class numbers: convert .*'
         'docs/custom_dataset.md',
     ),
     'half the size': (
