@@ -165,7 +165,8 @@ def test_full_size_configs_train_a_step_and_predict(path):
 
 def test_baseline_is_a_plain_decoder_with_two_losses():
     model = MODELS.build(Config.fromfile('configs/ablations/patterns/table4/baseline.py').model).train()
-    assert type(model.decode_head).__name__ == 'PlainDecoderHead' and model.bias_correction is None
+    assert type(model.decode_head).__name__ == 'PlainDecoderHead'
+    assert model.question.bias_correction is None
     assert model.semantic_head.background_prototypes.shape[0] == 1
     sample = SegDataSample(gt_sem_seg=PixelData(data=torch.zeros(1, 128, 128, dtype=torch.long)))
     assert set(model.loss(torch.randn(1, 3, 128, 128), [sample])) == {'loss_ce', 'loss_bce', 'loss_dice'}
