@@ -9,7 +9,7 @@ model = dict(
     unseen_classes={{_base_.unseen_classes}},
     clip=dict(num_prompts=20),
     semantic_head=dict(num_backgrounds=20),
-    templates='zegclip_coco',
+    text=dict(templates='zegclip_coco'),
 )
 train_cfg = dict(type='ResumableTrainLoop', max_iters=80000, val_interval=5000)
 param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, end=80000, by_epoch=False)]

@@ -7,7 +7,7 @@ _base_ = [
 model = dict(
     classes={{_base_.classes}},
     unseen_classes={{_base_.unseen_classes}},
-    templates='single',
+    text=dict(templates='single'),
 )
 train_cfg = dict(type='ResumableTrainLoop', max_iters=20000, val_interval=5000)
 param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, end=20000, by_epoch=False)]

@@ -57,10 +57,18 @@ class Vocabulary:
     @classmethod
     def of_test_data(cls, metainfo: Mapping[str, Any], trained: Vocabulary) -> Vocabulary:
         """Read the vocabulary of evaluated data; unseen is what was not trained, if ``unseen_classes`` is None."""
-        if metainfo.get('unseen_classes') is None:
-            unseen = [name for name in metainfo.get('classes') or () if not trained.has_labels_for(name)]
-            metainfo = {**metainfo, 'unseen_classes': unseen}
-        return cls.from_metainfo(metainfo)
+        return trained.at_test(cls.from_metainfo(metainfo).classes, metainfo.get('unseen_classes'))
+
+    def at_test(self, classes: Sequence[str], unseen: Sequence[str] | None = None) -> Vocabulary:
+        """The vocabulary of a test after training on this one.
+
+        Args:
+            classes: Its words, in label order.
+            unseen: Those that count as unseen; by default all that training had no labels for.
+        """
+        asked = Vocabulary(tuple(classes))
+        missing = (name for name in asked.classes if not self.has_labels_for(name))
+        return Vocabulary(asked.classes, tuple(missing if unseen is None else unseen))
 
     @property
     def seen_classes(self) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ SWEEPS = list(yaml.safe_load(SWEEP_FILE.read_text(encoding='utf-8')))
 def random_clip(path):
     cfg = Config.fromfile(path)
     cfg.model.clip.pretrained = None
-    cfg.model.templates = 'single'  # the text tower of ViT-B/16 takes a while on a CPU
+    cfg.model.text = dict(templates='single')  # the text tower of ViT-B/16 takes a while on a CPU
     return cfg
 
 

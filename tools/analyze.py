@@ -31,42 +31,17 @@ from rich.progress import track
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from mmseg_alignzeg.engine.checkpoint_file import read_checkpoint
-from mmseg_alignzeg.engine.safe_checkpoint_hook import identity_differences
-from mmseg_alignzeg.models import AlignZeg, PredictiveBiasCorrection
+from mmseg_alignzeg.apis.loading import build_trained
+from mmseg_alignzeg.models import PredictiveBiasCorrection
 from mmseg_alignzeg.printable import printable
 
 GAMMAS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 CONSTANTS = [0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8]
 
 
-def load_model(cfg: Config, checkpoint: Path) -> AlignZeg:
-    """Build the model of a config and load a checkpoint of the same vocabulary.
-
-    Raises:
-        ValueError: If the file is no checkpoint, or one of another vocabulary, CLIP or architecture.
-    """
-    content = read_checkpoint(checkpoint)
-    weights = content.get('state_dict', {})
-    model = MODELS.build(cfg.model)
-    if not isinstance(model, AlignZeg):
-        raise ValueError(f'The config builds a {type(model).__name__}: only AlignZeg has proposals to analyse.')
-    saved = content.get('meta', {}).get('alignzeg')
-    differences = identity_differences(saved, model.checkpoint_identity()) if saved else []
-    if differences:
-        raise ValueError(f'{checkpoint} was trained for something else than this model: {"; ".join(differences)}.')
-    try:
-        missing = model.load_state_dict(weights, strict=False).missing_keys
-    except RuntimeError as error:
-        raise ValueError(f'{checkpoint} does not fit the model: {str(error).splitlines()[1].strip()}') from None
-    if missing:
-        raise ValueError(f'{checkpoint} lacks {len(missing)} weights of the model, the first is {missing[0]}.')
-    return model.to(get_device()).eval()
-
-
 def own_variant(cfg: Config, has_indicator: bool) -> tuple[analysis.Variant, float | None]:
     """What the config asks for at test, and γ where PBC is compared with something else."""
-    if cfg.model.type == 'OracleAlignZeg':
+    if (cfg.model.get('decoder') or {}).get('type') == 'OracleDecoder':
         return analysis.Variant(oracle=True), PredictiveBiasCorrection().gamma if has_indicator else None
     correction, calibration = cfg.model.get('bias_correction'), cfg.model.get('calibration')
     gamma = MODELS.build(correction).gamma if correction else None
@@ -105,7 +80,7 @@ def images_of(
         if args.limit is not None and args.limit > count:
             raise ValueError(f'{args.source} has {count} images, fewer than --limit {args.limit}.')
     else:
-        model = load_model(cfg, args.checkpoint)
+        model = build_trained(cfg, args.checkpoint).to(get_device())
         loader = test_loader(cfg)
         task = analysis.Task.of(model, loader.dataset, ignored_label(cfg))
         torch.manual_seed(0)  # for the random points of matching

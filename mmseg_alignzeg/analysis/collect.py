@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,8 +17,25 @@ from torch.utils.data import DataLoader
 
 from ..evaluation.vocabulary_metric import names_mask
 from ..models import AlignZeg
-from ..models.proposals import Window, padded_size, upright
+from ..models.proposals import Proposals, Window, padded_size, upright
 from ..vocabulary import Vocabulary
+
+
+@dataclass
+class ViewScores:
+    """The proposals of one view of an image, before any question of correction.
+
+    Attributes:
+        masks: M, (N, h, w) logits on the padded grid, flips undone.
+        scores: P, (N, C + 1) logits, background last.
+        indicator: I, (N,) probabilities, or None for a model without φ_bc.
+        preference: r, (N,) scores where the decoder weighs views by them, or None.
+    """
+
+    masks: Tensor
+    scores: Tensor
+    indicator: Tensor | None = None
+    preference: Tensor | None = None
 
 
 @dataclass
@@ -26,17 +43,13 @@ class ImageProposals:
     """The proposals of one image and its true labels.
 
     Attributes:
-        masks: M, (N, h, w) logits on the padded grid, flips undone.
-        scores: P, (N, C + 1) logits, background last.
-        indicator: I, (N,) probabilities, or None for a model without φ_bc.
+        views: Those of the decoder. Measures of proposals look at the first, measures of labels at all of them.
         labels: True labels (H, W) int64 at the size of the original image.
         window: Where the grid shows the image; its ``size`` is (H, W).
         matched: (m, 2) int64, proposals that Hungarian matching gave to a true mask, and the label of that mask.
     """
 
-    masks: Tensor
-    scores: Tensor
-    indicator: Tensor | None
+    views: tuple[ViewScores, ...]
     labels: Tensor
     window: Window
     matched: Tensor
@@ -50,8 +63,9 @@ class Task:
         vocabulary: Classes in label order, and which of them the measures call unseen.
         trained_classes: Names among them that training had labels for: S of Eq. (7).
         ignore_index: True label that is not evaluated.
-        background_at_test: See :class:`AlignZeg`.
+        background_at_test: See :func:`~mmseg_alignzeg.models.inference.drop_background`.
         images: Images in the whole test set.
+        temperature: Of the decoder, see :func:`~mmseg_alignzeg.models.decoding.merge`.
     """
 
     vocabulary: Vocabulary
@@ -59,6 +73,7 @@ class Task:
     ignore_index: int
     background_at_test: str
     images: int
+    temperature: float = 1.0
 
     @classmethod
     def of(cls, model: AlignZeg, dataset: Any, ignore_index: int) -> Task:
@@ -74,7 +89,8 @@ class Task:
         metainfo: Mapping[str, Any] = dataset.metainfo
         vocabulary = Vocabulary.of_test_data(metainfo, model.vocabulary)
         seen = tuple(filter(model.vocabulary.has_labels_for, vocabulary.classes))
-        return cls(vocabulary, seen, ignore_index, model.question.background_at_test, len(dataset))
+        background, temperature = model.question.background_at_test, model.decoder.temperature
+        return cls(vocabulary, seen, ignore_index, background, len(dataset), temperature)
 
     @cached_property
     def unseen(self) -> Tensor:
@@ -148,23 +164,27 @@ def collect(model: AlignZeg, loader: DataLoader, task: Task) -> Iterator[ImagePr
         data = model.data_preprocessor(batch)
         inputs, samples = data['inputs'], data['data_samples']
         shape = padded_size(inputs.shape[2:], model.stride)
-        proposals = model.extract_feat(inputs)
-        scores = model.classify(proposals, question.text_embeds(inputs.device)).float()
-        indicators = model.indicate(proposals)
-        images = upright(proposals.mask_logits, samples, inputs.shape[2:], model.stride)
-        for i, (sample, (masks, window)) in enumerate(zip(samples, images, strict=True)):
+        embeds = question.text_embeds(inputs.device)
+        views = [_view(model, proposals, samples, embeds) for proposals in model.look(inputs)]
+        for sample, seen in zip(samples, zip(*views, strict=True), strict=True):
             if 'gt_sem_seg' not in sample:
                 raise ValueError(
                     f'{sample.metainfo.get("img_path", "An image")} has no labels: put `LoadAnnotations` in the test '
                     'pipeline.'
                 )
             labels = sample.gt_sem_seg.data[0].long()
+            window = Window.of_image(sample.metainfo, inputs.shape[2:], model.stride)
             placed = place_labels(labels, window, shape, task.ignore_index)
-            yield ImageProposals(
-                masks,
-                scores[i],
-                None if indicators is None else indicators[i].float(),
-                labels,
-                window,
-                match(model, masks, scores[i], placed, task.ignore_index),
-            )
+            matched = match(model, seen[0].masks, seen[0].scores, placed, task.ignore_index)
+            yield ImageProposals(seen, labels, window, matched)
+
+
+def _view(
+    model: AlignZeg, proposals: Proposals, samples: Sequence[SegDataSample], text_embeds: Tensor
+) -> list[ViewScores]:
+    """The proposals of one view, image by image."""
+    masks = upright(proposals.mask_logits, samples)
+    scores = model.classify(proposals, text_embeds).float()
+    columns = (model.indicate(proposals), model.prefer(proposals))
+    optional = ([None] * len(samples) if column is None else column.float() for column in columns)
+    return [ViewScores(*parts) for parts in zip(masks, scores, *optional, strict=True)]

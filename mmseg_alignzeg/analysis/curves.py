@@ -11,9 +11,10 @@ from torch import Tensor
 from ..evaluation.areas import confusion_matrix, split_areas
 from ..evaluation.zero_shot_iou_metric import zero_shot_iou
 from ..models import CalibratedStacking, PredictiveBiasCorrection
+from ..models.decoding import merge, score_columns
 from ..models.inference import drop_background, mask_stripes
 from ..models.oracle import oracle_probs
-from .collect import ImageProposals, Task
+from .collect import ImageProposals, Task, ViewScores
 
 
 @dataclass(frozen=True)
@@ -61,16 +62,21 @@ def plan_variants(
     return list(dict.fromkeys(variants))
 
 
-def variant_probs(image: ImageProposals, gamma: float | None, oracle: bool, task: Task) -> Tensor:
-    """Class probabilities (N, C) of an image's proposals under a :class:`Variant`."""
-    if oracle:
-        return oracle_probs(image.masks, image.labels, len(task.vocabulary.classes), image.window)
-    scores = image.scores
+def view_probs(view: ViewScores, gamma: float | None, task: Task) -> Tensor:
+    """Class probabilities (N, C) of the proposals of a view, with PBC at γ or without."""
+    scores = view.scores
     if gamma is not None:
-        assert image.indicator is not None
+        assert view.indicator is not None
         seen = task.trained.to(scores.device)
-        scores = PredictiveBiasCorrection(gamma)(scores[None], image.indicator[None], seen)[0]
+        scores = PredictiveBiasCorrection(gamma)(scores[None], view.indicator[None], seen)[0]
     return drop_background(scores, task.background_at_test)
+
+
+def variant_columns(image: ImageProposals, gamma: float | None, oracle: bool, task: Task) -> list[Tensor]:
+    """What is summed at every pixel under a :class:`Variant`, of each view; an oracle looks at the first alone."""
+    if oracle:
+        return [oracle_probs(image.views[0].masks, image.labels, len(task.vocabulary.classes), image.window)]
+    return [score_columns(view_probs(view, gamma, task), view.preference) for view in image.views]
 
 
 def stacked_labels(scores: Tensor, constants: Sequence[float], trained: Tensor) -> Iterator[Tensor]:
@@ -102,21 +108,24 @@ def image_counts(image: ImageProposals, variants: Sequence[Variant], task: Task)
         Confusion matrices (K, C, C + 1) int64 of :func:`confusion_matrix`, and the pixels (C + 1, N) of each true
         class, with the ignored pixels last, in each mask, binarised at 0.5.
     """
-    num_classes = len(task.vocabulary.classes)
-    trained = task.trained.to(image.masks.device)
+    num_classes, first = len(task.vocabulary.classes), image.views[0].masks
+    scored = image.views[0].preference is not None
+    trained = task.trained.to(first.device)
     groups: dict[tuple[float | None, bool], list[int]] = {}
     for k, variant in enumerate(variants):
         groups.setdefault((variant.gamma, variant.oracle), []).append(k)
-    probs = {key: variant_probs(image, *key, task) for key in groups}
+    columns = {key: variant_columns(image, *key, task) for key in groups}
     truth = torch.where((image.labels >= 0) & (image.labels < num_classes), image.labels, num_classes)
-    labels = torch.empty(len(variants), *image.window.size, dtype=torch.int32, device=image.masks.device)
-    pixels = image.masks.new_zeros(num_classes + 1, len(image.masks))
-    # In the stripes of predict_labels, a product has its operands, and so its result to the last bit.
-    for rows, stripe in mask_stripes(image.masks, image.window, num_classes):
-        masks = stripe.flatten(0, 1)  # (rows · columns, N)
-        pixels.index_add_(0, truth[rows].flatten(), (masks > 0.5).to(pixels))
+    labels = torch.empty(len(variants), *image.window.size, dtype=torch.int32, device=first.device)
+    pixels = first.new_zeros(num_classes + 1, len(first))
+    # In the stripes of a prediction, a product has its operands, and so its result to the last bit.
+    widest = num_classes + 2 * scored
+    for parts in zip(*(mask_stripes(view.masks, image.window, widest) for view in image.views), strict=True):
+        rows, masks = parts[0][0], [stripe.flatten(0, 1) for _, stripe in parts]  # (rows · columns, N) each
+        pixels.index_add_(0, truth[rows].flatten(), (masks[0] > 0.5).to(pixels))
         for key, members in groups.items():
-            scores = torch.mm(masks, probs[key])  # (rows · columns, C)
+            sums = [torch.mm(*operands) for operands in zip(masks, columns[key], strict=False)]
+            scores = merge(sums, scored and not key[1], task.temperature)  # (rows · columns, C)
             plain = [k for k in members if not variants[k].constant]
             stacked = [k for k in members if variants[k].constant]
             for k in plain:

@@ -18,10 +18,11 @@ from torch import Tensor
 from ..models.proposals import Window
 from ..vocabulary import Vocabulary
 from ..whole_file import whole_file
-from .collect import ImageProposals, Task
+from .collect import ImageProposals, Task, ViewScores
 
-FORMAT = 1
-NOT_IN_THE_PASS = ('bias_correction', 'calibration', 'return_scores')  # parts of a model that change no proposal
+FORMAT = 2
+VIEW = ('masks', 'scores', 'indicator', 'preference')
+NOT_IN_THE_PASS = ('bias_correction', 'calibration')  # parts of a model that change no proposal
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,9 @@ class ProposalWriter:
             _write_array(file, 'meta', np.array(self._meta(count)))
 
     def _arrays(self, image: ImageProposals) -> dict[str, np.ndarray]:
-        tensors: dict[str, Tensor | None] = {
-            key: getattr(image, key) for key in ('masks', 'scores', 'indicator', 'labels', 'matched')
-        }
+        tensors: dict[str, Tensor | None] = {'labels': image.labels, 'matched': image.matched}
+        for v, view in enumerate(image.views):
+            tensors |= {f'{key}_{v}': getattr(view, key) for key in VIEW}
         arrays = {key: tensor.cpu().numpy() for key, tensor in tensors.items() if tensor is not None}
         small = max(self.task.ignore_index, len(self.task.vocabulary.classes)) < 256
         arrays['labels'] = arrays['labels'].astype(np.uint8 if small else np.int32)
@@ -140,21 +141,16 @@ def read_proposals(path: Path, fingerprint: Fingerprint) -> tuple[Task, int, Ite
 def _read_images(path: Path, count: int) -> Iterator[ImageProposals]:
     with np.load(path, allow_pickle=False) as file:
         for i in range(count):
-            arrays = {
-                key: torch.from_numpy(file[f'{i:07d}/{key}'])
-                for key in ('masks', 'scores', 'indicator', 'labels', 'matched', 'window')
-                if f'{i:07d}/{key}' in file
-            }
-            labels = arrays['labels'].long()
-            top, left, height, width = arrays['window'].tolist()
-            yield ImageProposals(
-                arrays['masks'],
-                arrays['scores'],
-                arrays.get('indicator'),
-                labels,
-                Window(top, left, height, width, (labels.shape[0], labels.shape[1])),
-                arrays['matched'],
-            )
+            views: list[ViewScores] = []
+            while f'{i:07d}/masks_{len(views)}' in file:
+                names = {key: f'{i:07d}/{key}_{len(views)}' for key in VIEW}
+                views.append(
+                    ViewScores(**{key: torch.from_numpy(file[name]) for key, name in names.items() if name in file})
+                )
+            labels, matched = (torch.from_numpy(file[f'{i:07d}/{key}']) for key in ('labels', 'matched'))
+            top, left, height, width = file[f'{i:07d}/window'].tolist()
+            window = Window(top, left, height, width, (labels.shape[0], labels.shape[1]))
+            yield ImageProposals(tuple(views), labels.long(), window, matched)
 
 
 def _write_array(file: zipfile.ZipFile, name: str, array: np.ndarray) -> None:

@@ -44,8 +44,9 @@ class Summary:
         self.images += 1
         self.confusion += confusion
         self._ious.append(mask_ious(pixels, confusion[0].sum(dim=1)))
-        if image.indicator is not None:
-            for group, values in indicator_groups(image.indicator, image.matched, self.task.trained).items():
+        indicator = image.views[0].indicator
+        if indicator is not None:
+            for group, values in indicator_groups(indicator, image.matched, self.task.trained).items():
                 self._indicators[group].append(values)
 
     def result(self) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from mmengine.dataset import pseudo_collate
 
 from ..aliases import fold
 from ..models import ClassNames, PredictiveBiasCorrection, Question, TextBank
-from ..models.proposals import upright
 from .image_files import Source, find_images
 from .loading import PathLike, load_model, usable_device
 from .prediction import Failure, Prediction, drawn, find_proposals, label_map
@@ -79,8 +78,10 @@ class AlignZegInferencer:
         self.dtype = dtype
         self.device = usable_device(device)
         self.model, self.input_scale = load_model(model, weights, clip_weights)
+        if self.model.decoder.needs_labels:
+            raise ValueError(f'The decoder {type(self.model.decoder).__name__} needs true labels: use `mim test`.')
         self.model.to(self.device)
-        self._banks = {(self.model.templates, False): self.model.text_bank}
+        self._banks = {(self.model.text_bank.template_set, False): self.model.text_bank}
 
     def __call__(
         self,
@@ -180,7 +181,7 @@ class AlignZegInferencer:
 
     def _bank(self, templates: str | None, classes: Sequence[str]) -> TextBank:
         """The text bank of a template set, kept so that the text tower reads a vocabulary once."""
-        own, templates = self.model.text_bank, templates or self.model.templates
+        own, templates = self.model.text_bank, templates or self.model.text_bank.template_set
         strange = bool(own.names.table) and not any(name in own.names.table for name in classes)
         if (templates, strange) not in self._banks:
             names = ClassNames(combine=own.names.combine) if strange else own.names
@@ -208,22 +209,20 @@ class AlignZegInferencer:
         model, words = self.model, task.words
         data = model.data_preprocessor(pseudo_collate([item.packed for item in items]), False)
         with torch.autocast(self.device.type, DTYPES[self.dtype], enabled=self.dtype != 'fp32'):
-            found = model.extract_feat(data['inputs'])
-            probs = model.class_probs(found, task.question).float()  # (B, N, C)
-            indicator = model.indicate(found)
-        bias = task.question.class_bias(probs.device)
+            looks = model.look(data['inputs'])
+            answers = model.answer(looks, data['data_samples'], data['inputs'].shape[2:], task.question)
+            indicator = model.indicate(looks[0])
         predictions = []
-        images = upright(found.mask_logits, data['data_samples'], data['inputs'].shape[2:], model.stride)
-        for i, (item, (masks, window)) in enumerate(zip(items, images, strict=True)):
-            notes, proposals = [*item.notes, *words.notes], None
-            if drawn(window) != window:
-                notes.append('labels drawn at {1} × {0} pixels and enlarged'.format(*drawn(window).size))
+        for i, (item, answer) in enumerate(zip(items, answers, strict=True)):
+            notes, proposals, canvas = [*item.notes, *words.notes], None, drawn(answer.window)
+            if canvas != answer.window:
+                notes.append('labels drawn at {1} × {0} pixels and enlarged'.format(*canvas.size))
             if task.proposals:
                 own = None if indicator is None else indicator[i].float()
-                proposals, more = find_proposals(masks, probs[i], own, window, words.classes)
+                proposals, more = find_proposals(answer, own, words.classes)
                 if more:
                     notes.append(f'{more} more proposals are left out: their masks would take too much memory')
-            labels = label_map(masks, probs[i], window, bias, OTHERS_BELOW if task.others else None)
+            labels = label_map(answer, OTHERS_BELOW if task.others else None)
             classes = (*words.classes, OTHERS) if task.others else words.classes
             predictions.append(
                 Prediction(item.source.name, item.image, labels, classes, words.unseen, tuple(notes), proposals)

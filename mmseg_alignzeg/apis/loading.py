@@ -65,14 +65,27 @@ def load_model(
     cfg = Config.fromfile(path)
     if clip_weights is not None:
         cfg.model.clip.pretrained = clip_weights
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        built = MODELS.build(cfg.model).eval()
-    if type(built) is not AlignZeg:  # its subclasses predict in other ways
-        raise ValueError(
-            f'The model of {path} is a {type(built).__name__}, but only AlignZeg itself is served: use `mim test`.'
-        )
-    load_weights(built, Path(weights).expanduser())
+    built = build_trained(cfg, weights)
     return built, input_scale(cfg) or default_input_scale(cfg, str(path))
+
+
+def build_trained(cfg: Config, weights: PathLike) -> AlignZeg:
+    """The model of a config with its weights, in evaluation mode on the CPU.
+
+    Args:
+        cfg: With ``model``.
+        weights: A checkpoint (``.pth``) or ``.safetensors``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the config builds another model, or the weights do not fit it.
+    """
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        model = MODELS.build(cfg.model).eval()
+    if not isinstance(model, AlignZeg):
+        raise ValueError(f'The model of the config is a {type(model).__name__}, not an AlignZeg: use `mim test`.')
+    load_weights(model, Path(weights).expanduser())
+    return model
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:

@@ -11,7 +11,8 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from ..models.inference import mask_stripes, semantic_stripes
+from ..models.decoding import Answer
+from ..models.inference import binary_masks
 from ..models.proposals import Window
 
 DRAWN_PIXELS = 2**22  # of a larger picture, labels are drawn with so many pixels and enlarged
@@ -99,51 +100,39 @@ def enlarge(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return pixels[rows].take(columns, axis=1)
 
 
-def label_map(
-    mask_logits: Tensor, class_probs: Tensor, window: Window, bias: Tensor | None, others_below: float | None
-) -> np.ndarray:
-    """Labels of one image in the smallest unsigned type that holds them.
+def label_map(answer: Answer, others_below: float | None) -> np.ndarray:
+    """Labels (H, W) of one image in the smallest unsigned type that holds them.
 
     Args:
-        mask_logits: M, (N, h, w) on the padded grid.
-        class_probs: (N, C) probabilities.
-        window: Where the grid shows the image.
-        bias: (C,), added to the scores of every pixel, or None.
+        answer: About C words.
         others_below: Pixels whose best score is lower get label C; None leaves that class out.
-
-    Returns:
-        ``window.size``.
     """
-    count, canvas = class_probs.shape[1], drawn(window)
+    count, canvas = answer.views[0].class_probs.shape[1], drawn(answer.window)
     labels = np.empty(canvas.size, np.min_scalar_type(count))
-    for stripe, scores in semantic_stripes(mask_logits, class_probs, canvas, class_bias=bias):
+    for stripe, scores in answer.stripes(canvas):
         best, winner = scores.max(dim=-1)
         if others_below is not None:
             winner[best < others_below] = count
         labels[stripe] = winner.cpu().numpy()
-    return enlarge(labels, window.size)
+    return enlarge(labels, answer.window.size)
 
 
 def find_proposals(
-    mask_logits: Tensor, class_probs: Tensor, indicator: Tensor | None, window: Window, classes: tuple[str, ...]
+    answer: Answer, indicator: Tensor | None, classes: tuple[str, ...]
 ) -> tuple[tuple[Proposal, ...], int]:
-    """Proposals that hold a pixel, by falling score.
+    """Proposals that hold a pixel, by falling score; those of the first view.
 
     Args:
-        mask_logits: M, (N, h, w) on the padded grid.
-        class_probs: (N, C) probabilities.
+        answer: About C words.
         indicator: I, (N,) probabilities, or None.
-        window: Where the grid shows the image.
         classes: C words.
 
     Returns:
         The best, as many as ``MASK_BYTES`` have room for, and how many more there are.
     """
-    canvas = drawn(window)
-    masks = np.empty((len(mask_logits), *canvas.size), bool)
-    for stripe, values in mask_stripes(mask_logits, canvas):
-        masks[:, stripe] = (values > 0.5).permute(2, 0, 1).cpu().numpy()
-    scores, labels = class_probs.max(dim=1)
+    view, window = answer.views[0], answer.window
+    masks = binary_masks(view.mask_logits, drawn(window)).numpy()
+    scores, labels = view.class_probs.max(dim=1)
     order = [n for n in scores.argsort(descending=True).tolist() if masks[n].any()]
     room = max(1, MASK_BYTES // (window.size[0] * window.size[1]))
     found = tuple(

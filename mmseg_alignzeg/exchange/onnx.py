@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..models import AlignZeg, PredictiveBiasCorrection
+from ..models.decoding import merge, score_columns
 from ..models.inference import drop_background
 from ..models.proposals import padded_size
 from ..whole_file import whole_file
@@ -28,7 +29,7 @@ class FixedVocabularyPredictor(nn.Module):
     in stripes, which a graph cannot express.
 
     Args:
-        model: A trained model, :class:`AlignZeg` itself; its weights are shared, its mode is set to evaluation.
+        model: A trained model; its weights are shared, its mode is set to evaluation.
         classes: C names to tell apart, in label order.
         gamma: γ of PBC instead of the model's own.
         pbc: False leaves predictive bias correction out.
@@ -53,8 +54,8 @@ class FixedVocabularyPredictor(nn.Module):
         unseen: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        if type(model) is not AlignZeg:  # its subclasses predict in other ways
-            raise ValueError(f'The model is a {type(model).__name__}; only AlignZeg itself can be exported.')
+        if model.decoder.needs_labels:
+            raise ValueError(f'The decoder {type(model.decoder).__name__} needs true labels: it cannot be exported.')
         preprocessor = model.data_preprocessor
         if not isinstance(preprocessor, SegDataPreProcessor) or not preprocessor._enable_normalize:
             raise ValueError('The model has no `data_preprocessor` with mean and std: set them in its config.')
@@ -68,6 +69,9 @@ class FixedVocabularyPredictor(nn.Module):
             self.correction = question.bias_correction if gamma is None else PredictiveBiasCorrection(gamma)
         self.model = model.eval()
         self.scores = scores
+        self.preference = model.preference if model.decoder.weighting == 'preference' else None
+        if self.preference is not None:
+            self.preference.check_trained()
         device = preprocessor.mean.device
         self.register_buffer('text_embeds', question.text_embeds(device).clone())
         self.register_buffer('seen', question.seen.to(device))
@@ -86,14 +90,17 @@ class FixedVocabularyPredictor(nn.Module):
         model, preprocessor = self.model, self.model.data_preprocessor
         height, width = images.shape[2:]
         images = images.float() if preprocessor.channel_conversion else images.float().flip(1)
-        proposals = model.extract_feat((images - preprocessor.mean) / preprocessor.std)
-        logits = model.classify(proposals, self.text_embeds)
-        if self.correction is not None:
-            logits = self.correction(logits, model.indicate(proposals), self.seen)
-        probs = drop_background(logits, model.question.background_at_test)  # (B, N, C)
         padded = padded_size((height, width), model.stride)
-        masks = F.interpolate(proposals.mask_logits, size=padded, mode='bilinear')[:, :, :height, :width].sigmoid()
-        scores = torch.einsum('bnc,bnhw->bchw', probs, masks) + self.bias[:, None, None]
+        sums = []
+        for proposals in model.look((images - preprocessor.mean) / preprocessor.std):
+            logits = model.classify(proposals, self.text_embeds)
+            if self.correction is not None:
+                logits = self.correction(logits, model.indicate(proposals), self.seen)
+            probs = drop_background(logits, model.question.background_at_test)  # (B, N, C)
+            masks = F.interpolate(proposals.mask_logits, size=padded, mode='bilinear')[:, :, :height, :width].sigmoid()
+            preference = self.preference and self.preference(proposals.feats, proposals.mask_logits)
+            sums.append(torch.einsum('bnc,bnhw->bchw', score_columns(probs, preference), masks))
+        scores = merge(sums, self.preference is not None, model.decoder.temperature, dim=1) + self.bias[:, None, None]
         labels = scores.argmax(dim=1)
         return (labels, scores) if self.scores else (labels,)
 

@@ -23,7 +23,7 @@ LARGEST_AREA = 1 << 24  # pixels of an input
 SMALLEST_SIDE = 16  # pixels of an input
 LARGEST_NUMBER = 1_000_000
 DEEPEST = 8
-LONGEST_LIST = {'classes': 20_000, 'unseen_classes': 20_000}
+LONGEST_LIST = {'classes': 20_000, 'unseen_classes': 20_000, 'views': 8}
 LONGEST_OTHER_LIST = 64
 MOST_LAYERS = 64
 _SHORT = Repr()
@@ -46,7 +46,7 @@ def plain_config(cfg: Config) -> dict[str, Any]:
         ValueError: If the model cannot be described without code or files of this machine.
     """
     model = json.loads(json.dumps(cfg.model.to_dict(), default=_refuse))
-    model.pop('cache_dir', None)
+    (model.get('text') or {}).pop('cache_dir', None)
     clip = model.get('clip', {})
     if clip.get('pretrained', '') is None:
         raise ValueError(
@@ -123,7 +123,8 @@ def check_config(config: Any, origin: str) -> None:
         fault = _fault(key, value)
         if fault:
             raise ValueError(f'{where}` is {_SHORT.repr(value)}; expected {fault}.')
-    clip, names = model.get('clip'), model.get('names') or {}
+    clip, text = model.get('clip'), model.get('text') or {}
+    names = text.get('names') or {} if isinstance(text, dict) else None
     name = clip.get('model_name') if isinstance(clip, dict) else None
     if not isinstance(name, str) or name not in open_clip.list_models():
         raise ValueError(f'{origin}: `model.clip.model_name` must be one of open_clip.list_models().')
@@ -134,7 +135,7 @@ def check_config(config: Any, origin: str) -> None:
             'open_clip. Leave it out where weights come from a file, and give that file when loading.'
         )
     if not isinstance(names, dict) or names.get('source', 'raw') not in NAME_SOURCES:
-        raise ValueError(f'{origin}: `model.names.source` must be one of {NAME_SOURCES}, not a file.')
+        raise ValueError(f'{origin}: `model.text.names.source` must be one of {NAME_SOURCES}, not a file.')
     if not 0 < _number(clip.get('scale_factor', 1)) <= 4:
         raise ValueError(
             f'{origin}: `model.clip.scale_factor` is {_SHORT.repr(clip["scale_factor"])}; expected a number in (0, 4].'

@@ -19,6 +19,7 @@ from ..models import AlignZeg
 from ..whole_file import whole_file
 
 IDENTITY_KEY = 'alignzeg'
+OPTIONAL_PARTS = ('class_indicator', 'preference')
 
 
 def save_weights(model: AlignZeg, path: str | Path) -> None:
@@ -80,7 +81,7 @@ def check_shapes(path: Path, expected: Mapping[str, Tensor]) -> None:
 
 
 def load_weights(model: AlignZeg, path: str | Path) -> None:
-    """Load trained weights into a model, if they are this model's.
+    """Load trained weights into a model, if they are this model's. Those of a part that it leaves out are not used.
 
     Args:
         model: Changed in place.
@@ -100,6 +101,8 @@ def load_weights(model: AlignZeg, path: str | Path) -> None:
     differences = identity_differences(identity, to_plain(model.checkpoint_identity()))
     if differences:
         raise ValueError(f'{path} was trained for something else than this model: {"; ".join(differences)}.')
+    left_out = tuple(f'{part}.' for part in OPTIONAL_PARTS if getattr(model, part) is None)
+    tensors = {name: value for name, value in tensors.items() if not name.startswith(left_out)}
     fault = _first_fault(tensors, model.state_dict())
     if fault:
         raise ValueError(f'{path} does not fit the model: {fault}. Use the configuration it was trained with.')

@@ -7,13 +7,12 @@ from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .clip_vision import CLIPStream, CLIPVision
 from .criterion import AlignZegCriterion
+from .decoding import Answer, EnsembleDecoder, SemanticDecoder
 from .image_encoder import ImageEncoder
 from .losses import BackgroundDiversityLoss, FeatureExpansionLoss, PreferenceLoss
 from .mrpe_head import MRPEHead, PlainDecoderHead
-from .oracle import OracleAlignZeg
+from .oracle import OracleDecoder
 from .pixel_decoder_head import PixelDecoderHead
-from .preference_alignzeg import PreferenceAlignZeg
-from .preference_ensemble import PreferenceEnsemble
 from .preference_head import PreferenceHead
 from .proposals import Proposals
 from .question import Question
@@ -25,6 +24,7 @@ from .views import View
 __all__ = [
     'AlignZeg',
     'AlignZegCriterion',
+    'Answer',
     'BackgroundDiversityLoss',
     'CLIPSemanticHead',
     'CLIPSource',
@@ -33,19 +33,19 @@ __all__ = [
     'CalibratedStacking',
     'ClassIndicator',
     'ClassNames',
+    'EnsembleDecoder',
     'FeatureExpansionLoss',
     'ImageEncoder',
     'MRPEHead',
     'PlainDecoderHead',
-    'OracleAlignZeg',
+    'OracleDecoder',
     'PixelDecoderHead',
     'PredictiveBiasCorrection',
-    'PreferenceAlignZeg',
-    'PreferenceEnsemble',
     'PreferenceHead',
     'PreferenceLoss',
     'Proposals',
     'Question',
+    'SemanticDecoder',
     'TextBank',
     'View',
     'get_templates',

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,10 +18,10 @@ from ..vocabulary import Vocabulary
 from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .clip_vision import CLIPVision
-from .inference import predict_labels, predict_scores
+from .decoding import Answer, ViewProposals
 from .losses import checked_targets
-from .proposals import Proposals, Window, pad, upright
-from .question import Question, unseen_words
+from .proposals import Proposals, Window, common_stride, pad, upright
+from .question import Question, read_test_cfg
 from .text_bank import TextBank
 
 
@@ -41,22 +40,18 @@ class AlignZeg(BaseSegmentor):
         image_encoder: Config of the learnable encoder, Z_enc.
         decode_head: Config of the proposal head, :class:`MRPEHead` or the baseline :class:`PlainDecoderHead`.
         semantic_head: Config of :class:`CLIPSemanticHead`.
-        templates: Name of the prompt template set.
-        names: Arguments of :class:`ClassNames`: what classes are called in prompts; their raw names by default.
+        text: How names become prototypes: ``templates``, a set of :func:`get_templates`, by default 'vild'; ``names``,
+            arguments of :class:`ClassNames`; ``cache_dir``, see :class:`TextBank`.
         class_indicator: Config of φ_bc, or None to train without it (then ``bias_correction`` must be None too).
         bias_correction: Config of :class:`PredictiveBiasCorrection` at test, or None. Needs no retraining.
         calibration: Config of :class:`CalibratedStacking` at test, or None (the paper has none); may go with PBC.
         criterion: Config of :class:`AlignZegCriterion`, the losses; None is its defaults.
-        background_at_test: 'share' takes the softmax over C + 1 and drops the background, so that a proposal of
-            nothing stays silent (the code of the works cited in section 4.2); 'ignore' takes it over C alone.
-        return_scores: Also return full-size class scores as ``seg_logits``, C × H × W floats per image.
-        cache_dir: Where text embeddings are kept, see :class:`TextBank`.
-        ignore_index: Label of pixels without a class.
-        data_preprocessor: mmseg's data preprocessor config.
-        init_cfg: mmengine's initialisation config.
-        pretrained: Not used, like the next two; ``mmseg.apis.init_model`` sets them to None in every model.
-        train_cfg: See ``pretrained``.
-        test_cfg: See ``pretrained``.
+        preference: Config of :class:`PreferenceHead`, scores for an ensemble, or None (the paper has none).
+        decoder: Config of :class:`SemanticDecoder`, the default, :class:`EnsembleDecoder` or :class:`OracleDecoder`.
+        test_cfg: ``background_at_test``, see :func:`drop_background`, and ``return_scores``: whether results hold
+            full-size class scores, ``seg_logits``, C × H × W floats per image.
+        **base: ``data_preprocessor`` and ``init_cfg`` of :class:`BaseSegmentor`; ``pretrained`` and ``train_cfg``,
+            which ``mmseg.apis.init_model`` sets to None in every model, are not used.
 
     Raises:
         ValueError: If the vocabulary is invalid, training has no class left, or parts do not fit each other.
@@ -70,23 +65,17 @@ class AlignZeg(BaseSegmentor):
         image_encoder: dict[str, Any],
         decode_head: dict[str, Any],
         semantic_head: dict[str, Any],
-        templates: str = 'vild',
-        names: dict[str, str] | None = None,
+        text: Mapping[str, Any] | None = None,
         class_indicator: dict[str, Any] | None = None,
         bias_correction: dict[str, Any] | None = None,
         calibration: dict[str, Any] | None = None,
         criterion: dict[str, Any] | None = None,
-        background_at_test: str = 'share',
-        return_scores: bool = False,
-        cache_dir: str | None = None,
-        ignore_index: int = 255,
-        data_preprocessor: dict[str, Any] | None = None,
-        init_cfg: dict[str, Any] | None = None,
-        pretrained: None = None,
-        train_cfg: None = None,
-        test_cfg: None = None,
+        preference: dict[str, Any] | None = None,
+        decoder: dict[str, Any] | None = None,
+        test_cfg: Mapping[str, Any] | None = None,
+        **base: Any,
     ) -> None:
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        super().__init__(**{key: value for key, value in base.items() if key not in ('pretrained', 'train_cfg')})
         self.vocabulary = Vocabulary(tuple(classes), tuple(unseen_classes))
         if not self.vocabulary.seen_classes:
             raise ValueError(f'All {len(classes)} classes are unseen: training needs at least one seen class.')
@@ -94,38 +83,35 @@ class AlignZeg(BaseSegmentor):
             raise ValueError('`bias_correction` needs the indicator that `class_indicator` trains; the latter is None.')
         vision = dict(clip)
         source = CLIPSource(vision.pop('model_name'), vision.pop('pretrained'))
-        self.text_bank = TextBank(source, templates, cache_dir, ClassNames(**(names or {})))
-        self.templates = templates
+        prompts = {'templates': 'vild', 'cache_dir': None, 'names': {}, **(text or {})}
+        names = ClassNames(**(prompts.pop('names') or {}))
+        self.text_bank = TextBank(source, prompts.pop('templates'), names=names, **prompts)
         self.clip = CLIPVision(source, **vision)
-        embed_dim = self.clip.embed_dim
         self.image_encoder = MODELS.build(image_encoder)
         self.tap_norm = nn.LayerNorm(self.clip.width)  # not given in the paper; SAN has one there
         self.fusion = nn.Linear(self.clip.width, self.image_encoder.embed_dim)
         self.decode_head = MODELS.build({**decode_head, 'embed_dim': self.image_encoder.embed_dim})
-        clip_patch = self.clip.patch_size / self.clip.scale_factor
-        if clip_patch != int(clip_patch):
-            raise ValueError(
-                f'A CLIP patch of {self.clip.patch_size} pixels at scale_factor={self.clip.scale_factor} covers '
-                f'{clip_patch:.2f} pixels of the image; choose a scale that makes it a whole number, e.g. 0.5.'
-            )
         #: Inputs are padded to a multiple of this many pixels.
-        self.stride = math.lcm(self.image_encoder.patch_size, int(clip_patch))
+        self.stride = common_stride(self.image_encoder.patch_size, self.clip.patch_size, self.clip.scale_factor)
         if self.decode_head.bias_heads not in (1, self.clip.num_heads):
             raise ValueError(
                 f'bias_heads={self.decode_head.bias_heads} fits neither 1 nor the {self.clip.num_heads} heads of CLIP.'
             )
-        self.semantic_head = MODELS.build({**semantic_head, 'embed_dim': embed_dim})
-        self.class_indicator = MODELS.build({**class_indicator, 'embed_dim': embed_dim}) if class_indicator else None
+        in_clip = {'embed_dim': self.clip.embed_dim}
+        self.semantic_head = MODELS.build({**semantic_head, **in_clip})
+        self.class_indicator = MODELS.build({**class_indicator, **in_clip}) if class_indicator else None
         self.criterion = MODELS.build({'type': 'AlignZegCriterion', **(criterion or {})})
-        self.return_scores = return_scores
-        self.ignore_index = ignore_index
-        self.question = Question(
-            self.vocabulary,
-            self.text_bank,
-            MODELS.build(bias_correction) if bias_correction else None,
-            MODELS.build(calibration) if calibration else None,
-            background_at_test,
-        )
+        # Last of all weights: a seed gives the method the same initial ones with and without it.
+        self.preference = MODELS.build({**preference, **in_clip}) if preference else None
+        self.decoder = MODELS.build(decoder or {'type': 'SemanticDecoder'})
+        if self.preference is None and self.decoder.weighting == 'preference':
+            raise ValueError(
+                "`decoder` with weighting='preference' needs the score of `preference`, which is None; "
+                "weighting='uniform' needs none."
+            )
+        background_at_test, self.return_scores = read_test_cfg(test_cfg)
+        pbc, stacking = (MODELS.build(part) if part else None for part in (bias_correction, calibration))
+        self.question = Question(self.vocabulary, self.text_bank, pbc, stacking, background_at_test)
         self.set_test_classes(self.vocabulary.classes)
 
     def ask(self, classes: Sequence[str], unseen: Sequence[str] | None = None) -> Question:
@@ -138,8 +124,7 @@ class AlignZeg(BaseSegmentor):
         Raises:
             ValueError: See :class:`Vocabulary`.
         """
-        unseen = unseen_words(Vocabulary(tuple(classes)).classes, self.vocabulary) if unseen is None else unseen
-        return replace(self.question, vocabulary=Vocabulary(tuple(classes), tuple(unseen)))
+        return replace(self.question, vocabulary=self.vocabulary.at_test(classes, unseen))
 
     def set_test_classes(self, classes: Sequence[str], unseen: Sequence[str] | None = None) -> None:
         """Make :meth:`ask` for these words the default question of :meth:`predict`."""
@@ -150,18 +135,14 @@ class AlignZeg(BaseSegmentor):
         return {
             'classes': list(self.vocabulary.classes),
             'unseen_classes': list(self.vocabulary.unseen_classes),
-            'templates': self.templates,
+            'templates': self.text_bank.template_set,
             'clip': self.text_bank.source.identity,
         }
 
     # ------------------------------------------------------------------ the figure, from left to right
 
     def extract_feat(self, inputs: Tensor) -> Proposals:
-        """Images to proposals.
-
-        Args:
-            inputs: (B, 3, H, W), normalised; padded at the right and bottom to whole patches of both encoders.
-        """
+        """Images (B, 3, H, W), normalised, to proposals; padded at the right and bottom to whole patches."""
         images = pad(inputs, self.stride)
         z_enc = self.image_encoder(images)  # (B, D, h, w)
         stream = self.clip(images)
@@ -179,10 +160,14 @@ class AlignZeg(BaseSegmentor):
         """I, (B, N) probabilities of φ_bc that a proposal shows no seen class; None for a model without φ_bc."""
         return None if self.class_indicator is None else self.class_indicator(proposals.feats).sigmoid()
 
+    def prefer(self, proposals: Proposals) -> Tensor | None:
+        """r, (B, N) preference scores, if the decoder weighs views by them."""
+        return self.preference.score(proposals) if self.decoder.weighting == 'preference' else None
+
     # ------------------------------------------------------------------ training
 
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
-        """The terms of Eq. (8), each with its weight.
+        """The terms of Eq. (8), each with its weight, and ``loss_preference`` if that is trained.
 
         Args:
             inputs: (B, 3, H, W), normalised.
@@ -194,27 +179,53 @@ class AlignZeg(BaseSegmentor):
         Raises:
             ValueError: See :func:`checked_targets`.
         """
-        seen_classes = self.vocabulary.seen_classes
-        targets = checked_targets(inputs, data_samples, len(seen_classes), self.ignore_index)
+        seen_classes, criterion = self.vocabulary.seen_classes, self.criterion
+        targets = checked_targets(inputs, data_samples, len(seen_classes), criterion.ignore_index)
         proposals = self.extract_feat(inputs)
-        text_embeds = self.text_bank(seen_classes, inputs.device)
-        return self.criterion(
-            proposals,
-            self.classify(proposals, text_embeds),
-            targets,
-            text_embeds[:, 0],
-            self.clip.logit_scale,
-            self.semantic_head.backgrounds,
-            self.class_indicator,
-        )
+        embeds, scale = self.text_bank(seen_classes, inputs.device), self.clip.logit_scale
+        scores, backgrounds = self.classify(proposals, embeds), self.semantic_head.backgrounds
+        losses = criterion(proposals, scores, targets, embeds[:, 0], scale, backgrounds, self.class_indicator)
+        return losses if self.preference is None else losses | self.preference.training_losses(self, inputs, targets)
 
     # ------------------------------------------------------------------ test
+
+    def look(self, inputs: Tensor) -> list[Proposals]:
+        """Proposals in each view of the decoder, upright: the work of a prediction, whatever is asked."""
+        images = pad(inputs, self.stride)
+        return [view.restored(self.extract_feat(view.apply(images, self.stride))) for view in self.decoder.views]
 
     def class_probs(self, proposals: Proposals, question: Question | None = None) -> Tensor:
         """Probabilities of the words of a question after bias correction, (B, N, C); rows sum to at most 1."""
         question = question or self.question
         scores = self.classify(proposals, question.text_embeds(proposals.cls_feats.device))
         return question.probs(scores, None if question.bias_correction is None else self.indicate(proposals))
+
+    def answer(
+        self,
+        looks: Sequence[Proposals],
+        samples: Sequence[SegDataSample],
+        shape: Sequence[int],
+        question: Question | None = None,
+    ) -> list[Answer]:
+        """What the decoder makes of a look; cheap, so that one look can be asked many questions.
+
+        Args:
+            looks: Of :meth:`look`, B images.
+            samples: B data samples with their meta information.
+            shape: Rows and columns of the input.
+            question: What is asked; by default :attr:`question`.
+        """
+        question = question or self.question
+        bias = question.class_bias(looks[0].feats.device)
+        views = []  # per view, one for each image
+        for found in looks:
+            probs, preference = self.class_probs(found, question).float(), self.prefer(found)
+            scores = [None] * len(probs) if preference is None else preference
+            masks = upright(found.mask_logits, samples)
+            views.append([ViewProposals(*parts) for parts in zip(masks, probs, scores, strict=True)])
+        windows = [Window.of_image(sample.metainfo, shape, self.stride) for sample in samples]
+        images = zip(zip(*views, strict=True), windows, samples, strict=True)
+        return [self.decoder(parts, window, bias, sample) for parts, window, sample in images]
 
     @torch.no_grad()
     def predict(
@@ -232,48 +243,22 @@ class AlignZeg(BaseSegmentor):
             Data samples with ``pred_sem_seg`` (1, H, W) int64 and, if ``return_scores``, ``seg_logits`` (C, H, W),
             which hold mask-weighted class probabilities.
         """
-        proposals = self.extract_feat(inputs)
         samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
-        probs = self.class_probs(proposals, question)
-        return self.segment(proposals.mask_logits, probs, samples, inputs.shape[2:], question)
-
-    def segment(
-        self,
-        mask_logits: Tensor,
-        class_probs: Tensor,
-        samples: list[SegDataSample],
-        shape: Sequence[int],
-        question: Question | None = None,
-    ) -> list[SegDataSample]:
-        """Add what :meth:`predict` returns to ``samples``.
-
-        Args:
-            mask_logits: M, (B, N, h, w).
-            class_probs: (B, N, C).
-            samples: B data samples with their meta information.
-            shape: Rows and columns of the input.
-            question: What is asked; by default :attr:`question`.
-        """
-        bias = (question or self.question).class_bias(class_probs.device)
-        images = upright(mask_logits, samples, shape, self.stride)
-        for sample, (masks, window), probs in zip(samples, images, class_probs.float(), strict=True):
+        answers = self.answer(self.look(inputs), samples, inputs.shape[2:], question)
+        for sample, answer in zip(samples, answers, strict=True):
             if self.return_scores:
-                seg_logits = predict_scores(masks, probs, window, bias)
-                sample.seg_logits = PixelData(data=seg_logits)
-                labels = seg_logits.argmax(dim=0, keepdim=True)
+                sample.seg_logits = PixelData(data=answer.scores())
+                labels = sample.seg_logits.data.argmax(dim=0, keepdim=True)
             else:
-                labels = predict_labels(masks, probs, window, bias)
+                labels = answer.labels()
             sample.pred_sem_seg = PixelData(data=labels)
         return samples
 
     @torch.no_grad()
-    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
         """Class scores at the size of the input, (B, C, H, W)."""
-        proposals = self.extract_feat(inputs)
-        window = Window.of_image({}, inputs.shape[2:], self.stride)
-        pairs = zip(proposals.mask_logits.float(), self.class_probs(proposals).float(), strict=True)
-        bias = self.question.class_bias(inputs.device)
-        return torch.stack([predict_scores(mask_logits, probs, window, bias) for mask_logits, probs in pairs])
+        answers = self.answer(self.look(inputs), [SegDataSample() for _ in inputs], inputs.shape[2:])
+        return torch.stack([answer.scores() for answer in answers])
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> tuple[Tensor, Tensor]:
         """Mask logits (B, N, h, w) and class probabilities (B, N, C), without post-processing."""

@@ -27,6 +27,7 @@ class AlignZegCriterion(nn.Module):
         mask_overlap: The part of L_mask beside cross-entropy: 'dice' as in the paper, or 'jaccard' (JML).
         feature_expansion: Config of :class:`FeatureExpansionLoss`, or None.
         background_diversity: Config of :class:`BackgroundDiversityLoss`, or None.
+        ignore_index: Label of pixels without a class.
 
     Raises:
         ValueError: If ``mask_overlap`` is unknown.
@@ -41,6 +42,7 @@ class AlignZegCriterion(nn.Module):
         mask_overlap: str = 'dice',
         feature_expansion: dict[str, Any] | None = None,
         background_diversity: dict[str, Any] | None = None,
+        ignore_index: int = 255,
     ) -> None:
         super().__init__()
         if mask_overlap not in OVERLAP_LOSSES:
@@ -51,6 +53,7 @@ class AlignZegCriterion(nn.Module):
         self.background_weight = background_weight
         self.num_points = num_points
         self.mask_overlap = mask_overlap
+        self.ignore_index = ignore_index
         self.feature_expansion = MODELS.build(feature_expansion) if feature_expansion else None
         self.background_diversity = MODELS.build(background_diversity) if background_diversity else None
 

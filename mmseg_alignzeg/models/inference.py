@@ -36,17 +36,14 @@ def semantic_stripes(
     mask_logits: Tensor,
     class_probs: Tensor,
     window: Window,
-    *,
-    class_bias: Tensor | None = None,
     max_elements: int = 2**19,
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield Σ_n p_n·σ(M_n), plus a bias of each class if there is one, of one image stripe by stripe.
+    """Yield Σ_n p_n·σ(M_n) of one image stripe by stripe.
 
     Args:
         mask_logits: (N, h, w) on the padded grid.
         class_probs: (N, C) probabilities without the background column.
         window: What to show of the grid, and at which size.
-        class_bias: (C,), added to the scores of every pixel.
         max_elements: Upper bound of the elements of a stripe's largest tensor (one row at least).
 
     Yields:
@@ -59,8 +56,6 @@ def semantic_stripes(
         if scores is None:  # the first stripe is the largest
             scores = masks.new_empty(len(flat_masks), class_probs.shape[1])
         flat_scores = torch.mm(flat_masks, class_probs, out=scores[: len(flat_masks)])
-        if class_bias is not None:
-            flat_scores += class_bias
         yield stripe, flat_scores.unflatten(0, masks.shape[:2])
 
 
@@ -96,6 +91,20 @@ def mask_stripes(
         yield stripe, masks[:count].sigmoid_()
 
 
+def binary_masks(mask_logits: Tensor, window: Window) -> Tensor:
+    """Where σ(M) > 0.5, (N, *window.size) bool on the CPU: for inspection only.
+
+    Args:
+        mask_logits: (N, h, w) on the padded grid.
+        window: What to show of the grid, and at which size.
+    """
+    masks = torch.empty((len(mask_logits), *window.size), dtype=torch.bool)
+    if len(mask_logits):
+        for rows, values in mask_stripes(mask_logits, window):
+            masks[:, rows] = (values > 0.5).permute(2, 0, 1).cpu()
+    return masks
+
+
 def drop_background(scores: Tensor, background_at_test: str) -> Tensor:
     """Scores with the background to probabilities without it, as section 4.2 leaves it open.
 
@@ -109,45 +118,3 @@ def drop_background(scores: Tensor, background_at_test: str) -> Tensor:
     if background_at_test == 'ignore':
         return scores[..., :-1].softmax(dim=-1)
     return scores.softmax(dim=-1)[..., :-1]
-
-
-def predict_labels(
-    mask_logits: Tensor, class_probs: Tensor, window: Window, class_bias: Tensor | None = None
-) -> Tensor:
-    """Labels of one image: argmax_c Σ_n p_nc·σ(M_n) (+ bias), stripe by stripe.
-
-    Args:
-        mask_logits: (N, h, w).
-        class_probs: (N, C).
-        window: See :func:`semantic_stripes`.
-        class_bias: (C,), likewise.
-
-    Returns:
-        (1, *window.size) int64.
-    """
-    stripes = semantic_stripes(mask_logits, class_probs, window, class_bias=class_bias)
-    return collect_labels(stripes, window, mask_logits.device)
-
-
-def predict_scores(
-    mask_logits: Tensor, class_probs: Tensor, window: Window, class_bias: Tensor | None = None
-) -> Tensor:
-    """Full-size class scores of one image, (C, *window.size): for inspection only."""
-    stripes = semantic_stripes(mask_logits, class_probs, window, class_bias=class_bias)
-    return collect_scores(stripes, window, class_probs.shape[1], mask_logits)
-
-
-def collect_labels(stripes: Iterator[tuple[slice, Tensor]], window: Window, device: torch.device) -> Tensor:
-    """Best classes, (1, *window.size) int64, of score stripes such as those of :func:`semantic_stripes`."""
-    labels = torch.empty(window.size, dtype=torch.long, device=device)
-    for stripe, scores in stripes:
-        torch.argmax(scores, dim=-1, out=labels[stripe])
-    return labels[None]
-
-
-def collect_scores(stripes: Iterator[tuple[slice, Tensor]], window: Window, num_classes: int, like: Tensor) -> Tensor:
-    """All of score stripes such as those of :func:`semantic_stripes`, (C, *window.size) of the type of ``like``."""
-    scores = like.new_empty((num_classes, *window.size))
-    for stripe, part in stripes:
-        scores[:, stripe] = part.permute(2, 0, 1)
-    return scores

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from .alignzeg import AlignZeg
+from .decoding import Answer, SemanticDecoder, ViewProposals
 from .inference import mask_stripes
-from .proposals import Window, upright
-from .question import Question
+from .proposals import Window
 
 
 def oracle_probs(mask_logits: Tensor, labels: Tensor, num_classes: int, window: Window) -> Tensor:
@@ -42,28 +44,24 @@ def oracle_probs(mask_logits: Tensor, labels: Tensor, num_classes: int, window: 
 
 
 @MODELS.register_module()
-class OracleAlignZeg(AlignZeg):
-    """AlignZeg whose proposals are told their true classes at test (table 6). Arguments as :class:`AlignZeg`."""
+class OracleDecoder(SemanticDecoder):
+    """Proposals are told their true classes (table 6). It needs labels: for tests and analyses only."""
 
-    @torch.no_grad()
-    def predict(
-        self, inputs: Tensor, data_samples: list[SegDataSample] | None = None, question: Question | None = None
-    ) -> list[SegDataSample]:
-        """As :meth:`AlignZeg.predict`; ``data_samples`` must hold ``gt_sem_seg`` at the size of the original image.
+    needs_labels = True
+
+    def __call__(
+        self, views: Sequence[ViewProposals], window: Window, class_bias: Tensor | None, sample: SegDataSample
+    ) -> Answer:
+        """See :class:`SemanticDecoder`.
 
         Raises:
-            ValueError: If they do not.
+            ValueError: If ``sample`` has no ``gt_sem_seg``, or one of another size than the original image.
         """
-        if not data_samples or not all('gt_sem_seg' in sample for sample in data_samples):
+        if 'gt_sem_seg' not in sample:
             raise ValueError(
                 'An oracle needs `gt_sem_seg` in every sample: put `LoadAnnotations` in the test pipeline.'
             )
-        mask_logits = self.extract_feat(inputs).mask_logits
-        question = question or self.question
-        num_classes, shape = len(question.classes), inputs.shape[2:]
-        images = zip(upright(mask_logits, data_samples, shape, self.stride), data_samples, strict=True)
-        probs = [
-            oracle_probs(masks, sample.gt_sem_seg.data[0].long(), num_classes, window)
-            for (masks, window), sample in images
-        ]
-        return self.segment(mask_logits, torch.stack(probs), data_samples, shape, question)
+        (view,) = views
+        labels = sample.gt_sem_seg.data[0].long()
+        probs = oracle_probs(view.mask_logits, labels, view.class_probs.shape[1], window)
+        return Answer((replace(view, class_probs=probs),), window, class_bias)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,26 @@ class Proposals:
     mask_logits: Tensor
     feats: Tensor
     cls_feats: Tensor
+
+
+def common_stride(patch: int, clip_patch: int, clip_scale: float) -> int:
+    """Pixels of which an input has whole multiples, so that it has whole patches in both encoders.
+
+    Args:
+        patch: Patch of the image encoder, in pixels.
+        clip_patch: Patch of CLIP, in pixels of CLIP's input.
+        clip_scale: Size of CLIP's input relative to the image.
+
+    Raises:
+        ValueError: If a patch of CLIP covers no whole number of pixels of the image.
+    """
+    covered = clip_patch / clip_scale
+    if covered != int(covered):
+        raise ValueError(
+            f'A CLIP patch of {clip_patch} pixels at scale_factor={clip_scale} covers {covered:.2f} pixels of the '
+            'image; choose a scale that makes it a whole number, e.g. 0.5.'
+        )
+    return math.lcm(patch, int(covered))
 
 
 def padded_size(shape: Sequence[int], stride: int) -> tuple[int, int]:
@@ -93,19 +114,11 @@ def unflip(mask_logits: Tensor, metainfo: Mapping[str, Any]) -> Tensor:
     return mask_logits.flip(2 if metainfo['flip_direction'] == 'horizontal' else 1)
 
 
-def upright(
-    mask_logits: Tensor, samples: Sequence[SegDataSample], shape: Sequence[int], stride: int
-) -> Iterator[tuple[Tensor, Window]]:
-    """The masks of each image with flips undone, and where they show the image.
+def upright(mask_logits: Tensor, samples: Sequence[SegDataSample]) -> list[Tensor]:
+    """The masks of each image, (N, h, w) float32, with flips undone.
 
     Args:
         mask_logits: M, (B, N, h, w).
-        samples: B data samples with their meta information, see :meth:`Window.of_image`.
-        shape: Rows and columns of the input, padding of the data pipeline included.
-        stride: The model pads the input further, to a multiple of this.
-
-    Yields:
-        Per image, (N, h, w) float32 and the window.
+        samples: B data samples with their meta information.
     """
-    for masks, sample in zip(mask_logits, samples, strict=True):
-        yield unflip(masks.float(), sample.metainfo), Window.of_image(sample.metainfo, shape, stride)
+    return [unflip(masks.float(), sample.metainfo) for masks, sample in zip(mask_logits, samples, strict=True)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,6 +82,16 @@ class Question:
         return self.calibration(torch.zeros(len(self.classes), device=device), self.seen)
 
 
-def unseen_words(words: Sequence[str], trained: Vocabulary) -> tuple[str, ...]:
-    """The words that training had no labels for."""
-    return tuple(word for word in words if not trained.has_labels_for(word))
+def read_test_cfg(test_cfg: Mapping[str, Any] | None) -> tuple[str, bool]:
+    """``background_at_test`` and ``return_scores`` of ``test_cfg``, with their defaults 'share' and False.
+
+    Raises:
+        ValueError: If there is anything else, such as mmseg's ``mode='slide'``: an image is predicted as a whole.
+    """
+    given = {'mode': 'whole', 'background_at_test': 'share', 'return_scores': False, **(test_cfg or {})}
+    if len(given) > 3 or given['mode'] != 'whole':
+        raise ValueError(
+            f"`test_cfg` is {dict(test_cfg or {})}; AlignZeg predicts whole images (mode='whole') and knows "
+            '`background_at_test` and `return_scores` there.'
+        )
+    return given['background_at_test'], bool(given['return_scores'])

@@ -89,17 +89,18 @@ class TextBank:
 
     Args:
         source: The CLIP model.
-        templates: Name of a template set, see :func:`get_templates`.
+        template_set: Name of a template set, see :func:`get_templates`.
         cache_dir: Defaults to ``$MMSEG_ALIGNZEG_CACHE`` or ``~/.cache/mmseg_alignzeg``.
         names: What classes are called in prompts; their raw names by default.
     """
 
     def __init__(
-        self, source: CLIPSource, templates: str, cache_dir: str | None = None, names: ClassNames | None = None
+        self, source: CLIPSource, template_set: str, cache_dir: str | None = None, names: ClassNames | None = None
     ) -> None:
         self.source = source
         self.names = names or ClassNames()
-        self.templates = get_templates(templates)
+        self.template_set = template_set
+        self.templates = get_templates(template_set)
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else cache_folder()
         self._memory: dict[tuple[str, ...], Tensor] = {}
 

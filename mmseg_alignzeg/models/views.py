@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
+
+from .proposals import Proposals
 
 _FLIPPED_AXIS = {'horizontal': -1, 'vertical': -2}
 SCALES = (0.5, 2.0)
@@ -53,6 +55,10 @@ class View:
     def restore(self, mask_logits: Tensor) -> Tensor:
         """Turn masks (…, h, w) of the view upright; their grid stays as fine as the view made it."""
         return mask_logits if self.flip is None else mask_logits.flip(_FLIPPED_AXIS[self.flip])
+
+    def restored(self, proposals: Proposals) -> Proposals:
+        """Proposals with upright masks, see :meth:`restore`."""
+        return replace(proposals, mask_logits=self.restore(proposals.mask_logits))
 
 
 def make_views(configs: Sequence[Mapping[str, Any]]) -> tuple[View, ...]:

@@ -13,9 +13,9 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from ..analysis.collect import match, place_labels
-from ..models import AlignZeg, OracleAlignZeg
-from ..models.inference import mask_stripes, predict_scores
-from ..models.proposals import Window, padded_size, unflip, upright
+from ..models import AlignZeg
+from ..models.inference import binary_masks, mask_stripes
+from ..models.proposals import Window, padded_size, unflip
 from .corrections import Correction
 
 
@@ -49,7 +49,7 @@ class Inspection:
 def corrects(model: AlignZeg) -> bool:
     """Whether PBC takes part in what the model predicts; an oracle is told its classes."""
     parts = (model.question.bias_correction, model.class_indicator)
-    return None not in parts and not isinstance(model, OracleAlignZeg)
+    return None not in parts and not model.decoder.needs_labels
 
 
 @torch.no_grad()
@@ -63,25 +63,24 @@ def inspect_image(model: AlignZeg, inputs: Tensor, sample: SegDataSample) -> Ins
     """
     data = model.data_preprocessor({'inputs': [inputs], 'data_samples': [sample]})
     images, (own_sample,) = data['inputs'], data['data_samples']  # the preprocessor has made a new sample
-    proposals = model.extract_feat(images)
+    looks, shape = model.look(images), images.shape[2:]
+    proposals = looks[0]
     corrected = indicator = None
     if corrects(model) and (indicators := model.indicate(proposals)) is not None:
         corrected = model.class_probs(proposals)[0].float()
         indicator = indicators[0].float()
     plain = model.question.without_correction()
-    probs = model.class_probs(proposals, plain)
-    result = model.segment(proposals.mask_logits, probs, [own_sample], images.shape[2:], plain)[0]
-    ((masks, window),) = upright(proposals.mask_logits, [own_sample], images.shape[2:], model.stride)
+    (answer,) = model.answer(looks, [own_sample], shape, plain)
     return Inspection(
-        masks=masks,
+        masks=answer.views[0].mask_logits,
         scores=model.classify(proposals, plain.text_embeds(images.device))[0].float(),
         cls_feats=proposals.cls_feats[0].float(),
-        probs=probs[0].float(),
+        probs=model.class_probs(proposals, plain)[0].float(),
         corrected=corrected,
         indicator=indicator,
-        labels=result.pred_sem_seg.data[0],
-        window=window,
-        shape=padded_size(images.shape[2:], model.stride),
+        labels=answer.labels()[0],
+        window=answer.window,
+        shape=padded_size(shape, model.stride),
     )
 
 
@@ -102,10 +101,10 @@ def find_corrections(found: Inspection, seen: Tensor, limit: int) -> list[Correc
     chosen = changed[order[areas[order] > 0]]
     if not len(chosen):
         return []
-    masks = predict_scores(found.masks[chosen], torch.eye(len(chosen)).to(found.masks), found.window) > 0.5
+    masks = binary_masks(found.masks[chosen], found.window)
     values = (found.indicator, before, after, prob_before, prob_after)
     return [
-        Correction(mask.cpu().numpy(), *row)
+        Correction(mask.numpy(), *row)
         for mask, *row in zip(masks, *(value[chosen].tolist() for value in values), strict=True)
     ]
 

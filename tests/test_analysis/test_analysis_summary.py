@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mmseg_alignzeg.analysis import ImageProposals, Summary, Task, Variant, plan_variants
+from mmseg_alignzeg.analysis.collect import ViewScores
 from mmseg_alignzeg.analysis.summary import (
     histogram,
     indicator_groups,
@@ -61,10 +62,9 @@ def test_confusions_by_hand():
 
 
 def image(with_indicator=True):
+    view = ViewScores(torch.randn(4, 3, 3), torch.randn(4, 4), torch.rand(4) if with_indicator else None)
     return ImageProposals(
-        torch.randn(4, 3, 3),
-        torch.randn(4, 4),
-        torch.rand(4) if with_indicator else None,
+        (view,),
         torch.randint(0, 3, (12, 9)),
         Window(0.0, 0.0, 1.0, 1.0, (12, 9)),
         torch.tensor([[0, 0], [2, 1]]),

@@ -9,6 +9,7 @@ from torch.nn.functional import interpolate
 
 from mmseg_alignzeg.analysis import Task, collect
 from mmseg_alignzeg.analysis.collect import match, place_labels
+from mmseg_alignzeg.models import SemanticDecoder
 from mmseg_alignzeg.models.losses import HungarianMatcher
 from mmseg_alignzeg.models.proposals import Window
 from mmseg_alignzeg.vocabulary import Vocabulary
@@ -23,6 +24,7 @@ class Dataset(list):
 class Model:
     vocabulary = Vocabulary(('cat', 'dog', 'sky'), ('dog',))
     question = SimpleNamespace(background_at_test='share')
+    decoder = SemanticDecoder()
     criterion = SimpleNamespace(matcher=HungarianMatcher(num_points=500))
 
 
@@ -71,14 +73,16 @@ def test_an_image_without_labels_is_named():
         def data_preprocessor(self, batch):
             return batch
 
-        def extract_feat(self, inputs):
-            return SimpleNamespace(mask_logits=torch.zeros(1, 3, 1, 1))
+        def look(self, inputs):
+            return [SimpleNamespace(mask_logits=torch.zeros(1, 3, 1, 1))]
 
         def classify(self, proposals, text_embeds):
             return torch.zeros(1, 3, 4)
 
         def indicate(self, proposals):
             return None
+
+        prefer = indicate
 
     model = Forward()
     task = Task.of(model, Dataset(classes=['sky']), 255)

@@ -10,7 +10,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from mmseg_alignzeg.analysis import ImageProposals, Task, Variant, collect, image_counts, plan_variants
-from mmseg_alignzeg.analysis.curves import mask_ious, measures, stacked_labels, variant_probs
+from mmseg_alignzeg.analysis.collect import ViewScores
+from mmseg_alignzeg.analysis.curves import mask_ious, measures, stacked_labels, view_probs
 from mmseg_alignzeg.evaluation import ZeroShotIoUMetric
 from mmseg_alignzeg.models import CalibratedStacking, PredictiveBiasCorrection
 from mmseg_alignzeg.models.inference import mask_stripes, semantic_stripes
@@ -24,7 +25,7 @@ TASK = Task(Vocabulary(tuple(CLASSES), ('dog',)), ('cat', 'sky', 'grass'), 255, 
 @pytest.fixture
 def model():
     cfg = Config.fromfile('configs/alignzeg_patterns.py').model
-    cfg.update(classes=CLASSES, unseen_classes=['dog'], templates='single')
+    cfg.update(classes=CLASSES, unseen_classes=['dog'], text=dict(templates='single'))
     cfg.criterion.num_points = 256
     cfg.clip.pretrained = None
     cfg.decode_head.num_queries = 8
@@ -66,6 +67,28 @@ def test_a_row_is_the_models_own_prediction_to_the_last_digit(model, own, backgr
     assert not torch.equal(confusion[0], confusion[2])  # these settings do change labels
 
 
+@pytest.mark.parametrize('weighting', ['uniform', 'preference'])
+def test_a_row_of_an_ensemble_is_its_own_prediction(model, weighting):
+    model.preference = MODELS.build(dict(type='PreferenceHead', embed_dim=model.clip.embed_dim))
+    model.preference.steps += 1
+    views, data = [dict(), dict(scale=0.75, flip='horizontal')], batch()
+    cfg = dict(type='EnsembleDecoder', views=views, weighting=weighting, temperature=0.1)
+    model.decoder = MODELS.build(cfg)
+    metric = ZeroShotIoUMetric()
+    metric.dataset_meta = dict(classes=CLASSES, unseen_classes=['dog'])
+    metric.process(None, model.test_step(data))
+    task = replace(TASK, temperature=0.1)
+    own = Variant(model.question.bias_correction.gamma)
+    images = list(collect(model, [data], task))
+    confusion = sum(image_counts(image, [own, Variant(oracle=True)], task)[0] for image in images)
+    row = measures(confusion[0], task.unseen)
+    del row['unseen_as_seen']
+    assert row == metric.compute_metrics(metric.results)
+    alone = [replace(image, views=image.views[:1]) for image in images]
+    single = sum(image_counts(image, [Variant(oracle=True)], task)[0] for image in alone)
+    assert torch.equal(confusion[1], single[0])  # an oracle is told the classes of the image's own proposals
+
+
 def test_stripes_are_those_of_the_prediction_with_many_classes():
     window = Window(0.0, 0.1, 0.9, 0.8, (300, 401))
     masks, probs = torch.randn(5, 6, 6), torch.rand(5, 13)
@@ -89,7 +112,8 @@ def by_hand():
     scores = torch.tensor([[3.0, 2.9, 0, 0, 0], [0, 0, 4.0, 0, 0]])
     labels = torch.tensor([[1, 1, 2, 2], [1, 255, 0, 2]])
     window = Window(0.0, 0.0, 1.0, 1.0, (2, 4))
-    return ImageProposals(masks, scores, torch.tensor([0.7, 0.2]), labels, window, torch.tensor([[0, 1], [1, 2]]))
+    view = ViewScores(masks, scores, torch.tensor([0.7, 0.2]))
+    return ImageProposals((view,), labels, window, torch.tensor([[0, 1], [1, 2]]))
 
 
 def test_counts_by_hand():
@@ -127,12 +151,11 @@ def test_best_masks_by_brute_force():
 
 
 def test_probabilities_of_a_variant_are_those_of_the_segmentor(model):
-    image = next(collect(model, [batch()], TASK))
     model.question = replace(model.question, bias_correction=PredictiveBiasCorrection(0.5))
     proposals = model.extract_feat(torch.randn(1, 3, 64, 64))
-    image.scores = model.classify(proposals, model.text_bank(CLASSES, 'cpu'))[0]
-    image.indicator = model.class_indicator(proposals.feats).sigmoid()[0]
-    assert torch.equal(variant_probs(image, 0.5, False, TASK), model.class_probs(proposals)[0])
+    scores = model.classify(proposals, model.text_bank(CLASSES, 'cpu'))[0]
+    view = ViewScores(proposals.mask_logits[0], scores, model.class_indicator(proposals.feats).sigmoid()[0])
+    assert torch.equal(view_probs(view, 0.5, TASK), model.class_probs(proposals)[0])
 
 
 def test_variants_are_listed_once_and_in_order():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mmseg_alignzeg.analysis import Fingerprint, ImageProposals, ProposalWriter, Task, read_proposals
+from mmseg_alignzeg.analysis.collect import ViewScores
 from mmseg_alignzeg.models.proposals import Window
 from mmseg_alignzeg.vocabulary import Vocabulary
 
@@ -17,10 +18,12 @@ MARK = Fingerprint('c' * 64, 'd' * 64)
 
 def images(indicator=True, count=3):
     for i in range(count):
+        views = tuple(
+            ViewScores(torch.randn(4, side, 2), torch.randn(4, 3), torch.rand(4) if indicator else None)
+            for side in (3, 5)
+        )
         yield ImageProposals(
-            torch.randn(4, 3, 2),
-            torch.randn(4, 3),
-            torch.rand(4) if indicator else None,
+            views,
             torch.tensor([[0, 1, 255]]),
             Window(0.1, 0.0, 1 / 3, 0.9, (1, 3)),
             torch.tensor([[i, 1]]),
@@ -34,10 +37,13 @@ def test_what_is_read_is_what_was_written(tmp_path, indicator):
     task, count, read = read_proposals(path, MARK)
     assert task == TASK and count == 3 and not list(tmp_path.glob('*.part'))
     for ours, theirs in zip(read, written, strict=True):
-        for key in ('masks', 'scores', 'labels', 'matched'):
-            a, b = getattr(ours, key), getattr(theirs, key)
-            assert torch.equal(a, b) and a.dtype == b.dtype
-        assert (ours.indicator is None) == (not indicator) and ours.window == theirs.window
+        assert ours.window == theirs.window and len(ours.views) == 2
+        pairs = [(ours.labels, theirs.labels), (ours.matched, theirs.matched)]
+        for a, b in zip(ours.views, theirs.views, strict=True):
+            pairs += [(a.masks, b.masks), (a.scores, b.scores)]
+            pairs += [(a.indicator, b.indicator)] if indicator else []
+            assert indicator or a.indicator is None
+        assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in pairs)
 
 
 def test_plain_arrays_and_small_labels(tmp_path):

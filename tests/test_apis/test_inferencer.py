@@ -15,7 +15,7 @@ from PIL import Image
 from mmseg_alignzeg import AlignZegInferencer
 from mmseg_alignzeg.apis import Failure, Prediction, prediction
 from mmseg_alignzeg.datasets.patterns import CLASSES, UNSEEN_CLASSES, draw_scene
-from mmseg_alignzeg.models import inference, text_bank
+from mmseg_alignzeg.models import decoding, inference, text_bank
 
 WORDS = ['red stripes', 'sky 🌊', 'Blue  Checks']
 
@@ -30,8 +30,8 @@ def inferencer(shipped):
     """A copy without text embeddings, so that tests do not lean on each other."""
     fresh = copy.copy(shipped)
     fresh.model = copy.copy(shipped.model)
-    fresh.model.text_bank = text_bank.TextBank(shipped.model.text_bank.source, shipped.model.templates)
-    fresh._banks = {(fresh.model.templates, False): fresh.model.text_bank}
+    fresh.model.text_bank = text_bank.TextBank(shipped.model.text_bank.source, 'vild')
+    fresh._banks = {('vild', False): fresh.model.text_bank}
     return fresh
 
 
@@ -188,7 +188,7 @@ def test_proposals_cost_nothing_when_nobody_asks(inferencer, scene, monkeypatch)
     def refuse(*_):
         raise AssertionError('masks were made')
 
-    monkeypatch.setattr(prediction, 'mask_stripes', refuse)
+    monkeypatch.setattr(prediction, 'binary_masks', refuse)
     assert inferencer(scene[0])[0].proposals is None
     with pytest.raises(AssertionError, match='masks were made'):
         inferencer(scene[0], proposals=True)
@@ -230,7 +230,7 @@ def test_no_full_size_scores_are_made(inferencer, monkeypatch):
             sizes.append(scores.numel())
             yield rows, scores
 
-    monkeypatch.setattr(prediction, 'semantic_stripes', watched)
+    monkeypatch.setattr(decoding, 'semantic_stripes', watched)
     inferencer(np.zeros((600, 500, 3), np.uint8))
     assert len(sizes) > 5 and max(sizes) <= 2**19
 
@@ -324,7 +324,7 @@ def test_bias_correction_that_the_config_left_out(toy, tmp_path, scene):
 
 def test_names_of_a_file_do_not_stand_in_the_way_of_other_words(toy, tmp_path, scene):
     (tmp_path / 'names.txt').write_text('blue dots: azure polka dots\n')
-    toy.model.names = dict(source=str(tmp_path / 'names.txt'))
+    toy.model.text = dict(toy.model.get('text', {}), names=dict(source=str(tmp_path / 'names.txt')))
     toy.dump(tmp_path / 'named.py')
     inferencer = AlignZegInferencer(tmp_path / 'named.py', tmp_path / 'toy.pth')
     assert inferencer(scene[0], classes=['cat', 'dog'])[0].classes == ('cat', 'dog')
@@ -349,10 +349,26 @@ def test_models_and_weights_that_do_not_go_together(toy, tmp_path):
         AlignZegInferencer(tmp_path)
     with pytest.raises(ValueError, match='has weights of its own: leave .*toy.pth'):
         AlignZegInferencer(tmp_path, weights)
-    toy.model.type = 'OracleAlignZeg'
+    toy.model.decoder = dict(type='OracleDecoder')
     toy.dump(tmp_path / 'oracle.py')
-    with pytest.raises(ValueError, match='is a OracleAlignZeg, but only AlignZeg itself'):
+    with pytest.raises(ValueError, match='OracleDecoder needs true labels'):
         AlignZegInferencer(tmp_path / 'oracle.py', weights)
+
+
+def test_an_ensemble_is_served(inferencer, scene):
+    views = [dict(), dict(scale=0.875), dict(scale=1.125)]
+    inferencer.model.decoder = MODELS.build(dict(type='EnsembleDecoder', views=views))
+    result = inferencer(scene[0], proposals=True)[0]
+    plain = copy.copy(inferencer)
+    plain.model = copy.copy(inferencer.model)
+    plain.model.decoder = MODELS.build(dict(type='SemanticDecoder'))
+    alone = plain(scene[0], proposals=True)[0]
+    with torch.no_grad():
+        (answer,) = inferencer.model.predict(normalised(scene[0]))
+    assert np.array_equal(result.labels, answer.pred_sem_seg.data[0].numpy())
+    assert (result.labels != alone.labels).any()
+    shown = zip(result.proposals, alone.proposals, strict=True)  # proposals are those of the image itself
+    assert all(np.array_equal(ours.mask, theirs.mask) and ours.score == theirs.score for ours, theirs in shown)
 
 
 def test_weights_of_another_vocabulary_or_clip_are_refused(toy, tmp_path):

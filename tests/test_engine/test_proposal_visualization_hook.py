@@ -34,7 +34,7 @@ SEEN = torch.tensor([name not in UNSEEN_CLASSES for name in CLASSES])
 @pytest.fixture
 def cfg():
     cfg = Config.fromfile('configs/alignzeg_patterns.py')
-    cfg.model.templates = 'single'
+    cfg.model.text = dict(templates='single')
     cfg.model.decode_head.num_queries = 24
     cfg.test_dataloader.update(num_workers=0, batch_size=2)
     cfg.test_dataloader.dataset.length = 3
@@ -165,7 +165,7 @@ def test_masks_without_a_pixel_are_left_out(cfg, model):
     assert find_corrections(found, SEEN, 24) == []
 
 
-@pytest.mark.parametrize('change', [dict(bias_correction=None), dict(type='OracleAlignZeg')])
+@pytest.mark.parametrize('change', [dict(bias_correction=None), dict(decoder=dict(type='OracleDecoder'))])
 def test_without_pbc_there_is_one_prediction(cfg, make_runner, drawn, change):
     model = MODELS.build({**cfg.model, **change})
     make_runner(dict(type='ProposalVisualizationHook', num_images=1), model).test()

@@ -45,7 +45,7 @@ def method(data, root, workers):
         cfg.train_dataloader.dataset.update(files, metainfo=dict(classes=['sky', 'road'], unseen_classes=[]))
         cfg.val_dataloader.dataset.update(files, metainfo=names, indices=2)
         cfg.train_dataloader.dataset.pipeline.insert(4, dict(type='DropUnlabelled'))
-    cfg.model.templates = 'single'
+    cfg.model.text = dict(templates='single')
     cfg.model.criterion.num_points = 64
     cfg.train_dataloader.update(batch_size=2, num_workers=workers, persistent_workers=workers > 0)
     cfg.val_dataloader.update(num_workers=0, persistent_workers=False)

@@ -102,7 +102,7 @@ def test_full_size_config_keeps_its_input_scale_and_no_path(monkeypatch, tmp_pat
     from mmseg_alignzeg.exchange.plain_config import plain_config
 
     cfg = Config.fromfile('configs/alignzeg_voc.py')
-    cfg.model.cache_dir = '/home/someone/cache'
+    cfg.model.text.cache_dir = '/home/someone/cache'
     written = plain_config(cfg)
     assert written['input_scale'] == [2560, 640]  # long, short
     assert written['model']['clip']['pretrained'] == 'openai'
@@ -148,8 +148,8 @@ def test_refused_when_saving(trained, tmp_path):
     cfg, _, checkpoint = trained
     for change, message in (
         (lambda c: c.clip.update(pretrained=None), "CLIP's weights are random"),
-        (lambda c: c.update(type='OracleAlignZeg'), "`model.type` is 'OracleAlignZeg'; only 'AlignZeg'"),
-        (lambda c: c.update(names=dict(source='names.txt')), 'must be one of .*not a file'),
+        (lambda c: c.update(type='EncoderDecoder'), "`model.type` is 'EncoderDecoder'; only 'AlignZeg'"),
+        (lambda c: c.update(text=dict(names=dict(source='names.txt'))), 'must be one of .*not a file'),
         (lambda c: c.update(data_preprocessor=torch.float32), 'holds a dtype .* which JSON cannot'),
         (lambda c: c.update(unseen_classes=['red dots']), '`unseen_classes`: the checkpoint has 8 and the model 1'),
         (lambda c: c.image_encoder.update(depth=1), "has a foreign 'image_encoder.vit.blocks.1.*and 11 more"),
@@ -188,13 +188,16 @@ def test_refused_when_saving(trained, tmp_path):
         (lambda c: c['model'].update(calibration={'type': ['x']}), r"is \['x'\]; allowed"),
         (lambda c: c['model'].update(init_cfg=[{'type': 'Pretrained', 'checkpoint': 'http://x'}]), 'init_cfg.0.type'),
         (lambda c: c['model']['image_encoder'].update(_scope_='os'), '`model.image_encoder._scope_` is not allowed'),
-        (lambda c: c['model'].update(cache_dir='/etc'), '`model.cache_dir` is not allowed'),
+        (lambda c: c['model']['text'].update(cache_dir='/etc'), '`model.text.cache_dir` is not allowed'),
         (lambda c: c['model']['clip'].update(model_name='hf-hub:org/name'), '`model.clip.model_name` must be one of'),
         (lambda c: c['model']['clip'].update(pretrained='/etc/passwd'), "pretrained` is '/etc/passwd'; expected"),
         (lambda c: c['model']['clip'].update(pretrained='../x.pt'), r"pretrained` is '../x.pt'; expected"),
         (lambda c: c['model']['clip'].update(pretrained=None), '`model.clip.pretrained` is None; expected'),
         (lambda c: c['model'].pop('clip'), '`model.clip.model_name` must be one of'),
-        (lambda c: c['model'].update(names={'source': '/etc/passwd'}), '`model.names.source` must be one of'),
+        (
+            lambda c: c['model']['text'].update(names={'source': '/etc/passwd'}),
+            '`model.text.names.source` must be one of',
+        ),
         (lambda c: c.update(input_scale=[640]), r'`input_scale` is \[640\]; expected \[long, short\]'),
         (lambda c: c['model'].update(gamma=0.3), "cannot be built from `model`: .*unexpected keyword argument 'gamma'"),
         (lambda c: c['model'].update(classes=[]), 'cannot be built from `model`: .*vocabulary is empty'),

@@ -19,7 +19,7 @@ CLASSES = ['cat', 'dog', 'sky', 'grass']
 @pytest.fixture
 def cfg():
     cfg = Config.fromfile('configs/alignzeg_patterns.py')
-    cfg.model.update(classes=CLASSES, unseen_classes=['dog'], templates='single')
+    cfg.model.update(classes=CLASSES, unseen_classes=['dog'], text=dict(templates='single'))
     cfg.model.criterion.num_points = 256
     cfg.model.clip.pretrained = None
     cfg.model.decode_head.num_queries = 8
@@ -228,7 +228,7 @@ def test_bias_correction_goes_on_and_off_without_retraining(cfg):
 
 
 def test_calibrated_stacking_takes_a_constant_from_seen_scores(cfg):
-    cfg.model.update(calibration=dict(type='CalibratedStacking', constant=0.25), return_scores=True)
+    cfg.model.update(calibration=dict(type='CalibratedStacking', constant=0.25), test_cfg=dict(return_scores=True))
     model = MODELS.build(cfg.model).eval()
     images = torch.randn(1, 3, 64, 64)
     calibrated = model.predict(images)[0].seg_logits.data
@@ -276,10 +276,11 @@ def test_two_runs_with_one_seed_are_the_same(cfg):
         (dict(classes=['cat', 'cat', 'dog']), r"names \['cat'\] more than once"),
         (dict(unseen_classes=['zebra']), r"names \['zebra'\], which are not among the 4 classes"),
         (dict(unseen_classes=CLASSES), 'All 4 classes are unseen'),
-        (dict(templates='vlid'), "Unknown template set 'vlid'"),
+        (dict(text=dict(templates='vlid')), "Unknown template set 'vlid'"),
         (dict(bias_correction=dict(type='PredictiveBiasCorrection', gamma=2)), r'gamma=2 is outside \[0, 1\]'),
         (dict(class_indicator=None), '`bias_correction` needs the indicator'),
-        (dict(background_at_test='drop'), "background_at_test='drop' must be"),
+        (dict(test_cfg=dict(mode='slide')), 'predicts whole images'),
+        (dict(test_cfg=dict(background_at_test='drop')), "background_at_test='drop' must be"),
         (dict(decode_head=dict(type='MRPEHead', bias_heads=2)), 'bias_heads=2 fits neither 1 nor the 3 heads'),
     ],
 )

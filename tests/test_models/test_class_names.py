@@ -85,8 +85,8 @@ def test_prototypes_of_synonyms(names_file, tmp_path):
 
 def test_names_are_a_config_option(names_file):
     cfg = Config.fromfile('configs/alignzeg_patterns.py').model
-    cfg.names = dict(source=names_file, combine='max')
-    cfg.update(classes=['sofa', 'cat', 'dog'], unseen_classes=['dog'], templates='single')
+    cfg.update(classes=['sofa', 'cat', 'dog'], unseen_classes=['dog'])
+    cfg.text = dict(templates='single', names=dict(source=names_file, combine='max'))
     cfg.clip.pretrained = None
     model = MODELS.build(cfg).eval()
     assert model.text_bank(model.vocabulary.classes).shape[:2] == (3, 2)

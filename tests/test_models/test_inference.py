@@ -2,13 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmseg_alignzeg.models.inference import (
-    Window,
-    interpolation,
-    predict_labels,
-    predict_scores,
-    semantic_stripes,
-)
+from mmseg_alignzeg.models.inference import binary_masks, interpolation, semantic_stripes
+from mmseg_alignzeg.models.proposals import Window
 
 
 @pytest.mark.parametrize(('out', 'grid'), [(37, 5), (4, 9), (6, 6), (10, 1), (1, 7)])
@@ -22,27 +17,12 @@ def test_interpolation_is_torchs(out, grid):
 def test_window_crops_before_it_resizes():
     mask_logits, class_probs = torch.randn(3, 4, 4), torch.rand(3, 2)
     window = Window(top=0.0, left=0.25, height=0.5, width=0.75, size=(8, 12))
-    scores = predict_scores(mask_logits, class_probs, window)
+    scores = torch.cat([part.clone() for _, part in semantic_stripes(mask_logits, class_probs, window)])
     full = F.interpolate(mask_logits[None], size=(16, 16), mode='bilinear')[0, :, :8, 4:]
     expected = torch.einsum('nc,nhw->chw', class_probs, full.sigmoid())
-    torch.testing.assert_close(scores, expected)
-
-
-def test_a_class_bias_is_added_to_every_pixel():
-    mask_logits, class_probs, bias = torch.randn(3, 4, 4), torch.rand(3, 2), torch.tensor([-0.3, 0.2])
-    window = Window(0.0, 0.0, 1.0, 1.0, (8, 12))
-    plain = predict_scores(mask_logits, class_probs, window)
-    torch.testing.assert_close(predict_scores(mask_logits, class_probs, window, bias), plain + bias[:, None, None])
-    labels = predict_labels(mask_logits, class_probs, window, bias)
-    assert torch.equal(labels, (plain + bias[:, None, None]).argmax(dim=0, keepdim=True))
-
-
-def test_labels_are_the_argmax_of_the_full_scores():
-    mask_logits, class_probs = 3 * torch.randn(5, 6, 6), torch.rand(5, 7)
-    window = Window(0.0, 0.0, 1.0, 1.0, (33, 45))
-    labels = predict_labels(mask_logits, class_probs, window)
-    assert torch.equal(labels, predict_scores(mask_logits, class_probs, window).argmax(dim=0, keepdim=True))
-    assert labels.dtype == torch.int64
+    torch.testing.assert_close(scores.permute(2, 0, 1), expected)
+    assert torch.equal(binary_masks(mask_logits, window), full.sigmoid() > 0.5)
+    assert binary_masks(mask_logits[:0], window).shape == (0, 8, 12)
 
 
 def test_no_stripe_is_larger_than_asked():

@@ -39,7 +39,7 @@ def test_labels_of_another_size_are_refused():
 
 def test_the_segmentor_is_told_the_classes():
     cfg = Config.fromfile('configs/alignzeg_patterns.py').model
-    cfg.update(type='OracleAlignZeg', templates='single')
+    cfg.update(decoder=dict(type='OracleDecoder'), text=dict(templates='single'))
     cfg.clip.pretrained = None
     model = MODELS.build(cfg).eval()
     labels = torch.full((1, 128, 128), 7)

@@ -21,11 +21,9 @@ WORLDS = {2: [(4, 0), (0, 1), (3, 1), (0, 0)], 4: [(4, 0, 1, 2), (0, 0, 1, 0)]}
 VARIANTS = {
     'dice, balanced': dict(decode_head=dict(image_drop=0.8)),  # drops, see `rand`
     'jaccard, Eq. (6), preference': dict(
-        type='PreferenceAlignZeg',
         criterion=dict(mask_overlap='jaccard'),
         class_indicator=dict(balanced=False),
-        preference=dict(type='PreferenceHead'),
-        preference_loss=dict(type='PreferenceLoss', margin=0.0),
+        preference=dict(type='PreferenceHead', loss=dict(type='PreferenceLoss', margin=0.0)),
     ),
 }
 
@@ -62,9 +60,9 @@ def fix_chance(model, masks):
         return torch.arange(length).flip(0)
 
     torch.rand, torch.randperm = rand, randperm
-    if hasattr(model, 'preference_loss'):
+    if model.preference is not None:
         shifts = iter(range(0, SIDE, 8))
-        model.preference_loss.noisy = lambda images: images.roll(next(shifts), dims=3)
+        model.preference.loss.noisy = lambda images: images.roll(next(shifts), dims=3)
 
 
 def train(model, network, numbers, masks):

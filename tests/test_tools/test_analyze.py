@@ -15,7 +15,7 @@ from mmseg.registry import MODELS
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / 'tools/analyze.py'
 CONFIG = 'configs/alignzeg_patterns.py'
-SMALL = ['test_dataloader.dataset.length=4', 'test_dataloader.num_workers=0', 'model.templates=single']
+SMALL = ['test_dataloader.dataset.length=4', 'test_dataloader.num_workers=0', 'model.text.templates=single']
 NUMBERS = ('images', 'base', 'rows', 'masks', 'indicator', 'confusion', 'left_out')
 
 
@@ -35,7 +35,7 @@ def analyze(monkeypatch, capsys, load_tool):
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
-    model = MODELS.build({**Config.fromfile(CONFIG).model, 'templates': 'single'})
+    model = MODELS.build({**Config.fromfile(CONFIG).model, 'text': {'templates': 'single'}})
     path = tmp_path_factory.mktemp('analysis') / 'random.pth'
     torch.save({'state_dict': model.state_dict(), 'meta': {'alignzeg': model.checkpoint_identity()}}, path)
     return path
@@ -112,7 +112,7 @@ def changed(checkpoint, tmp_path, how):
     [
         ('absent', 'There is no checkpoint'),
         ('vocabulary', "`templates`: the checkpoint has 'vild', the model 'single'"),
-        ('weights', 'lacks 1 weights of the model, the first is fusion.bias'),
+        ('weights', "does not fit the model: it has no 'fusion.bias'"),
         ('text', 'is not a checkpoint that'),
         ('other proposals', 'was made with another checkpoint (SHA-256'),
         ('gamma', 'gamma=1.5 is outside [0, 1]'),
@@ -145,4 +145,4 @@ def test_errors_are_one_line(analyze, done, checkpoint, tmp_path, case, message)
 def test_the_file_holds_no_objects(done, checkpoint):
     with np.load(checkpoint.parent / 'analysis/proposals.npz', allow_pickle=False) as file:
         assert int(json.loads(str(file['meta']))['count']) == 3
-        assert file['0000002/masks'].dtype == np.float32
+        assert file['0000002/masks_0'].dtype == np.float32

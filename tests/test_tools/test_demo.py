@@ -71,7 +71,7 @@ def test_training_resumes(demo):
 def test_checkpoint_of_another_vocabulary_is_refused(demo):
     work_dir, _, cache = demo
     test = ['-m', 'mim', 'test', 'mmseg', 'configs/alignzeg_patterns.py', '--gpus', 0, '--work-dir', work_dir / 'no']
-    test += ['--checkpoint', work_dir / 'iter_3.pth', '--cfg-options', 'model.templates=single']
+    test += ['--checkpoint', work_dir / 'iter_3.pth', '--cfg-options', 'model.text.templates=single']
     done = run(test, **cache)
     line = "`templates`: the checkpoint has 'vild', the model 'single'"
     assert done.returncode != 0 and line in done.stdout + done.stderr

@@ -19,7 +19,7 @@ model = dict(
         tail_layers=3,
         scale_factor=0.5,
     ),
-    templates='vild',
+    text=dict(templates='vild'),
     image_encoder=dict(type='ImageEncoder', image_size=640, patch_size=16, embed_dim=240, depth=8, num_heads=6),
     decode_head=dict(type='MRPEHead', num_queries=100, bias_heads=12),
     semantic_head=dict(type='CLIPSemanticHead', num_backgrounds=10),

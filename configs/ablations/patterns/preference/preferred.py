@@ -2,8 +2,9 @@
 _base_ = ['./single.py']
 trained_by = 'configs/ablations/patterns/preference/single.py'
 model = dict(
-    ensemble=dict(
-        type='PreferenceEnsemble',
+    decoder=dict(
+        type='EnsembleDecoder',
         views=[dict(), dict(scale=0.875), dict(scale=1.125)],  # chosen on the validation scenes
+        weighting='preference',
     )
 )
