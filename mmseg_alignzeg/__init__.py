@@ -1,13 +1,12 @@
 """AlignZeg for MMSegmentation: one import registers every model, dataset, metric and hook of the package."""
 
-import sys
+from .compat import enable_mmcv_lite
+from .cpu_ranks import enable_cpu_ranks
 
-from .startup import is_own_command
+enable_mmcv_lite()  # before anything below imports mmseg.models
+enable_cpu_ranks()
 
-# `alignzeg --help` should not wait for torch, and `alignzeg doctor` has to say why mmseg does not import: the package's
-# own command line loads the library when a command needs it.
-if not is_own_command(sys.argv, sys.orig_argv):
-    from .library import AlignZegInferencer, datasets, engine, evaluation, models
+from . import datasets, engine, evaluation, models, peers  # noqa: E402
 
 __version__ = '0.1.0'
-__all__ = ['AlignZegInferencer', '__version__', 'datasets', 'engine', 'evaluation', 'models']
+__all__ = ['__version__', 'datasets', 'engine', 'evaluation', 'models', 'peers']

@@ -17,7 +17,7 @@ from mmseg.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 from mmseg.structures import SegDataSample
 from PIL import Image
 
-from mmseg_alignzeg.benchmark.sweep import read_sweep
+from alignzeg.benchmark.sweep import read_sweep
 from mmseg_alignzeg.datasets.large_vocabulary import LargeVocabularyDataset
 from mmseg_alignzeg.vocabulary import Vocabulary
 

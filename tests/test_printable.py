@@ -6,8 +6,8 @@ import pytest
 from mmengine.logging import MMLogger
 from PIL import Image
 
-from mmseg_alignzeg.cli import main
-from mmseg_alignzeg.datasets.files import Problem
+from alignzeg.cli import main
+from mmseg_alignzeg.datasets.file_checks import Problem
 from mmseg_alignzeg.printable import printable
 from mmseg_alignzeg.vocabulary import abridged
 

@@ -8,7 +8,7 @@ proposals.npz; with ``--from DIR/proposals.npz`` other γ and constants need no 
 
 from __future__ import annotations
 
-from mmseg_alignzeg import __version__, analysis  # isort: skip  (before mmseg: its MMCV may lack compiled operators)
+from mmseg_alignzeg import __version__  # isort: skip  (before mmseg: its MMCV may lack compiled operators)
 
 import argparse
 import platform
@@ -31,7 +31,8 @@ from rich.progress import track
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from mmseg_alignzeg.apis.loading import build_trained
+from alignzeg import analysis
+from alignzeg.apis.trained_models import build_trained
 from mmseg_alignzeg.models import PredictiveBiasCorrection
 from mmseg_alignzeg.printable import printable
 
@@ -73,7 +74,7 @@ def test_loader(cfg: Config) -> DataLoader:
 
 def images_of(
     args: argparse.Namespace, cfg: Config, fingerprint: analysis.Fingerprint
-) -> tuple[analysis.Task, int, Iterator[analysis.ImageProposals]]:
+) -> tuple[analysis.AnalysisTask, int, Iterator[analysis.ImageProposals]]:
     """From the file or from the model: what the images have in common, how many there are, and the images."""
     if args.source is not None:
         task, count, images = analysis.read_proposals(args.source, fingerprint)
@@ -82,7 +83,7 @@ def images_of(
     else:
         model = build_trained(cfg, args.checkpoint).to(get_device())
         loader = test_loader(cfg)
-        task = analysis.Task.of(model, loader.dataset, ignored_label(cfg))
+        task = analysis.AnalysisTask.of(model, loader.dataset, ignored_label(cfg))
         torch.manual_seed(0)  # for the random points of matching
         count = task.images
         images = analysis.collect(model, loader, task)

@@ -16,11 +16,11 @@ from mmengine.config import DictAction
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mmseg_alignzeg.arguments import positive
-from mmseg_alignzeg.benchmark.plan import Trial, check_unchanged, plan, work_folder
-from mmseg_alignzeg.benchmark.run import Bench, device_groups
-from mmseg_alignzeg.benchmark.sweep import read_sweep
-from mmseg_alignzeg.benchmark.table import finished_runs, markdown, table_rows, write_tables
+from alignzeg.benchmark.bench import Bench, device_groups
+from alignzeg.benchmark.plan import Trial, check_unchanged, plan, work_folder
+from alignzeg.benchmark.sweep import read_sweep
+from alignzeg.benchmark.table import finished_runs, markdown, table_rows, write_tables
+from alignzeg.cli.options import positive
 from mmseg_alignzeg.printable import printable
 
 PAPER = Path('configs/paper_results.yml')

@@ -117,7 +117,7 @@ def worker_predict(name: str, device: str, weights: str, steady: bool) -> dict[s
     figures['prediction_s'] = timed(predict, PREDICTIONS, device)
     figures['predict_memory_mb'] = peak_memory_mb(device)
 
-    from mmseg_alignzeg.benchmark.flops import count_parameters, predict_flops
+    from alignzeg.benchmark.flops import count_parameters, predict_flops
 
     parameters = count_parameters(model)
     figures['params_m'] = (parameters.trained + parameters.frozen) / 1e6
@@ -248,7 +248,7 @@ def main() -> None:
         shares = (ours[key] / san[key], prompted[key] / san[key])
         table.add_row(label, *(f'{value:.2f}' for value in row), *(f'{share:.3f}' for share in shares))
     console.print(table)
-    from mmseg_alignzeg.whole_file import write_text
+    from mmseg_alignzeg.files import write_text
 
     write_text(args.out, json.dumps({'device': device, **models, **ratios}, indent=2) + '\n')
     console.print(f'Written to {args.out}')

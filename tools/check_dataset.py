@@ -22,13 +22,13 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from mmseg_alignzeg.arguments import positive
-from mmseg_alignzeg.datasets.files import Problem
+from alignzeg.cli.options import positive
+from mmseg_alignzeg.datasets.file_checks import Problem
 from mmseg_alignzeg.datasets.validation.configs import check_config, distinct
 from mmseg_alignzeg.datasets.validation.splits import SplitReport, accepted_counts, either
+from mmseg_alignzeg.files import write_text
 from mmseg_alignzeg.printable import printable
 from mmseg_alignzeg.vocabulary import Vocabulary, abridged
-from mmseg_alignzeg.whole_file import write_text
 
 SPLITS = ('train', 'val', 'test')
 SHOWN = 10  # problems per split; the JSON file has all

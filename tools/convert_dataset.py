@@ -11,9 +11,9 @@ import os
 import sys
 from pathlib import Path
 
-from mmseg_alignzeg.arguments import positive
+from alignzeg.cli.options import positive
 from mmseg_alignzeg.datasets.conversion import ade847, coco_stuff, context, voc
-from mmseg_alignzeg.datasets.conversion.run import run
+from mmseg_alignzeg.datasets.conversion.convert import run
 from mmseg_alignzeg.printable import printable
 
 # name: plan, originals, ROOT, what is written, further options

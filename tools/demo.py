@@ -21,10 +21,10 @@ from mmseg.registry import DATASETS, MODELS
 from rich.console import Console
 from rich.table import Table
 
-from mmseg_alignzeg.benchmark.mim import MIM, newest_scores
+from alignzeg.benchmark.mim import MIM, newest_scores
+from mmseg_alignzeg.files import write_text
 from mmseg_alignzeg.visualization import contact_sheet
 from mmseg_alignzeg.vocabulary import Vocabulary
-from mmseg_alignzeg.whole_file import write_text
 
 console = Console()
 KEYS = ('pAcc', 'mIoU_seen', 'mIoU_unseen', 'hIoU')

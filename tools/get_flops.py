@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from mmseg_alignzeg.arguments import positive
-from mmseg_alignzeg.benchmark.flops import Complexity, measure
+from alignzeg.benchmark.flops import Complexity, measure
+from alignzeg.cli.options import positive
 from mmseg_alignzeg.models import AlignZeg
 
 

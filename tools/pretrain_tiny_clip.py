@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from mmseg_alignzeg.datasets.patterns import CLASSES, IGNORE_LABEL, UNSEEN_CLASSES, draw_scene
+from mmseg_alignzeg.files import whole_file
 from mmseg_alignzeg.models.templates import get_templates
-from mmseg_alignzeg.whole_file import whole_file
 
 CONFIG = Path(__file__).resolve().parents[1] / 'mmseg_alignzeg/assets/tiny_clip/tiny_clip.json'
 FIRST_SEED = 1000

@@ -17,8 +17,8 @@ from typing import Any
 import yaml
 from mmengine.config import Config
 
-from mmseg_alignzeg.benchmark.table import gain_cells, of_a_sweep, pipe_table, read_runs, score_cell, table_rows
-from mmseg_alignzeg.whole_file import write_text
+from alignzeg.benchmark.table import gain_cells, of_a_sweep, pipe_table, read_runs, score_cell, table_rows
+from mmseg_alignzeg.files import write_text
 
 RESULTS = Path('docs/results')
 TEXTS = (Path('README.md'), Path('docs/study.md'))

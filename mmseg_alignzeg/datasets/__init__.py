@@ -1,6 +1,6 @@
 """Datasets of the plugin."""
 
-from .checked import (
+from .checked_datasets import (
     CheckedADE20KDataset,
     CheckedCOCOStuffDataset,
     CheckedFiles,

@@ -10,7 +10,7 @@ from mmcv.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 
 from ..vocabulary import Vocabulary, abridged
-from .checked import CheckedFiles
+from .checked_datasets import CheckedFiles
 from .loading import WIDE_IGNORE_LABEL
 
 WIDE = f'`ignore_index={WIDE_IGNORE_LABEL}` in dataset, model and metric'

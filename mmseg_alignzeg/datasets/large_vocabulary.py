@@ -12,7 +12,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from ..vocabulary import Vocabulary, abridged
-from .checked import CheckedFiles
+from .checked_datasets import CheckedFiles
 from .loading import WIDE_IGNORE_LABEL
 
 

@@ -12,7 +12,7 @@ from mmengine import fileio
 from mmseg.registry import TRANSFORMS
 
 from ..open_picture import open_picture
-from .files import is_local
+from .file_checks import is_local
 
 EIGHT_BITS = ('1', 'L', 'P')  # modes of PIL
 WIDE_IGNORE_LABEL = 65535  # "no label" in 16-bit label maps, where 255 is a class

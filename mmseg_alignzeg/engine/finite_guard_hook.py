@@ -14,7 +14,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from ..vocabulary import abridged
-from .bare_model import bare_model
+from .unwrapped import unwrapped_model
 
 SHOWN = 16  # images in a message
 
@@ -52,7 +52,7 @@ class FiniteGuardHook(Hook):
         self._runner = runner
         self._forget()
         self._handles = [
-            bare_model(runner).register_forward_hook(self._listen, with_kwargs=True),
+            unwrapped_model(runner).register_forward_hook(self._listen, with_kwargs=True),
             runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step),
         ]
 

@@ -15,7 +15,7 @@ from mmseg.registry import HOOKS
 from torch import Tensor, nn
 
 from ..models import AlignZeg
-from .bare_model import bare_model
+from .unwrapped import unwrapped_model
 
 SATURATED = 5.0  # |M| beyond which σ(M) is within 0.7 % of 0 or 1
 RARE = 0.01  # shares of corrected proposals below this, or above 1 - this, are warned about
@@ -63,7 +63,7 @@ class HealthHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Keep the prototypes as they are now."""
-        model = bare_model(runner)
+        model = unwrapped_model(runner)
         self._model = model if isinstance(model, AlignZeg) else None
         if self._model is not None:
             self._start = self._model.semantic_head.backgrounds.detach().clone()
@@ -137,7 +137,7 @@ class HealthHook(Hook):
         """Listen to φ_bc, if PBC is on."""
         self._corrected: Tensor | int = 0
         self._proposals = 0
-        model = bare_model(runner)
+        model = unwrapped_model(runner)
         correction = model.question.bias_correction if isinstance(model, AlignZeg) else None
         if correction is not None and model.class_indicator is not None:
             self._gamma = correction.gamma

@@ -26,7 +26,7 @@ from ..visualization.inspection import (
     matched_features,
     original_image,
 )
-from .bare_model import bare_model
+from .unwrapped import unwrapped_model
 from .visualization_hook import training_step
 
 MIN_POINTS = 5  # of a t-SNE map
@@ -97,7 +97,7 @@ class ProposalVisualizationHook(Hook):
             ImportError: If ``tsne`` is on and scikit-learn is not installed.
             ValueError: If the test data has fewer colours than the model has classes.
         """
-        model = bare_model(runner)
+        model = unwrapped_model(runner)
         self._model = None
         self._seen_images = self._drawn_images = 0
         self._features: list[tuple[Tensor, Tensor]] = []

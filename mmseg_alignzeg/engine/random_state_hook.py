@@ -9,8 +9,8 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from .bare_model import bare_model
 from .random_state import random_state, set_random_state
+from .unwrapped import unwrapped_model
 
 _KEY = 'process_states'  # in a checkpoint: one dict per process, see _own_state
 
@@ -78,7 +78,7 @@ class RandomStateHook(Hook):
 
 
 def _own_state(runner: Runner) -> dict[str, Any]:
-    params = bare_model(runner).named_parameters()
+    params = unwrapped_model(runner).named_parameters()
     return {
         'random': random_state(),
         'gradients': {name: param.grad.cpu() for name, param in params if param.grad is not None},
@@ -93,7 +93,7 @@ def _restore(runner: Runner, states: Any) -> None:
         raise ValueError('the checkpoint has none')
     if len(states) != get_world_size():
         raise ValueError(f'the checkpoint was written by {len(states)} process(es), and there are {get_world_size()}')
-    params = dict(bare_model(runner).named_parameters())
+    params = dict(unwrapped_model(runner).named_parameters())
     try:
         own = states[get_rank()]
         set_random_state(own['random'])

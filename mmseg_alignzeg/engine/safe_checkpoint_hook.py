@@ -16,8 +16,8 @@ from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 
-from .bare_model import bare_model
 from .finite import refuse_not_finite
+from .unwrapped import unwrapped_model
 
 _HISTORY_KEYS = {'log_history', 'count_history', 'max_length'}
 _SHORT = Repr()  # what a stranger's file holds may be long
@@ -178,7 +178,7 @@ def _stored_whole(value: torch.Tensor) -> torch.Tensor:
 
 def _identity(runner: Runner) -> dict[str, Any] | None:
     """What the model says its weights belong to; None for a model that does not say it."""
-    model = bare_model(runner)
+    model = unwrapped_model(runner)
     return model.checkpoint_identity() if hasattr(model, 'checkpoint_identity') else None
 
 

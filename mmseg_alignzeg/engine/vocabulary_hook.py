@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from ..vocabulary import Vocabulary, abridged
-from .bare_model import bare_model
+from .unwrapped import unwrapped_model
 
 
 @HOOKS.register_module()
@@ -49,7 +49,7 @@ class VocabularyHook(Hook):
             ValueError: If they differ in any name or in order.
         """
         labels = tuple(_metainfo(runner.train_dataloader.dataset)['classes'])
-        seen = bare_model(runner).vocabulary.seen_classes
+        seen = unwrapped_model(runner).vocabulary.seen_classes
         if labels == seen:
             return
         position = next((i for i, (a, b) in enumerate(zip(labels, seen, strict=False)) if a != b), None)
@@ -58,7 +58,7 @@ class VocabularyHook(Hook):
         else:
             detail = f'label {position} is {labels[position]!r} in the data and {seen[position]!r} in the model'
         foreign = [name for name in labels if name not in seen]
-        unseen = [name for name in foreign if name in bare_model(runner).vocabulary.unseen_classes]
+        unseen = [name for name in foreign if name in unwrapped_model(runner).vocabulary.unseen_classes]
         if unseen:
             detail += f'; the data even labels the unseen {unseen}'
         raise ValueError(
@@ -76,7 +76,7 @@ class VocabularyHook(Hook):
 
     def _set_classes(self, runner: Runner, dataset: Any, evaluator: Evaluator) -> None:
         metainfo = _metainfo(dataset)
-        model = bare_model(runner)
+        model = unwrapped_model(runner)
         trained = model.vocabulary.has_labels_for
         vocabulary = Vocabulary.of_test_data(metainfo, model.vocabulary)
         if metainfo.get('unseen_classes') is None:

@@ -11,8 +11,8 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 
+from ..files import whole_file, write_text
 from ..together import together
-from ..whole_file import whole_file, write_text
 from . import work_dir_lock
 from .latest_checkpoint import POINTER, find_latest
 

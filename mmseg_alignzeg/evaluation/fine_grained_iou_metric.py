@@ -17,9 +17,9 @@ from mmseg.registry import METRICS
 from prettytable import PrettyTable
 from torch import Tensor
 
+from ..files import whole_file
 from ..printable import printable
 from ..vocabulary import abridged
-from ..whole_file import whole_file
 from .fine_grained_iou import ImageScores, check_worst_q, fine_grained_iou, image_means, image_scores
 from .vocabulary_metric import VocabularyMetric, label_map, names_mask, sample_fields
 

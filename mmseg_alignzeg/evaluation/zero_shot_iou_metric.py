@@ -15,8 +15,8 @@ from PIL import Image
 from prettytable import PrettyTable
 from torch import Tensor
 
+from ..files import whole_file
 from ..printable import printable
-from ..whole_file import whole_file
 from .areas import class_iou, confusion_matrix, harmonic_mean, split_areas
 from .vocabulary_metric import VocabularyMetric, label_map, sample_fields
 

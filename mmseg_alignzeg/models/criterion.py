@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from mmseg.utils import seg_data_to_instance_data
 from torch import Tensor, nn
 
 from .bias_correction import ClassIndicator
@@ -56,6 +58,23 @@ class AlignZegCriterion(nn.Module):
         self.ignore_index = ignore_index
         self.feature_expansion = MODELS.build(feature_expansion) if feature_expansion else None
         self.background_diversity = MODELS.build(background_diversity) if background_diversity else None
+
+    def match(self, masks: Tensor, scores: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+        """Hungarian matching of one image as in training, for whoever looks at a trained model.
+
+        Args:
+            masks: M, (N, h, w) logits. They are compared at random points: seed torch for equal results.
+            scores: P, (N, C + 1) logits.
+            labels: (H', W') int64 of the area that the masks cover.
+            ignore_index: Label without a mask.
+
+        Returns:
+            (m, 2) int64, proposals that a true mask was given to, and the label of that mask.
+        """
+        sample = SegDataSample(gt_sem_seg=PixelData(data=labels[None]))
+        target = seg_data_to_instance_data(ignore_index, [sample])[0]
+        pairs = self.matcher(scores, masks, target)
+        return torch.stack([pairs.proposals, target.labels[pairs.targets]], dim=1)
 
     def forward(
         self,

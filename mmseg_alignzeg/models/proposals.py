@@ -104,6 +104,22 @@ class Window:
             size=tuple(metainfo.get('ori_shape', visible)),
         )
 
+    def place(self, labels: Tensor, shape: tuple[int, int], fill: int) -> Tensor:
+        """Lay the labels of the image over the padded input, at the place where its masks show it.
+
+        Args:
+            labels: (H, W) integers, :attr:`size`.
+            shape: Rows and columns of the padded input.
+            fill: Label of the padding.
+
+        Returns:
+            ``shape``, int64.
+        """
+        height, width = round(self.height * shape[0]), round(self.width * shape[1])
+        top, left = round(self.top * shape[0]), round(self.left * shape[1])
+        resized = F.interpolate(labels[None, None].float(), size=(height, width), mode='nearest-exact')[0, 0].long()
+        return F.pad(resized, (left, shape[1] - left - width, top, shape[0] - top - height), value=fill)
+
 
 def unflip(mask_logits: Tensor, metainfo: Mapping[str, Any]) -> Tensor:
     """Turn masks (N, h, w) of a flipped image back."""

@@ -16,9 +16,8 @@ from rich.progress import track
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ..cache import cache_folder
+from ..files import cache_folder, whole_file
 from ..printable import printable
-from ..whole_file import whole_file
 from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .templates import get_templates

@@ -12,7 +12,6 @@ import torch
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from ..analysis.collect import match, place_labels
 from ..models import AlignZeg
 from ..models.inference import binary_masks, mask_stripes
 from ..models.proposals import Window, padded_size, unflip
@@ -137,10 +136,10 @@ def matched_features(model: AlignZeg, found: Inspection, labels: Tensor, seed: i
     """
     num_classes = found.probs.shape[1]
     labels = torch.where((labels >= 0) & (labels < num_classes), labels.long(), num_classes).to(found.masks.device)
-    placed = place_labels(labels, found.window, found.shape, num_classes)
+    placed = found.window.place(labels, found.shape, num_classes)
     with torch.random.fork_rng([found.masks.device] if found.masks.is_cuda else []):
         torch.manual_seed(seed)
-        pairs = match(model, found.masks, found.scores, placed, num_classes)
+        pairs = model.criterion.match(found.masks, found.scores, placed, num_classes)
     return found.cls_feats[pairs[:, 0]], pairs[:, 1]
 
 

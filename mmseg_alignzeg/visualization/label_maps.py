@@ -14,8 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from ..files import whole_file
 from ..vocabulary import Vocabulary
-from ..whole_file import whole_file
 from .canvas import DPI, Canvas, font_size, line_width, zoom_of
 
 UNLABELLED = (235, 235, 235)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmseg_alignzeg.analysis import ImageProposals, Summary, Task, Variant, plan_variants
-from mmseg_alignzeg.analysis.collect import ViewScores
-from mmseg_alignzeg.analysis.summary import (
+from alignzeg.analysis import AnalysisTask, ImageProposals, Summary, Variant, plan_variants
+from alignzeg.analysis.collect import ViewScores
+from alignzeg.analysis.summary import (
     histogram,
     indicator_groups,
     indicator_quality,
@@ -72,7 +72,9 @@ def image(with_indicator=True):
 
 
 def summarise(unseen=('dog',), base=0.3, images=2):
-    task = Task(Vocabulary(CLASSES, unseen), tuple(name for name in CLASSES if name not in unseen), 255, 'share', 9)
+    task = AnalysisTask(
+        Vocabulary(CLASSES, unseen), tuple(name for name in CLASSES if name not in unseen), 255, 'share', 9
+    )
     own = Variant(base)
     summary = Summary(plan_variants([0.5], [0.0, 0.1], own, base, task.has_both), own, base, task)
     for _ in range(images):

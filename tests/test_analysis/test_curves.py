@@ -9,9 +9,9 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from mmseg_alignzeg.analysis import ImageProposals, Task, Variant, collect, image_counts, plan_variants
-from mmseg_alignzeg.analysis.collect import ViewScores
-from mmseg_alignzeg.analysis.curves import mask_ious, measures, stacked_labels, view_probs
+from alignzeg.analysis import AnalysisTask, ImageProposals, Variant, collect, image_counts, plan_variants
+from alignzeg.analysis.collect import ViewScores
+from alignzeg.analysis.curves import mask_ious, measures, stacked_labels, view_probs
 from mmseg_alignzeg.evaluation import ZeroShotIoUMetric
 from mmseg_alignzeg.models import CalibratedStacking, PredictiveBiasCorrection
 from mmseg_alignzeg.models.inference import mask_stripes, semantic_stripes
@@ -19,7 +19,7 @@ from mmseg_alignzeg.models.proposals import Window
 from mmseg_alignzeg.vocabulary import Vocabulary
 
 CLASSES = ['cat', 'dog', 'sky', 'grass']
-TASK = Task(Vocabulary(tuple(CLASSES), ('dog',)), ('cat', 'sky', 'grass'), 255, 'share', 2)
+TASK = AnalysisTask(Vocabulary(tuple(CLASSES), ('dog',)), ('cat', 'sky', 'grass'), 255, 'share', 2)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_row_is_the_models_own_prediction_to_the_last_digit(model, own, backgr
     metric = ZeroShotIoUMetric()
     metric.dataset_meta = dict(classes=CLASSES, unseen_classes=['dog'])
     metric.process(None, model.test_step(data))
-    task = Task(TASK.vocabulary, TASK.trained_classes, 255, background_at_test, 2)
+    task = AnalysisTask(TASK.vocabulary, TASK.trained_classes, 255, background_at_test, 2)
     variants = [Variant(1.0), own, Variant(0.0)]
     confusion = sum(image_counts(image, variants, task)[0] for image in collect(model, [data], task))
     row = measures(confusion[1], task.unseen)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from mmseg_alignzeg.analysis import Fingerprint, ImageProposals, ProposalWriter, Task, read_proposals
-from mmseg_alignzeg.analysis.collect import ViewScores
+from alignzeg.analysis import AnalysisTask, Fingerprint, ImageProposals, ProposalWriter, read_proposals
+from alignzeg.analysis.collect import ViewScores
 from mmseg_alignzeg.models.proposals import Window
 from mmseg_alignzeg.vocabulary import Vocabulary
 
-TASK = Task(Vocabulary(('a', 'b'), ('b',)), ('a',), 255, 'share', 7)
+TASK = AnalysisTask(Vocabulary(('a', 'b'), ('b',)), ('a',), 255, 'share', 7)
 MARK = Fingerprint('c' * 64, 'd' * 64)
 
 
@@ -52,7 +52,7 @@ def test_plain_arrays_and_small_labels(tmp_path):
     with np.load(path, allow_pickle=False) as file:
         assert all(file[name].dtype.kind in 'fiuU' for name in file.files)
         assert file['0000000/labels'].dtype == np.uint8
-    wide = Task(TASK.vocabulary, ('a',), 65535, 'share', 7)
+    wide = AnalysisTask(TASK.vocabulary, ('a',), 65535, 'share', 7)
     list(ProposalWriter(path, wide, MARK).tee(images()))
     assert np.load(path, allow_pickle=False)['0000000/labels'].dtype == np.int32
 

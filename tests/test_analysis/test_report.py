@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mmseg_alignzeg.analysis import Curves, write_report
-from mmseg_alignzeg.analysis.report import label, render
+from alignzeg.analysis import Curves, write_report
+from alignzeg.analysis.report import label, render
 
 ABOUT = {'config': 'configs/<x>.py', 'checkpoint': 'iter_1.pth', 'images': '2 of 2', 'classes': '2 seen and 1 unseen'}
 GROUP = {'count': 4, 'mean': 0.5, 'histogram': [0] * 10 + [4] + [0] * 9}

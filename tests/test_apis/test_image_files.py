@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_alignzeg.apis.image_files import Source, find_images, read_rgb
+from alignzeg.apis.image_files import Source, find_images, read_rgb
 
 
 def stored(image, path, **options):

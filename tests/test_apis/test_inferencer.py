@@ -12,8 +12,7 @@ from mmengine.dataset import pseudo_collate
 from mmseg.registry import MODELS
 from PIL import Image
 
-from mmseg_alignzeg import AlignZegInferencer
-from mmseg_alignzeg.apis import Failure, Prediction, prediction
+from alignzeg.apis import AlignZegInferencer, Failure, Prediction, prediction
 from mmseg_alignzeg.datasets.patterns import CLASSES, UNSEEN_CLASSES, draw_scene
 from mmseg_alignzeg.models import decoding, inference, text_bank
 

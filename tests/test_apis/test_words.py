@@ -3,7 +3,7 @@
 import open_clip
 import pytest
 
-from mmseg_alignzeg.apis.words import check_words, cut_words
+from alignzeg.apis.words import check_words, cut_words
 from mmseg_alignzeg.models import CLIPSource, TextBank
 from mmseg_alignzeg.vocabulary import Vocabulary
 

@@ -24,7 +24,7 @@ def output_of(module, *arguments, timeout):
 
 @pytest.mark.attack('audit: bandit')
 def test_bandit_finds_nothing_that_was_not_judged(record_property):
-    arguments = ['-q', '-c', 'pyproject.toml', '-r', 'mmseg_alignzeg', 'tools', '-f', 'json']
+    arguments = ['-q', '-c', 'pyproject.toml', '-r', 'mmseg_alignzeg', 'alignzeg', 'tools', '-f', 'json']
     report = output_of('bandit', *arguments, timeout=300)
     record_property('tries', len(report['metrics']) - 1)
     assert not report['errors']

@@ -16,13 +16,13 @@ from mmseg.registry import TRANSFORMS
 from PIL import Image
 from safetensors.torch import save
 
+from alignzeg.apis import image_files, words
+from alignzeg.exchange import load_pretrained
+from alignzeg.exchange.weights import read_weights
 from mmseg_alignzeg import models
-from mmseg_alignzeg.apis import image_files, words
-from mmseg_alignzeg.datasets import files
+from mmseg_alignzeg.datasets import file_checks
 from mmseg_alignzeg.datasets.validation.pairs import PairChecker
 from mmseg_alignzeg.datasets.validation.rules import LabelRules
-from mmseg_alignzeg.exchange import load_pretrained
-from mmseg_alignzeg.exchange.weights import read_weights
 from mmseg_alignzeg.models import CLIPSource, TextBank
 from mmseg_alignzeg.vocabulary import Vocabulary
 
@@ -94,7 +94,7 @@ def test_images(tmp_path, count):
             except ValueError as error:
                 assert str(error) and '\n' not in str(error)
             try:
-                files.read_image(str(path))
+                file_checks.read_image(str(path))
             except ValueError as error:
                 assert str(error) and '\n' not in str(error)
 

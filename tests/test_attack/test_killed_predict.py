@@ -7,7 +7,7 @@ import time
 import pytest
 from PIL import Image
 
-from mmseg_alignzeg.cli import main
+from alignzeg.cli import main
 from mmseg_alignzeg.datasets.patterns import draw_scene
 
 KILLS, PICTURES = 20, 12
@@ -33,7 +33,7 @@ def test_no_result_is_lost_or_torn(tmp_path, record_property):
 
     # The server imports once what every process needs, so that moments fall into the work and not into imports.
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['mmseg_alignzeg.library', 'mmseg_alignzeg.cli.predict'])
+    context.set_forkserver_preload(['alignzeg.apis', 'alignzeg.cli.predict'])
 
     def start(out):
         process = context.Process(target=main, args=(arguments(out),))

@@ -19,7 +19,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from scipy.stats import theilslopes
 
-from mmseg_alignzeg import AlignZegInferencer
+from alignzeg.apis import AlignZegInferencer
 from mmseg_alignzeg.datasets.patterns import draw_scene
 
 WARM, STEPS = 500, 500

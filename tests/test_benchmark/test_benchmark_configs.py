@@ -11,10 +11,10 @@ import pytest
 import torch
 import yaml
 
-from mmseg_alignzeg.benchmark.plan import plan
-from mmseg_alignzeg.benchmark.run import device_groups
-from mmseg_alignzeg.benchmark.sweep import Sweep, read_sweep
-from mmseg_alignzeg.benchmark.table import KEYS, finished_runs, markdown, read_runs, table_rows, write_tables
+from alignzeg.benchmark.bench import device_groups
+from alignzeg.benchmark.plan import plan
+from alignzeg.benchmark.sweep import Sweep, read_sweep
+from alignzeg.benchmark.table import KEYS, finished_runs, markdown, read_runs, table_rows, write_tables
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / 'tools/benchmark_configs.py'

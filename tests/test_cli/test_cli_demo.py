@@ -4,8 +4,8 @@ import torch
 from mmseg.registry import METRICS
 from PIL import Image
 
-from mmseg_alignzeg import AlignZegInferencer
-from mmseg_alignzeg.cli import main
+from alignzeg.apis import AlignZegInferencer
+from alignzeg.cli import main
 from mmseg_alignzeg.datasets.patterns import CLASSES, UNSEEN_CLASSES, draw_scene
 
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from mmseg_alignzeg import AlignZegInferencer
-from mmseg_alignzeg.apis.loading import load_model
-from mmseg_alignzeg.cli import main
+from alignzeg.apis import AlignZegInferencer
+from alignzeg.apis.trained_models import load_model
+from alignzeg.cli import main
+from alignzeg.exchange import onnx as exchange_onnx
+from alignzeg.exchange import save_weights
 from mmseg_alignzeg.datasets.patterns import CLASSES, draw_scene
-from mmseg_alignzeg.exchange import onnx as exchange_onnx
-from mmseg_alignzeg.exchange import save_weights
 from mmseg_alignzeg.models import AlignZeg
 from mmseg_alignzeg.vocabulary import Vocabulary
 

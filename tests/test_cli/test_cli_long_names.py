@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_alignzeg.cli import main
-from mmseg_alignzeg.cli.files import SUFFIXES, output_names
+from alignzeg.cli import main
+from alignzeg.cli.result_files import SUFFIXES, output_names
 
 LONGEST = 255  # bytes of a name, on ext4, XFS, APFS and NTFS alike
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_alignzeg import AlignZegInferencer
-from mmseg_alignzeg.cli import main
-from mmseg_alignzeg.cli.files import output_names
+from alignzeg.apis import AlignZegInferencer
+from alignzeg.cli import main
+from alignzeg.cli.result_files import output_names
 from mmseg_alignzeg.datasets.patterns import CLASSES, draw_scene
 from mmseg_alignzeg.visualization.overlay import overlay_picture
 from mmseg_alignzeg.vocabulary import Vocabulary
@@ -200,7 +200,7 @@ def test_after_ctrl_c_what_is_done_is_kept_and_whole(photos, tmp_path, capsys, m
     assert read_array(tmp_path / 'out/s0_overlay.png').ndim == 3
 
     monkeypatch.undo()
-    monkeypatch.setattr('mmseg_alignzeg.cli.files.overlay_picture', lambda *args: exit_by_ctrl_c())
+    monkeypatch.setattr('alignzeg.cli.result_files.overlay_picture', lambda *args: exit_by_ctrl_c())
     assert main(['predict', str(photos), '--out', str(tmp_path / 'out'), '--skip-done']) == 130
     assert [file.name for file in (tmp_path / 'out').iterdir()] == ['s0_overlay.png']  # no half of s1
 

@@ -11,7 +11,7 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from mmseg_alignzeg.datasets import CheckedADE20KDataset, CheckedCOCOStuffDataset, CheckedPascalContextDataset59
-from mmseg_alignzeg.datasets.files import evenly_spaced, missing_files, read_image
+from mmseg_alignzeg.datasets.file_checks import evenly_spaced, missing_files, read_image
 from mmseg_alignzeg.datasets.loading import CheckLabelMap, LoadWideAnnotations
 
 PALETTE = [channel for colour in PascalVOCDataset.METAINFO['palette'] for channel in colour]

@@ -18,7 +18,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from mmseg_alignzeg.datasets.conversion import ade847, coco_stuff, context, originals, voc
-from mmseg_alignzeg.datasets.conversion.run import Plan, link_or_copy, run, whole_file
+from mmseg_alignzeg.datasets.conversion.convert import Plan, link_or_copy, run, whole_file
 from mmseg_alignzeg.datasets.large_vocabulary import original_labels
 
 MIM_TOOLS = Path(mmseg.__file__).parent / '.mim/tools/dataset_converters'

@@ -6,7 +6,7 @@ from mmseg.datasets import PascalVOCDataset
 from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image
 
-from mmseg_alignzeg.datasets.files import Header, read_image
+from mmseg_alignzeg.datasets.file_checks import Header, read_image
 from mmseg_alignzeg.datasets.validation.findings import shift_notes, spans, training_problems, value_problems
 from mmseg_alignzeg.datasets.validation.pairs import PairChecker, Tally, count_values, palette_problems
 from mmseg_alignzeg.datasets.validation.rules import LabelRules, annotation_loader, label_table

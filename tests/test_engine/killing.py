@@ -15,10 +15,10 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from PIL import Image
 
-from mmseg_alignzeg.cli import main
-from mmseg_alignzeg.datasets.conversion.run import Plan, run
+from alignzeg.cli import main
+from alignzeg.exchange import load_pretrained
+from mmseg_alignzeg.datasets.conversion.convert import Plan, run
 from mmseg_alignzeg.engine import read_checkpoint
-from mmseg_alignzeg.exchange import load_pretrained
 
 CONFIG = 'configs/alignzeg_patterns.py'
 WEIGHTS = 'mmseg_alignzeg/assets/patterns/model.safetensors'

@@ -19,11 +19,11 @@ from mmseg.registry import MODELS
 from PIL import Image
 from toy_training import Line, Numbers, Rising, toy_runner
 
-from mmseg_alignzeg import AlignZegInferencer
-from mmseg_alignzeg.cli import main
+from alignzeg.apis import AlignZegInferencer
+from alignzeg.cli import main
+from alignzeg.exchange import load_weights
 from mmseg_alignzeg.datasets.patterns import draw_scene
 from mmseg_alignzeg.engine import read_checkpoint
-from mmseg_alignzeg.exchange import load_weights
 from mmseg_alignzeg.models.clip_source import CLIPSource
 
 CONFIG = 'configs/alignzeg_patterns.py'

@@ -16,8 +16,8 @@ from toy_training import Numbers, Rising, files_of, in_child, toy_runner
 
 from mmseg_alignzeg.engine import read_checkpoint, work_dir_lock
 from mmseg_alignzeg.engine.latest_checkpoint import find_latest
+from mmseg_alignzeg.files import whole_file
 from mmseg_alignzeg.together import _sendable, together
-from mmseg_alignzeg.whole_file import whole_file
 
 STEPS = 4
 

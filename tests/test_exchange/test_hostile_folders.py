@@ -13,8 +13,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from alignzeg.apis.trained_models import load_model
 from mmseg_alignzeg import models
-from mmseg_alignzeg.apis.loading import load_model
 
 SHIPPED = Path(models.__file__).parents[1] / 'assets' / 'patterns'
 DELETED = object()

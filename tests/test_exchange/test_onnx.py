@@ -13,10 +13,10 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
+from alignzeg.exchange import load_pretrained
+from alignzeg.exchange.onnx import FixedVocabularyPredictor, compare_onnx, export_onnx
 from mmseg_alignzeg import models
 from mmseg_alignzeg.datasets.patterns import draw_scene
-from mmseg_alignzeg.exchange import load_pretrained
-from mmseg_alignzeg.exchange.onnx import FixedVocabularyPredictor, compare_onnx, export_onnx
 
 SHIPPED = Path(models.__file__).parents[1] / 'assets' / 'patterns'
 WORDS = ['red dots', 'blue stripes', 'a green grid', 'yellow zigzags', 'red stripes']  # two seen

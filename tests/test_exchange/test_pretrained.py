@@ -16,10 +16,10 @@ from mmseg.structures import SegDataSample
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from alignzeg.apis.trained_models import load_model
+from alignzeg.exchange import load_pretrained, load_weights, read_config, save_pretrained, save_weights
 from mmseg_alignzeg import models
-from mmseg_alignzeg.apis.loading import load_model
 from mmseg_alignzeg.datasets.patterns import draw_scene
-from mmseg_alignzeg.exchange import load_pretrained, load_weights, read_config, save_pretrained, save_weights
 
 CONFIG = 'configs/alignzeg_patterns.py'
 SHIPPED = Path(models.__file__).parents[1] / 'assets' / 'patterns'
@@ -99,7 +99,7 @@ def test_the_shipped_model_knows_its_world():
 
 def test_full_size_config_keeps_its_input_scale_and_no_path(monkeypatch, tmp_path):
     """Of ViT-B/16 no weights are needed to see what would be written."""
-    from mmseg_alignzeg.exchange.plain_config import plain_config
+    from alignzeg.exchange.plain_config import plain_config
 
     cfg = Config.fromfile('configs/alignzeg_voc.py')
     cfg.model.text.cache_dir = '/home/someone/cache'

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mmseg_alignzeg.cli import checks
+from alignzeg.cli import checks
 from mmseg_alignzeg.models import CLIPSource, TextBank, text_bank
 
 NAMES = ('red stripes', 'blue dots', 'green')

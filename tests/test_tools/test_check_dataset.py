@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from mmseg_alignzeg.datasets.files import Problem
+from mmseg_alignzeg.datasets.file_checks import Problem
 from mmseg_alignzeg.datasets.validation.configs import build
 from mmseg_alignzeg.datasets.validation.splits import accepted_counts, check_split
 

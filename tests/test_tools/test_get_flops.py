@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 from torch import nn
 
-from mmseg_alignzeg.benchmark.flops import REST, count_parameters, counting, measure, stage_flops, text_flops
+from alignzeg.benchmark.flops import REST, count_parameters, counting, measure, stage_flops, text_flops
 from mmseg_alignzeg.models import CLIPSource, get_templates
 from mmseg_alignzeg.models.text_bank import embed_classes
 

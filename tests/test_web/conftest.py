@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 from web_visitor import LIMIT_MB, Visitor, data_url, free_port, png
 
-from mmseg_alignzeg import AlignZegInferencer
+from alignzeg.apis import AlignZegInferencer
+from alignzeg.web import serving
 from mmseg_alignzeg.datasets.patterns import draw_scene
-from mmseg_alignzeg.web import serving
 
 
 @pytest.fixture(scope='session')

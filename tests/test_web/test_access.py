@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmseg_alignzeg.web.access import (
+from alignzeg.web.access import (
     PASSWORD_VARIABLE,
     Names,
     is_loopback,

@@ -9,7 +9,7 @@ from fastapi import HTTPException
 from gradio.data_classes import PredictBodyInternal
 from gradio.server_messages import ProcessCompletedMessage
 
-from mmseg_alignzeg.web.jobs import OF_ONE_CLIENT, UNREAD, UNREAD_OF_ONE_CLIENT, UNREAD_SECONDS, WAITING, FairQueue
+from alignzeg.web.jobs import OF_ONE_CLIENT, UNREAD, UNREAD_OF_ONE_CLIENT, UNREAD_SECONDS, WAITING, FairQueue
 
 
 class Clock:

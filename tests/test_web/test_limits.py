@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from web_visitor import data_url, png
 
-from mmseg_alignzeg.web import segment
-from mmseg_alignzeg.web.limits import (
+from alignzeg.web import segment
+from alignzeg.web.limits import (
     LEAST_PIXELS,
     MOST_PIXELS,
     Budget,
@@ -21,9 +21,9 @@ from mmseg_alignzeg.web.limits import (
     most_pixels,
     time_limit,
 )
-from mmseg_alignzeg.web.pictures import Picture, decode, png_value
-from mmseg_alignzeg.web.segment import LONGEST_TEXT, LONGEST_WORD, MOST_WORDS, split
-from mmseg_alignzeg.web.uploads import Uploads
+from alignzeg.web.pictures import Picture, decode, png_value
+from alignzeg.web.segment import LONGEST_TEXT, LONGEST_WORD, MOST_WORDS, split
+from alignzeg.web.uploads import Uploads
 
 
 class Clock:
@@ -142,7 +142,7 @@ def test_time_is_limited_from_within_the_model():
 
 
 def test_a_request_that_takes_too_long_ends(inferencer, scene, monkeypatch):
-    monkeypatch.setattr(sys.modules['mmseg_alignzeg.web.segment'], 'REQUEST_SECONDS', -1)
+    monkeypatch.setattr(sys.modules['alignzeg.web.segment'], 'REQUEST_SECONDS', -1)
     with pytest.raises(LimitError, match='fewer words'):
         segment(inferencer, scene, 'never, asked, before')
     monkeypatch.undo()

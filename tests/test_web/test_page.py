@@ -16,9 +16,9 @@ from gradio_client import Client, handle_file
 from PIL import Image
 from web_visitor import LIMIT_MB, WORDS, free_port
 
-from mmseg_alignzeg.cli import main
-from mmseg_alignzeg.web import build_page, segment, server
-from mmseg_alignzeg.web.uploads import Uploads
+from alignzeg.cli import main
+from alignzeg.web import build_page, segment, server
+from alignzeg.web.uploads import Uploads
 
 
 @pytest.fixture(scope='module')
@@ -245,8 +245,8 @@ def test_taken_port(page, capsys, own_sigterm):
 
 
 def test_without_gradio(monkeypatch):
-    for name in [name for name in sys.modules if name.startswith('mmseg_alignzeg.web')]:
+    for name in [name for name in sys.modules if name.startswith('alignzeg.web')]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, 'gradio', None)
     with pytest.raises(ImportError, match=re.escape('pip install "mmseg_alignzeg[web]"')):
-        import mmseg_alignzeg.web  # noqa: F401
+        import alignzeg.web  # noqa: F401

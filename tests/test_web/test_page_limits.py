@@ -27,7 +27,7 @@ def large_png(side):
 @pytest.mark.attack('page: a picture of too many pixels')
 @pytest.mark.parametrize('side', [7_100, 13_300, 40_000])
 def test_large_pictures_are_refused_by_their_header(page, side, monkeypatch, record_property):
-    monkeypatch.setattr('mmseg_alignzeg.web.pictures.read_rgb', lambda source: pytest.fail('decoded'))
+    monkeypatch.setattr('alignzeg.web.pictures.read_rgb', lambda source: pytest.fail('decoded'))
     content = large_png(side)
     for name, rest in ENDPOINTS.items():
         path = page.visitor.upload(content, 'large.png').json()[0]
@@ -83,8 +83,8 @@ def test_one_client_cannot_fill_the_page(page, scene, record_property):
 
 @pytest.mark.attack('page: bodies without end')
 def test_slow_bodies_hold_up_nobody(page, shown, monkeypatch, record_property):
-    monkeypatch.setattr('mmseg_alignzeg.web.limits.BODY_SECONDS', 1)
-    monkeypatch.setattr('mmseg_alignzeg.web.limits.BODY_RATE', 2**20)
+    monkeypatch.setattr('alignzeg.web.limits.BODY_SECONDS', 1)
+    monkeypatch.setattr('alignzeg.web.limits.BODY_RATE', 2**20)
     port = int(page.address.rstrip('/').rsplit(':', 1)[1])
     slow = []
     for path in ['gradio_api/upload', 'gradio_api/call/segment'] * 20:
@@ -132,8 +132,8 @@ def answer_of(connection):
 
 @pytest.mark.attack('page: silent connections')
 def test_connections_that_say_nothing_are_closed(page, monkeypatch, record_property):
-    monkeypatch.setattr('mmseg_alignzeg.web.connections.HEAD_SECONDS', 0.5)
-    monkeypatch.setattr('mmseg_alignzeg.web.connections.OF_ONE_CLIENT', 20)
+    monkeypatch.setattr('alignzeg.web.connections.HEAD_SECONDS', 0.5)
+    monkeypatch.setattr('alignzeg.web.connections.OF_ONE_CLIENT', 20)
     port = int(page.address.rstrip('/').rsplit(':', 1)[1])
     silent = [socket.create_connection(('127.0.0.1', port), timeout=30) for _ in range(30)]
     for connection in silent[::2]:

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from mmseg_alignzeg import AlignZegInferencer
-from mmseg_alignzeg.apis import Prediction, Proposal
+from alignzeg.apis import AlignZegInferencer, Prediction, Proposal
+from alignzeg.web import segment
+from alignzeg.web.segment import MOST_WORDS, SHOWN_PROPOSALS, proposal_rows, share_rows, split
 from mmseg_alignzeg.datasets.patterns import CLASSES, draw_scene
 from mmseg_alignzeg.models import text_bank
 from mmseg_alignzeg.visualization import overlay_picture
 from mmseg_alignzeg.vocabulary import Vocabulary
-from mmseg_alignzeg.web import segment
-from mmseg_alignzeg.web.segment import MOST_WORDS, SHOWN_PROPOSALS, proposal_rows, share_rows, split
 
 
 @pytest.fixture(scope='module')

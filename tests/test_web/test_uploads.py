@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
-from mmseg_alignzeg.web.limits import LimitError
-from mmseg_alignzeg.web.uploads import CLIENT_FILES, TOTAL_FILES, UNCLAIMED, Uploads, clean_name
+from alignzeg.web.limits import LimitError
+from alignzeg.web.uploads import CLIENT_FILES, TOTAL_FILES, UNCLAIMED, Uploads, clean_name
 
 
 class Clock:
@@ -126,14 +126,14 @@ def test_a_system_with_other_flags(uploads, monkeypatch):
 
 @pytest.mark.parametrize('error', [AttributeError, MemoryError, KeyboardInterrupt])
 def test_whatever_goes_wrong_leaves_nothing(uploads, monkeypatch, error):
-    monkeypatch.setattr('mmseg_alignzeg.web.uploads.os.open', lambda *a: (_ for _ in ()).throw(error))
+    monkeypatch.setattr('alignzeg.web.uploads.os.open', lambda *a: (_ for _ in ()).throw(error))
     with pytest.raises(error):
         uploads.put('a', 'x', b'1')
     assert uploads.files == {} and list(uploads.folder.iterdir()) == []
 
 
 def test_a_full_disk(uploads, monkeypatch):
-    monkeypatch.setattr('mmseg_alignzeg.web.uploads.os.open', lambda *a: (_ for _ in ()).throw(OSError(28, 'No space')))
+    monkeypatch.setattr('alignzeg.web.uploads.os.open', lambda *a: (_ for _ in ()).throw(OSError(28, 'No space')))
     with pytest.raises(LimitError, match='No space') as error:
         uploads.put('a', 'x', b'1')
     assert error.value.status == 507 and uploads.files == {} and list(uploads.folder.iterdir()) == []

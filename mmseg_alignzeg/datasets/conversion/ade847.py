@@ -11,8 +11,8 @@ from mmcv import imresize
 
 from ...open_picture import open_picture
 from ..large_vocabulary import original_labels
+from .convert import Plan
 from .originals import folder, relabel
-from .run import Plan
 
 SEG = '_seg.png'
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ...open_picture import open_picture
+from .convert import Plan
 from .originals import folder, relabel
-from .run import Plan
 
 UNUSED = {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90}  # of COCO's 91 things, those that were never annotated
 LABELS = {value: label for label, value in enumerate(v for v in range(182) if v not in UNUSED)} | {255: 255}

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from mmseg.datasets import PascalContextDataset59
 
+from .convert import Plan
 from .originals import folder, read_mat, read_names, relabel
-from .run import Plan
 
 LABELS_459 = {0: 65535} | {value: value - 1 for value in range(1, 460)}
 RELEASE = 'unpack trainval.tar.gz of PASCAL Context into VOCdevkit/VOC2010.'

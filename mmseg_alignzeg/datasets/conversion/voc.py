@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .convert import Plan
 from .originals import folder, read_mat, read_names, relabel
-from .run import Plan
 
 LABELS = {label: label for label in (*range(21), 255)}
 

@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 
 from ...vocabulary import Vocabulary
-from ..checked import CheckedFiles
-from ..files import Problem, is_local
+from ..checked_datasets import CheckedFiles
+from ..file_checks import Problem, is_local
 from ..folders import refuse_unknown
 from .splits import Counts, Progress, SplitReport, check_split
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ...vocabulary import abridged
-from ..files import Problem
+from ..file_checks import Problem
 from .pairs import MANY_COLOURS, Tally
 from .rules import VOC_BORDER, LabelRules
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import Header, Problem, is_local, label_problems, read_image, size_problems, unreadable
+from ..file_checks import Header, Problem, is_local, label_problems, read_image, size_problems, unreadable
 from .rules import BY_VALUE, VOC_BORDER, LabelRules, label_table
 
 MANY_COLOURS = 256  # more than the colours of a label map

@@ -13,7 +13,7 @@ from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from PIL import Image
 
 from ...vocabulary import Vocabulary
-from ..files import Header
+from ..file_checks import Header
 from ..loading import LoadWideAnnotations
 
 BY_VALUE = (LoadAnnotations, LoadWideAnnotations)  # loaders that map each value independently

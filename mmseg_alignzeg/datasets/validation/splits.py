@@ -12,8 +12,8 @@ from typing import Any
 
 from mmengine import list_from_file
 
-from ..conversion.run import start_worker
-from ..files import (
+from ..conversion.convert import start_worker
+from ..file_checks import (
     IMAGE_ENDINGS,
     SUFFIX_SETTING,
     Problem,

@@ -1,0 +1,151 @@
+"""The pass: one forward per image, and what of it decides everything that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from mmseg.structures import SegDataSample
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mmseg_alignzeg.evaluation.vocabulary_metric import names_mask
+from mmseg_alignzeg.models import AlignZeg
+from mmseg_alignzeg.models.proposals import Proposals, Window, padded_size, upright
+from mmseg_alignzeg.vocabulary import Vocabulary
+
+
+@dataclass
+class ViewScores:
+    """The proposals of one view of an image, before any question of correction.
+
+    Attributes:
+        masks: M, (N, h, w) logits on the padded grid, flips undone.
+        scores: P, (N, C + 1) logits, background last.
+        indicator: I, (N,) probabilities, or None for a model without φ_bc.
+        preference: r, (N,) scores where the decoder weighs views by them, or None.
+    """
+
+    masks: Tensor
+    scores: Tensor
+    indicator: Tensor | None = None
+    preference: Tensor | None = None
+
+
+@dataclass
+class ImageProposals:
+    """The proposals of one image and its true labels.
+
+    Attributes:
+        views: Those of the decoder. Measures of proposals look at the first, measures of labels at all of them.
+        labels: True labels (H, W) int64 at the size of the original image.
+        window: Where the grid shows the image; its ``size`` is (H, W).
+        matched: (m, 2) int64, proposals that Hungarian matching gave to a true mask, and the label of that mask.
+    """
+
+    views: tuple[ViewScores, ...]
+    labels: Tensor
+    window: Window
+    matched: Tensor
+
+
+@dataclass(frozen=True)
+class AnalysisTask:
+    """What all images of a test set have in common.
+
+    Attributes:
+        vocabulary: Classes in label order, and which of them the measures call unseen.
+        trained_classes: Names among them that training had labels for: S of Eq. (7).
+        ignore_index: True label that is not evaluated.
+        background_at_test: See :func:`~mmseg_alignzeg.models.inference.drop_background`.
+        images: Images in the whole test set.
+        temperature: Of the decoder, see :func:`~mmseg_alignzeg.models.decoding.merge`.
+    """
+
+    vocabulary: Vocabulary
+    trained_classes: tuple[str, ...]
+    ignore_index: int
+    background_at_test: str
+    images: int
+    temperature: float = 1.0
+
+    @classmethod
+    def of(cls, model: AlignZeg, dataset: Any, ignore_index: int) -> AnalysisTask:
+        """Read it from a model and a dataset.
+
+        Raises:
+            ValueError: If the dataset is empty or has no class names.
+        """
+        if not len(dataset):
+            raise ValueError(
+                f'The test set is empty: `test_dataloader.dataset` ({type(dataset).__name__}) has no image.'
+            )
+        metainfo: Mapping[str, Any] = dataset.metainfo
+        vocabulary = Vocabulary.of_test_data(metainfo, model.vocabulary)
+        seen = tuple(filter(model.vocabulary.has_labels_for, vocabulary.classes))
+        background, temperature = model.question.background_at_test, model.decoder.temperature
+        return cls(vocabulary, seen, ignore_index, background, len(dataset), temperature)
+
+    @cached_property
+    def unseen(self) -> Tensor:
+        """(C,) bool, for the measures."""
+        return names_mask(self.vocabulary.classes, self.vocabulary.unseen_classes)
+
+    @cached_property
+    def trained(self) -> Tensor:
+        """(C,) bool, S of Eq. (7)."""
+        return names_mask(self.vocabulary.classes, self.trained_classes)
+
+    @property
+    def has_both(self) -> bool:
+        """Whether there are seen and unseen classes, to the measures and to S; else calibration changes no label."""
+        return all(bool(mask.any()) and not bool(mask.all()) for mask in (self.unseen, self.trained))
+
+
+@torch.no_grad()
+def collect(model: AlignZeg, loader: DataLoader, task: AnalysisTask) -> Iterator[ImageProposals]:
+    """Run a model over a test set.
+
+    Args:
+        model: In evaluation mode.
+        loader: Its batches give images and labels.
+        task: What the images have in common.
+
+    Yields:
+        Image by image, on the device of the model.
+
+    Raises:
+        ValueError: On an image without labels.
+    """
+    question = model.ask(task.vocabulary.classes)
+    for batch in loader:
+        data = model.data_preprocessor(batch)
+        inputs, samples = data['inputs'], data['data_samples']
+        shape = padded_size(inputs.shape[2:], model.stride)
+        embeds = question.text_embeds(inputs.device)
+        views = [_view(model, proposals, samples, embeds) for proposals in model.look(inputs)]
+        for sample, seen in zip(samples, zip(*views, strict=True), strict=True):
+            if 'gt_sem_seg' not in sample:
+                raise ValueError(
+                    f'{sample.metainfo.get("img_path", "An image")} has no labels: put `LoadAnnotations` in the test '
+                    'pipeline.'
+                )
+            labels = sample.gt_sem_seg.data[0].long()
+            window = Window.of_image(sample.metainfo, inputs.shape[2:], model.stride)
+            placed = window.place(labels, shape, task.ignore_index)
+            matched = model.criterion.match(seen[0].masks, seen[0].scores, placed, task.ignore_index)
+            yield ImageProposals(seen, labels, window, matched)
+
+
+def _view(
+    model: AlignZeg, proposals: Proposals, samples: Sequence[SegDataSample], text_embeds: Tensor
+) -> list[ViewScores]:
+    """The proposals of one view, image by image."""
+    masks = upright(proposals.mask_logits, samples)
+    scores = model.classify(proposals, text_embeds).float()
+    columns = (model.indicate(proposals), model.prefer(proposals))
+    optional = ([None] * len(samples) if column is None else column.float() for column in columns)
+    return [ViewScores(*parts) for parts in zip(masks, scores, *optional, strict=True)]

@@ -1,0 +1,147 @@
+"""What a user gets for one picture, and how it is made of proposals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from mmseg_alignzeg.models.decoding import Answer
+from mmseg_alignzeg.models.inference import binary_masks
+from mmseg_alignzeg.models.proposals import Window
+
+DRAWN_PIXELS = 2**22  # of a larger picture, labels are drawn with so many pixels and enlarged
+MASK_BYTES = 2**30  # all masks of a picture's proposals together
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One proposal of a picture.
+
+    Attributes:
+        mask: (H, W) bool, where σ(M) > 0.5; proposals may overlap.
+        label: The word that fits it best.
+        score: Probability of that word, 0..1, after bias correction.
+        unseen_score: I of φ_bc, 0..1, how little it looks like a class trained on; None for a model without φ_bc.
+    """
+
+    mask: np.ndarray
+    label: str
+    score: float
+    unseen_score: float | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The labels of one picture.
+
+    Attributes:
+        name: Path as given, or ``array 0``, ….
+        image: (H, W, 3) uint8 RGB, upright.
+        labels: (H, W) unsigned integers, positions in ``classes``.
+        classes: The words in label order; ``'others'`` is last where it was asked for.
+        unseen: Those that count as unseen.
+        notes: What the user should know, one line each.
+        proposals: By falling score, where they were asked for.
+    """
+
+    name: str
+    image: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    unseen: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    proposals: tuple[Proposal, ...] | None = None
+
+    def shares(self) -> dict[str, float]:
+        """Share of the pixels of each class, 0..1, in label order."""
+        # Part by part, because counting makes 8 bytes of each label.
+        parts = np.array_split(self.labels, math.ceil(self.labels.size / DRAWN_PIXELS))
+        counts = np.sum([np.bincount(part.ravel(), minlength=len(self.classes)) for part in parts], axis=0)
+        return dict(zip(self.classes, (counts / self.labels.size).tolist(), strict=True))
+
+    def to_datasample(self) -> SegDataSample:
+        """As mmseg gives it: ``pred_sem_seg`` (1, H, W) int64, and all but the image as meta information."""
+        names = dict(img_path=self.name, classes=self.classes, unseen_classes=self.unseen)
+        rest = dict(ori_shape=self.labels.shape, notes=self.notes, proposals=self.proposals)
+        sample = SegDataSample(metainfo={**names, **rest})
+        sample.pred_sem_seg = PixelData(data=torch.from_numpy(self.labels.astype(np.int64))[None])
+        return sample
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A picture that could not be segmented, and why, in one line."""
+
+    name: str
+    message: str
+
+
+def drawn(window: Window) -> Window:
+    """A window of the same ratio with at most ``DRAWN_PIXELS`` pixels: masks are far coarser than that."""
+    factor = math.sqrt(DRAWN_PIXELS / (window.size[0] * window.size[1]))
+    if factor >= 1:
+        return window
+    return replace(window, size=(max(1, int(window.size[0] * factor)), max(1, int(window.size[1] * factor))))
+
+
+def enlarge(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Nearest-neighbour resize of (h, w) to ``size``."""
+    if pixels.shape == size:
+        return pixels
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int) for old, new in zip(pixels.shape, size, strict=True)
+    )
+    return pixels[rows].take(columns, axis=1)
+
+
+def label_map(answer: Answer, others_below: float | None) -> np.ndarray:
+    """Labels (H, W) of one image in the smallest unsigned type that holds them.
+
+    Args:
+        answer: About C words.
+        others_below: Pixels whose best score is lower get label C; None leaves that class out.
+    """
+    count, canvas = answer.views[0].class_probs.shape[1], drawn(answer.window)
+    labels = np.empty(canvas.size, np.min_scalar_type(count))
+    for stripe, scores in answer.stripes(canvas):
+        best, winner = scores.max(dim=-1)
+        if others_below is not None:
+            winner[best < others_below] = count
+        labels[stripe] = winner.cpu().numpy()
+    return enlarge(labels, answer.window.size)
+
+
+def find_proposals(
+    answer: Answer, indicator: Tensor | None, classes: tuple[str, ...]
+) -> tuple[tuple[Proposal, ...], int]:
+    """Proposals that hold a pixel, by falling score; those of the first view.
+
+    Args:
+        answer: About C words.
+        indicator: I, (N,) probabilities, or None.
+        classes: C words.
+
+    Returns:
+        The best, as many as ``MASK_BYTES`` have room for, and how many more there are.
+    """
+    view, window = answer.views[0], answer.window
+    masks = binary_masks(view.mask_logits, drawn(window)).numpy()
+    scores, labels = view.class_probs.max(dim=1)
+    order = [n for n in scores.argsort(descending=True).tolist() if masks[n].any()]
+    room = max(1, MASK_BYTES // (window.size[0] * window.size[1]))
+    found = tuple(
+        Proposal(
+            mask=enlarge(masks[n], window.size),
+            label=classes[int(labels[n])],
+            score=float(scores[n]),
+            unseen_score=None if indicator is None else float(indicator[n]),
+        )
+        for n in order[:room]
+    )
+    return found, len(order) - len(found)

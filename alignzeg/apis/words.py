@@ -1,0 +1,99 @@
+"""Words as people type them: checked, and told apart from those that training had labels for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import open_clip
+
+from mmseg_alignzeg.aliases import fold
+from mmseg_alignzeg.models import TextBank
+from mmseg_alignzeg.vocabulary import Vocabulary, abridged
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the pixels are to be told apart into.
+
+    Attributes:
+        classes: The words, in label order, without blanks around them.
+        unseen: Those of them that count as not trained on, in label order.
+        notes: What the user should know about them, one line each.
+    """
+
+    classes: tuple[str, ...]
+    unseen: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def check_words(classes: Sequence[str] | None, unseen: Sequence[str] | None, trained: Vocabulary) -> Words:
+    """Check words and find out which are unseen.
+
+    Args:
+        classes: Any words, or None for those of the model.
+        unseen: Words that count as unseen, trained on or not; None for all that were not trained on.
+        trained: The vocabulary of the model.
+
+    Raises:
+        ValueError: If there is no word, one is blank or stands twice, or an unseen one is not among them.
+    """
+    names = trained.classes if classes is None else _names(classes, 'classes')
+    if not names:
+        raise ValueError('`classes` is empty: give at least one word, or None for the classes of the model.')
+    position: dict[str, int] = {}
+    for i, name in enumerate(names):
+        if fold(name) in position:
+            raise ValueError(f'`classes` has {name!r} twice (positions {position[fold(name)]} and {i}).')
+        position[fold(name)] = i
+    if unseen is None:
+        return Words(names, tuple(name for name in names if not trained.has_labels_for(name)))
+    asked = [fold(name) for name in _names(unseen, 'unseen')]
+    foreign = [name for name in asked if name not in position]
+    if foreign:
+        raise ValueError(
+            f'`unseen` names {abridged(foreign)}, not among the {len(names):,} classes ({abridged(names)}).'
+        )
+    chosen = set(asked)
+    chosen_names = tuple(name for name in names if fold(name) in chosen)
+    told = list(filter(trained.has_labels_for, chosen_names))
+    notes = (f'trained on, but treated as unseen as asked: {abridged(told)}',) if told else ()
+    return Words(names, chosen_names, notes)
+
+
+def cut_words(words: Words, bank: TextBank) -> Words:
+    """Add a note about words whose prompts are longer than CLIP reads: its tokenizer silently cuts their ends."""
+    tokenizer = open_clip.get_tokenizer(bank.source.model_name)
+    longest = max(bank.templates, key=len)
+    prompts = [(name, longest.format(phrase)) for name in words.classes for phrase in bank.names.phrases(name)]
+    cut = list(dict.fromkeys(name for name, prompt in prompts if _is_cut(prompt, tokenizer)))
+    if not cut:
+        return words
+    room = tokenizer.context_length
+    note = f'CLIP reads {room} tokens, and not the end of {len(cut):,} long word(s): {cut[0][:40]!r}…'
+    return replace(words, notes=(*words.notes, note))
+
+
+def _is_cut(prompt: str, tokenizer: open_clip.SimpleTokenizer) -> bool:
+    room = len(prompt.encode()) + 2  # a token covers at least one byte; start and end are two more
+    if room <= tokenizer.context_length:
+        return False
+    tokens = tokenizer([prompt], context_length=room)[0]
+    return int(tokens.argmax()) >= tokenizer.context_length  # the end mark has the largest id
+
+
+def _names(given: Any, argument: str) -> tuple[str, ...]:
+    """The words of a list, stripped; ValueError if something is no word."""
+    if isinstance(given, (str, bytes)) or not hasattr(given, '__iter__'):
+        raise ValueError(f'`{argument}` must be a list of words, got {given!r}.')
+    names = []
+    for i, name in enumerate(given):
+        if not isinstance(name, str) or not any(letter.isprintable() and not letter.isspace() for letter in name):
+            raise ValueError(f'`{argument}` has no word at position {i} ({name!r}): every class needs one.')
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f'`{argument}` has {name!r} at position {i}, which is no valid Unicode.') from None
+        names.append(' '.join(name.split()))
+    return tuple(names)

@@ -1,0 +1,168 @@
+"""Mean ± standard deviation over seeds, beside the paper's figures, as Markdown; and every run, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import ttest_rel
+
+from mmseg_alignzeg.files import whole_file, write_text
+
+from .plan import Trial, read_result
+
+KEYS = ('pAcc', 'mIoU', 'mIoU_seen', 'mIoU_unseen', 'hIoU')
+COMPARED = 'hIoU'
+
+
+@dataclass(frozen=True)
+class Run:
+    """The scores of one row with one seed.
+
+    Attributes:
+        row: Name of the row.
+        config: What was tested, below ``configs``.
+        seed: Of the training.
+        scores: In percent, by those of :data:`KEYS` that it has.
+    """
+
+    row: str
+    config: str
+    seed: int
+    scores: Mapping[str, float]
+
+
+def of_a_sweep(row: str) -> bool:
+    """Whether a row is one value of a sweep, ``CONFIG NAME=VALUE``, rather than the config as it is."""
+    return '=' in row
+
+
+def finished_runs(trials: Iterable[Trial]) -> list[Run]:
+    """The runs of those trials that have a result."""
+    results = ((trial, read_result(trial.test)) for trial in trials)
+    return [
+        Run(trial.row, str(trial.config), trial.seed, {key: scores[key] for key in KEYS if key in scores})
+        for trial, scores in results
+        if scores is not None
+    ]
+
+
+def read_runs(path: Path) -> list[Run]:
+    """What :func:`write_runs` wrote."""
+    with path.open(newline='', encoding='utf-8') as file:
+        lines = list(csv.DictReader(file))
+    return [
+        Run(line['row'], line['config'], int(line['seed']), {key: float(line[key]) for key in KEYS if line[key]})
+        for line in lines
+    ]
+
+
+def write_runs(runs: Iterable[Run], path: Path) -> None:
+    """A line per run, with scores in percent to two digits, as tests print them."""
+    with whole_file(path) as part, part.open('w', newline='', encoding='utf-8') as file:
+        writer = csv.DictWriter(file, ['row', 'config', 'seed', *KEYS], lineterminator='\n')
+        writer.writeheader()
+        for run in runs:
+            scores = {key: f'{value:.2f}' for key, value in run.scores.items()}
+            writer.writerow({'row': run.row, 'config': run.config, 'seed': run.seed, **scores})
+
+
+def table_rows(
+    runs: Sequence[Run], paper: Mapping[str, Mapping[str, Any]] | None = None, reference: str | None = None
+) -> list[dict[str, Any]]:
+    """Mean and sample standard deviation over seeds, row by row.
+
+    Args:
+        runs: In the order of the table.
+        paper: The paper's figures by config path, as in ``configs/paper_results.yml``.
+        reference: A row that the others are compared with, seed by seed.
+
+    Returns:
+        One dict per row: ``row``, ``config``, ``seeds`` (how many), ``<key>_mean`` and ``<key>_std`` in percent (no
+        std for one seed), ``paper`` (where the figures stand), and ``paper_<key>``; with a reference also ``gain``,
+        the mean difference of ``COMPARED`` over common seeds, and from two seeds on its 95 % confidence interval,
+        ``low`` and ``high``, and ``p`` of a paired t-test. A row without a result has no runs and is left out.
+    """
+    rows: dict[str, list[Run]] = {}
+    for run in runs:
+        rows.setdefault(run.row, []).append(run)
+    base = {run.seed: run.scores[COMPARED] for run in rows.get(reference or '', []) if COMPARED in run.scores}
+    table = []
+    for name, results in rows.items():
+        config = results[0].config
+        line: dict[str, Any] = {'row': name, 'config': config, 'seeds': len(results)}
+        for key in KEYS:
+            values = [run.scores[key] for run in results if key in run.scores]
+            if values:
+                line[f'{key}_mean'] = statistics.mean(values)
+            if len(values) > 1:
+                line[f'{key}_std'] = statistics.stdev(values)
+        pairs = [
+            (run.scores[COMPARED], base[run.seed]) for run in results if run.seed in base and COMPARED in run.scores
+        ]
+        if pairs and name != reference:
+            ours, theirs = zip(*pairs, strict=True)
+            line['gain'] = statistics.mean(ours) - statistics.mean(theirs)
+            if len(pairs) > 1:
+                test = ttest_rel(ours, theirs)
+                line['p'] = float(test.pvalue)
+                line['low'], line['high'] = map(float, test.confidence_interval(0.95))
+        published = (paper or {}).get(config)
+        if published and not of_a_sweep(name):  # the paper's row was made with the config as it is
+            line['paper'] = published['where']
+            line |= {f'paper_{key}': published[key] for key in KEYS if key in published}
+        table.append(line)
+    return table
+
+
+def score_cell(row: Mapping[str, Any], key: str) -> str:
+    """Mean ± standard deviation of a score, as far as a row has them."""
+    if f'{key}_mean' not in row:
+        return '-'
+    std = f' ± {row[f"{key}_std"]:.1f}' if f'{key}_std' in row else ''
+    return f'{row[f"{key}_mean"]:.1f}{std}'
+
+
+def gain_cells(row: Mapping[str, Any]) -> list[str]:
+    """Gain, its 95 % confidence interval and p, as far as a row has them."""
+    tested = [f'[{row["low"]:+.1f}, {row["high"]:+.1f}]', f'{row["p"]:.2g}'] if 'p' in row else ['-', '-']
+    return [f'{row["gain"]:+.1f}' if 'gain' in row else '-', *tested]
+
+
+def pipe_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, a line per row."""
+    return ''.join('| ' + ' | '.join(line) + ' |\n' for line in (header, ['---'] * len(header), *lines))
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The rows as a Markdown table; the paper's figures in columns of their own."""
+    ours = [key for key in KEYS if any(f'{key}_mean' in row for row in rows)]
+    theirs = [key for key in KEYS if any(f'paper_{key}' in row for row in rows)]
+    tested = [f'Δ {COMPARED}', '95 %', 'p'] if any('gain' in row for row in rows) else []
+    header = ['config', 'seeds', *ours, *tested, *(f'paper: {key}' for key in theirs)]
+    header += ['paper: where'] if theirs else []
+    lines = []
+    for row in rows:
+        cells = [f'`{row["row"]}`', str(row['seeds'])]
+        cells += [score_cell(row, key) for key in ours]
+        if tested:
+            cells += gain_cells(row)
+        cells += [str(row.get(f'paper_{key}', '-')) for key in theirs]
+        lines.append(cells + ([row.get('paper', '-')] if theirs else []))
+    return pipe_table(header, lines)
+
+
+def write_tables(rows: list[dict[str, Any]], runs: Iterable[Run], folder: Path) -> None:
+    """Write ``table.md`` and ``runs.csv``."""
+    note = 'Percent, mean ± sample standard deviation over seeds. Columns "paper" are the paper\'s own figures.'
+    if any('gain' in row for row in rows):
+        note += (
+            f' Δ, 95 % and p: mean difference of {COMPARED} to the row without them, its confidence interval, and a '
+            'paired t-test over seeds.'
+        )
+    write_text(folder / 'table.md', f'{note}\n\n{markdown(rows)}')
+    write_runs(runs, folder / 'runs.csv')

@@ -1,0 +1,54 @@
+"""The command line: ``alignzeg predict | demo | web | export | doctor``, or ``python -m alignzeg``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from importlib.metadata import version
+
+from . import demo, doctor, export, predict, web
+from .output import Parser, complain
+
+EXIT_CODES = """\
+exit codes:
+  0    done
+  1    partly done: some pictures failed, or `doctor` found a problem
+  2    nothing done: an argument or a file is wrong
+  130  stopped with Ctrl-C; what was finished is kept
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each puts its function into ``run``."""
+    parser = Parser(
+        prog='alignzeg',
+        description='Segment pictures into any words: zero-shot semantic segmentation with AlignZeg.',
+        epilog=f'`alignzeg COMMAND --help` explains a command and shows examples.\n\n{EXIT_CODES}',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('--version', action='version', version=f'mmseg_alignzeg {version("mmseg_alignzeg")}')
+    commands = parser.add_subparsers(metavar='COMMAND', required=True)
+    for command in (predict, demo, web, export, doctor):
+        command.add_parser(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit code.
+
+    Args:
+        arguments: Those of the command line if None.
+    """
+    args = build_parser().parse_args(arguments)
+    args.stdout = sys.stdout
+    try:
+        with redirect_stdout(sys.stderr):  # libraries log to stdout, where only results belong
+            return args.run(args)
+    except KeyboardInterrupt:
+        complain('stopped.')
+        return 130
+    except (ValueError, OSError, ImportError) as error:
+        complain(f'error: {error}')
+        return 2

@@ -1,0 +1,223 @@
+"""The checks of ``alignzeg doctor``. None needs a network, and a failed check does not prevent the others."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+DISTRIBUTION = 'mmseg_alignzeg'
+EXTRAS = {'web': 'the web page', 'export': 'ONNX files', 'report': 'the map of proposal features'}
+CLIP = ('ViT-B-16-quickgelu', 'openai')  # of the full-size configs
+FREE_GB = 2  # CLIP's weights, text embeddings and a few checkpoints
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result of one check.
+
+    Attributes:
+        name: Name of what was checked.
+        status: ``ok``, ``note`` (optional, or good to know) or ``PROBLEM``.
+        found: The finding, in one line.
+        fix: What to do about it, or ''.
+    """
+
+    name: str
+    status: str
+    found: str
+    fix: str = ''
+
+
+def all_checks() -> Iterator[Check]:
+    """Run all checks, one after the other, and yield their results."""
+    yield from check_packages()
+    yield check_mmcv()
+    library = check_library()
+    yield library
+    if library.status == 'ok':
+        yield check_gpu()
+        yield check_clip()
+        yield check_model()
+        yield check_cache()
+        yield check_disk()
+
+
+def check_packages() -> Iterator[Check]:
+    """Check the versions of Python and of each package, required or optional, that the installed metadata lists."""
+    try:
+        own = metadata.distribution(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        yield Check(
+            DISTRIBUTION, 'PROBLEM', 'runs from a source folder and is not installed', 'run: pip install ".[lite]"'
+        )
+        return
+    python = platform.python_version()
+    wanted = own.metadata['Requires-Python'] or ''
+    fits = SpecifierSet(wanted).contains(python)
+    fix = '' if fits else 'create an environment with a tested version of Python'
+    yield Check('python', 'ok' if fits else 'PROBLEM', f'{python} (tested: {wanted})', fix)
+    yield Check(DISTRIBUTION, 'ok', own.version)
+    requirements = [Requirement(text) for text in own.requires or ()]
+    for requirement in requirements:
+        if requirement.marker is None or requirement.marker.evaluate({'extra': ''}):
+            yield check_version(requirement)
+    for extra, purpose in EXTRAS.items():
+        for requirement in requirements:
+            marker = requirement.marker
+            if marker is not None and marker.evaluate({'extra': extra}) and not marker.evaluate({'extra': ''}):
+                yield check_version(requirement, f'only for {purpose}', f'pip install "{DISTRIBUTION}[{extra}]"')
+
+
+def check_version(requirement: Requirement, purpose: str = '', install: str = '') -> Check:
+    """Check that a package is installed in a tested version. With a ``purpose`` the package is optional."""
+    name, wanted = requirement.name, str(requirement.specifier)
+    bad = 'note' if purpose else 'PROBLEM'
+    suffix = f' ({purpose})' if purpose else ''
+    fix = install or f'run: pip install "{name}{wanted}"'
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Check(name, bad, f'not installed{suffix}', fix)
+    if not requirement.specifier.contains(version, prereleases=True):
+        return Check(name, bad, f'{version}, outside the tested range {wanted}{suffix}', fix)
+    return Check(name, 'ok', f'{version}{f" (tested: {wanted})" if wanted else ""}')
+
+
+def check_mmcv() -> Check:
+    """Check that exactly one MMCV is installed, compiled or not, in a version that mmseg accepts."""
+    found = {}
+    for name in ('mmcv', 'mmcv-lite'):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    if not found:
+        return Check('mmcv', 'PROBLEM', 'not installed', 'run: pip install mmcv-lite==2.1.0 (a wheel, no compiler)')
+    told = ' and '.join(f'{name} {version}' for name, version in found.items())
+    if len(found) > 1:
+        fix = 'both install into the same folder; run: pip uninstall mmcv mmcv-lite, then pip install mmcv-lite==2.1.0'
+        return Check('mmcv', 'PROBLEM', told, fix)
+    version = next(iter(found.values()))
+    if not SpecifierSet('>=2.0.0rc4,<2.2.0').contains(version, prereleases=True):
+        fix = 'mmsegmentation 1.2.2 requires mmcv>=2.0.0rc4,<2.2.0; run: pip install mmcv-lite==2.1.0'
+        return Check('mmcv', 'PROBLEM', told, fix)
+    try:
+        compiled = importlib.util.find_spec('mmcv._ext') is not None
+    except Exception as error:  # looking for it imports mmcv, which may fail in any way
+        return Check('mmcv', 'PROBLEM', f'{told}: {one_line(error)}', 'install it again')
+    return Check('mmcv', 'ok', f'{told}, {"compiled operators" if compiled else "no compiled operators (none needed)"}')
+
+
+def check_library() -> Check:
+    """Check that mmseg and all modules of the package can be imported."""
+    from .options import load_library
+
+    begin = time.perf_counter()
+    try:
+        load_library()
+        importlib.import_module('alignzeg.apis')
+    except Exception as error:  # any package below may break in its own way
+        return Check('import', 'PROBLEM', one_line(error), 'fix the problems above, then try: python -c "import mmseg"')
+    return Check('import', 'ok', f'mmseg and all modules of {DISTRIBUTION}, in {time.perf_counter() - begin:.1f} s')
+
+
+def check_gpu() -> Check:
+    """Report the GPUs that torch can use."""
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        return Check('gpu', 'ok', f'CUDA {torch.version.cuda}: {", ".join(names)}')
+    if torch.version.cuda is None:
+        return Check(
+            'gpu', 'note', 'torch is built for the CPU', 'to use a GPU, install torch as described on pytorch.org'
+        )
+    fix = 'prediction and the demo also run on the CPU; to use a GPU, check its driver with nvidia-smi'
+    return Check('gpu', 'note', f'torch is built for CUDA {torch.version.cuda}, but no GPU is visible', fix)
+
+
+def check_clip() -> Check:
+    """Check whether the CLIP weights of the full-size configs are in open_clip's cache; nothing is downloaded."""
+    import open_clip
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    cfg = open_clip.get_pretrained_cfg(*CLIP)
+    repository = cfg['hf_hub'].rstrip('/')
+    for file in ('open_clip_model.safetensors', 'open_clip_pytorch_model.bin'):
+        path = try_to_load_from_cache(repository, file)
+        if isinstance(path, str):
+            return Check('CLIP weights', 'ok', f'{"/".join(CLIP)}: {path}')
+    fix = (
+        'open_clip downloads them on the first run; without a network, copy open_clip_model.safetensors from '
+        f'huggingface.co/{repository} to this machine and set model.clip.pretrained, or --clip-weights, to its path'
+    )
+    return Check('CLIP weights', 'note', f'{"/".join(CLIP)} (full size only) not in {constants.HF_HUB_CACHE}', fix)
+
+
+def check_model() -> Check:
+    """Check that the shipped model segments a scene of the embedded world."""
+    try:
+        from mmseg_alignzeg.datasets.patterns import IGNORE_LABEL, draw_scene
+
+        from ..apis import AlignZegInferencer
+
+        image, truth = draw_scene(2, 0)
+        labels = AlignZegInferencer(device='cpu')(image)[0].labels
+    except Exception as error:  # the check exercises the whole library, so anything may fail
+        fix = 'reinstall the package: its files in assets/ may be damaged'
+        return Check('shipped model', 'PROBLEM', one_line(error), fix)
+    right = (labels == truth)[truth != IGNORE_LABEL].mean()
+    if right < 0.5:
+        fix = 'reinstall the package; if the problem remains, try another version of torch'
+        return Check('shipped model', 'PROBLEM', f'only {right:.0%} of the pixels of a scene are correct', fix)
+    return Check('shipped model', 'ok', f'{right:.0%} of the pixels of a scene are correct')
+
+
+def check_cache() -> Check:
+    """Report where text embeddings are cached, and check that the folder is writable."""
+    from mmseg_alignzeg.files import cache_folder
+
+    folder = cache_folder()
+    files = list(folder.glob('text_*.safetensors')) if os.path.isdir(folder) else []
+    size = sum(file.stat().st_size for file in files) / 2**20
+    found = f'{folder}: {len(files)} file(s), {size:.1f} MB'
+    nearest = existing_parent(folder)
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        fix = 'every run computes text embeddings again; set MMSEG_ALIGNZEG_CACHE to a writable folder'
+        return Check('text cache', 'note', f'{found}, not writable', fix)
+    return Check('text cache', 'ok', found)
+
+
+def check_disk() -> Check:
+    """Check the free disk space for caches and results."""
+    from mmseg_alignzeg.files import cache_folder
+
+    free = {str(folder): shutil.disk_usage(folder).free / 2**30 for folder in (existing_parent(cache_folder()), Path())}
+    found = ', '.join(f'{gigabytes:.0f} GB free in {os.path.abspath(folder)}' for folder, gigabytes in free.items())
+    if min(free.values()) < FREE_GB:
+        return Check(
+            'disk', 'note', found, f'less than {FREE_GB} GB may be too little for weights and results: free some space'
+        )
+    return Check('disk', 'ok', found)
+
+
+def existing_parent(folder: Path) -> Path:
+    """Return ``folder`` if it exists, or else its nearest existing parent."""
+    # Unlike `Path.exists`, `os.path.exists` treats an inaccessible folder, or a name that is too long, as absent.
+    return next(parent for parent in (folder, *folder.absolute().parents) if os.path.exists(parent))
+
+
+def one_line(error: Exception) -> str:
+    """Format the type and the message of an error as one line."""
+    return f'{type(error).__name__}: {" ".join(str(error).split())}'

@@ -1,0 +1,106 @@
+"""``alignzeg export``: write a trained model in a portable format."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from .options import add_command, add_word_options, check_model, fraction, load_library, positive, read_words
+from .output import complain, write
+
+DETAILS = """
+safetensors  a folder with config.json and model.safetensors: the trained weights without CLIP's, and no code.
+             `alignzeg predict --model FOLDER` reads it, and accepts any words.
+onnx         one file for a fixed list of words, to run without PyTorch. Input: (N, 3, H, W) uint8 RGB of a fixed
+             size; output: (N, H, W) labels, positions in the metadata `classes`. The result is compared with PyTorch.
+"""
+EXAMPLES = """
+alignzeg export config.py --checkpoint iter_80000.pth --format safetensors --out my_model
+alignzeg export my_model --format onnx --classes "cat, sofa, lamp" --size 512 512 --out cats.onnx
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = add_command(commands, 'export', 'write a trained model in a portable format', DETAILS, EXAMPLES)
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        'model',
+        nargs='?',
+        metavar='CONFIG|FOLDER',
+        help='config (.py), or a folder that this command wrote (default: shipped)',
+    )
+    parser.add_argument('--checkpoint', metavar='FILE', help='.pth or .safetensors that was trained with that config')
+    parser.add_argument('--clip-weights', metavar='FILE|TAG', help="CLIP's weights, in place of those in the config")
+    parser.add_argument('--format', choices=('safetensors', 'onnx'), required=True)
+    parser.add_argument('--out', type=Path, required=True, metavar='PATH', help='folder to write; for onnx, a file')
+    parser.add_argument('--overwrite', action='store_true', help='replace existing files (default: refuse)')
+    group = parser.add_argument_group('onnx (default words: the classes that the model was trained for)')
+    add_word_options(group)
+    group.add_argument(
+        '--size', nargs=2, type=positive, metavar=('H', 'W'), help='size of the pictures (default: as in training)'
+    )
+    group.add_argument('--gamma', type=fraction, metavar='G', help='γ of the bias correction, in (0, 1]')
+    group.add_argument('--no-pbc', action='store_true', help='skip the bias correction')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the model and return the exit code."""
+    check_model(args)
+    if args.format == 'safetensors':
+        if args.checkpoint is None:
+            raise ValueError(
+                'safetensors are written from a config and its checkpoint: pass CONFIG.py and --checkpoint.'
+            )
+        onnx_only = (args.classes, args.classes_file, args.size, args.gamma, args.no_pbc or None)
+        if any(option is not None for option in onnx_only):
+            raise ValueError(
+                '--classes, --classes-file, --size, --gamma and --no-pbc are valid for --format onnx only.'
+            )
+    existing = args.out / 'config.json' if args.format == 'safetensors' else args.out
+    if existing.is_dir() or (existing.exists() and not args.overwrite):
+        raise ValueError(f'{existing} exists already: pass another --out, or --overwrite to replace a file.')
+    load_library()
+    if args.format == 'onnx':
+        written = export_onnx(args)
+    else:
+        written = export_safetensors(args)
+    write(written, args.stdout)
+    return 0
+
+
+def export_safetensors(args: argparse.Namespace) -> str:
+    """Write the folder and return the message to print."""
+    from mmengine.config import Config
+
+    from ..exchange import save_pretrained
+
+    cfg = Config.fromfile(args.model)
+    if args.clip_weights is not None:
+        cfg.model.clip.pretrained = args.clip_weights
+    save_pretrained(cfg, args.checkpoint, args.out)
+    return f'{args.out}: try it with alignzeg predict IMAGES --model {args.out} --classes WORDS --out DIR'
+
+
+def export_onnx(args: argparse.Namespace) -> str:
+    """Write the file, compare it with PyTorch, and return the message to print."""
+    import torch
+
+    from ..apis import AlignZegInferencer
+    from ..exchange.onnx import compare_onnx, export_onnx
+
+    words = read_words(args)
+    model = AlignZegInferencer(args.model, args.checkpoint, 'cpu', clip_weights=args.clip_weights).model
+    size = tuple(args.size or model.data_preprocessor.size)
+    predictor = export_onnx(
+        model, words or model.vocabulary.classes, args.out, size, gamma=args.gamma, pbc=not args.no_pbc
+    )
+    written = f'{args.out}: {len(predictor.vocabulary.classes)} words, pictures of {size[0]} × {size[1]} (H × W)'
+    if importlib.util.find_spec('onnxruntime') is None:
+        complain('note: not compared with PyTorch: pip install onnxruntime')
+        return written
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (1, 3, *size), generator=generator, dtype=torch.uint8)
+    return f'{written}; {compare_onnx(args.out, predictor, images).labels:.2%} of the labels agree with PyTorch'

@@ -1,0 +1,117 @@
+"""Options that several commands share, and the deferred import of the library."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def load_library() -> None:
+    """Import and register everything that ``import mmseg_alignzeg`` registers. This takes seconds."""
+    import mmseg_alignzeg  # noqa: F401
+
+
+def add_command(commands: Any, name: str, summary: str, details: str, examples: str) -> argparse.ArgumentParser:
+    """Add a subparser whose help ends with examples.
+
+    Args:
+        commands: The object that ``add_subparsers`` returned.
+        name: Name of the command.
+        summary: One line for the list of commands.
+        details: Description of the command, shown above its options.
+        examples: Example command lines.
+    """
+    indented = '\n'.join(f'  {line}'.rstrip() for line in examples.strip().splitlines())
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=f'{summary[0].upper()}{summary[1:]}.\n\n{details.strip()}',
+        epilog=f'examples:\n{indented}',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose a model."""
+    group = parser.add_argument_group('model (default: the shipped one of the embedded world of patterns)')
+    group.add_argument('--model', metavar='CONFIG|FOLDER', help='config (.py), or a folder of `alignzeg export`')
+    group.add_argument('--checkpoint', metavar='FILE', help='.pth or .safetensors that was trained with that config')
+    group.add_argument('--clip-weights', metavar='FILE|TAG', help="CLIP's weights, in place of those in the config")
+    group.add_argument('--device', help="such as 'cuda:0' (default: a GPU if there is one)")
+    group.add_argument('--dtype', choices=('fp32', 'fp16', 'bf16'), default='fp32', help='precision (default: fp32)')
+
+
+def check_model(args: argparse.Namespace) -> None:
+    """Refuse a checkpoint without its config, and a config without a checkpoint.
+
+    Raises:
+        ValueError: If one of the two is missing; the message names the command-line options.
+    """
+    if args.checkpoint is not None and args.model is None:
+        raise ValueError(
+            f'the checkpoint {args.checkpoint} needs the config it was trained with, which MMEngine keeps in the same '
+            'folder (or the one above): pass both.'
+        )
+    if args.checkpoint is None and str(args.model).endswith('.py'):
+        raise ValueError(f'the config {args.model} needs its weights: pass --checkpoint too.')
+
+
+def positive(text: str) -> int:
+    """Parse a whole number of at least 1.
+
+    Raises:
+        argparse.ArgumentTypeError: If ``text`` is not such a number.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'expected a number of at least 1, got {text!r}')
+    return int(text)
+
+
+def fraction(text: str) -> float:
+    """Parse a number in (0, 1].
+
+    Raises:
+        argparse.ArgumentTypeError: If ``text`` is not such a number.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f'expected a number above 0 and up to 1, got {text!r}')
+    return number
+
+
+def add_word_options(parser: argparse._ArgumentGroup) -> None:
+    """Add the options that choose the words."""
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument('--classes', metavar='WORDS', help='any words, separated by commas: "red stripes, blue dots"')
+    words.add_argument('--classes-file', type=Path, metavar='FILE', help='the words, one per line (may contain commas)')
+
+
+def split_words(text: str | None) -> list[str] | None:
+    """Split words at commas; None stays None. Blank words are kept, so that the library can report their position."""
+    return None if text is None else [word.strip() for word in text.split(',')]
+
+
+def read_words(args: argparse.Namespace) -> list[str] | None:
+    """Return the words of ``--classes`` or ``--classes-file``, or None without either.
+
+    Raises:
+        ValueError: If the file is empty or is not text, or has a blank or repeated line.
+    """
+    if args.classes_file is None:
+        return split_words(args.classes)
+    from mmseg_alignzeg.datasets.file_checks import list_fault
+
+    try:
+        lines = args.classes_file.read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{args.classes_file} is not valid UTF-8 text ({error.reason}): save it as UTF-8.') from None
+    if not lines:
+        raise ValueError(f'{args.classes_file} is empty: write one word per line.')
+    fault = list_fault(lines)
+    if fault:
+        raise ValueError(f'{args.classes_file}: {fault[0]}: {fault[1]}.')
+    return lines

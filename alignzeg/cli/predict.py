@@ -1,0 +1,249 @@
+"""``alignzeg predict``: segment pictures into any words."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .options import (
+    add_command,
+    add_model_options,
+    add_word_options,
+    check_model,
+    fraction,
+    load_library,
+    positive,
+    read_words,
+    split_words,
+)
+from .output import complain, printable, writer
+
+if TYPE_CHECKING:
+    from ..apis import Failure, Prediction
+
+SHOWN = 4  # classes named in the result line of a picture
+KINDS = ('overlay', 'labels', 'proposals')
+OF_A_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)  # errors that concern only the name of one file
+
+DETAILS = """
+For each picture an overlay with a legend is written: the classes found, their share of the pixels, and which of them
+are unseen. A picture that cannot be read is reported in one line; the others are still processed.
+
+With --json, stdout receives one line with a JSON object per picture, as soon as its files are written:
+  {"image": ..., "shares": {word: 0..1, ...}, "unseen": [...], "notes": [...], "files": {"overlay": ..., ...}}
+  {"image": ..., "error": ...}
+"""
+EXAMPLES = """
+alignzeg predict photos/ --classes "red stripes, blue dots" --out results
+alignzeg predict a.jpg b.png --model config.py --checkpoint iter_80000.pth \\
+    --classes "cat, sofa, lamp" --others --save overlay,labels --out results --json > results.jsonl
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = add_command(commands, 'predict', 'segment pictures into any words', DETAILS, EXAMPLES)
+    parser.set_defaults(run=run)
+    parser.add_argument('images', nargs='+', metavar='IMAGES', help='pictures, or folders of pictures')
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for the results')
+    group = parser.add_argument_group('words (default: the classes that the model was trained for)')
+    add_word_options(group)
+    group.add_argument('--unseen', metavar='WORDS', help='which of them count as unseen (default: all not trained on)')
+    group.add_argument('--others', action='store_true', help='add a class for pixels that fit none of the words')
+    add_model_options(parser)
+    group = parser.add_argument_group('prediction')
+    group.add_argument('--gamma', type=fraction, metavar='G', help='γ of the bias correction, in (0, 1]')
+    group.add_argument('--no-pbc', action='store_true', help='skip the bias correction')
+    group.add_argument('--templates', metavar='SET', help="prompt templates, such as 'vild' or 'single'")
+    group.add_argument('--batch-size', type=positive, default=1, metavar='N', help='pictures at a time (default: 1)')
+    group = parser.add_argument_group('results')
+    group.add_argument(
+        '--save',
+        type=kinds,
+        default=['overlay'],
+        metavar='KINDS',
+        help='separated by commas: overlay (NAME_overlay.png), labels (NAME_labels.png, whose values are positions in '
+        'classes.json), proposals (NAME_proposals.npz: masks, labels, scores, unseen_scores); default: overlay',
+    )
+    group.add_argument('--json', action='store_true', help='one JSON object per picture on stdout')
+    existing = group.add_mutually_exclusive_group()
+    existing.add_argument('--overwrite', action='store_true', help='replace existing results (default: refuse)')
+    existing.add_argument('--skip-done', action='store_true', help='skip pictures whose results exist')
+
+
+def kinds(text: str) -> list[str]:
+    """Parse the kinds of results to save.
+
+    Raises:
+        argparse.ArgumentTypeError: If an unknown kind is named.
+    """
+    named = split_words(text) or []
+    for kind in named:
+        if kind not in KINDS:
+            raise argparse.ArgumentTypeError(f'{kind!r} is not one of {", ".join(KINDS)}')
+    return [kind for kind in KINDS if kind in named]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Segment the pictures, write the results and return the exit code."""
+    check_model(args)
+    load_library()
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ..apis import AlignZegInferencer, Failure
+    from .result_files import save_classes
+
+    words = read_words(args)
+    pictures, lost = find_pictures(args.images)
+    if not pictures:
+        raise ValueError(next(iter(lost.values())))
+    targets = plan(args, pictures)
+    settings = dict(
+        classes=words, unseen=split_words(args.unseen), others=args.others, gamma=args.gamma, pbc=not args.no_pbc
+    )
+    settings |= dict(templates=args.templates, batch_size=args.batch_size, proposals='proposals' in args.save)
+    failed, done, noted = len(lost), 0, 0
+    begin = time.perf_counter()
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    quiet = len(targets) < 2 or not sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as progress:
+        emit = writer(args, progress)
+        for name, message in lost.items():
+            report_failure(args, emit, name, message)
+        if targets:
+            inferencer = AlignZegInferencer(
+                args.model, args.checkpoint, args.device, args.dtype, clip_weights=args.clip_weights
+            )
+            bar = progress.add_task('Segmenting', total=len(targets))
+            results = inferencer.stream(list(targets), **settings)
+            try:
+                for (name, files), result in zip(targets.items(), results, strict=True):
+                    if not isinstance(result, Failure):
+                        if 'labels' in files and not done:
+                            save_classes(result, args.out, args.overwrite)
+                        result = saved(result, files)
+                    if isinstance(result, Failure):
+                        failed += 1
+                        report_failure(args, emit, name, result.message)
+                    else:
+                        done += 1
+                        noted += bool(result.notes)
+                        for note in result.notes if noted == 1 else ():
+                            complain(f'note: {printable(name)}: {note}')
+                        emit(json.dumps(record(result, files)) if args.json else line(result, files))
+                    progress.advance(bar)
+            except KeyboardInterrupt:
+                complain(
+                    f'stopped: {done} of {len(targets)} pictures are done; pass --skip-done to continue from there.'
+                )
+                return 130
+    if noted > 1:
+        complain(f'note: {noted} pictures have such notes; --json prints all of them')
+    complain(f'{done} done, {failed} failed, in {time.perf_counter() - begin:.1f} s; results are in {args.out}')
+    return int(failed > 0)
+
+
+def find_pictures(given: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the paths of all pictures without repeats, and a message for each argument that cannot be used."""
+    from ..apis.image_files import find_images
+
+    found: dict[str, None] = {}
+    lost = {}
+    for item in given:
+        try:
+            found |= dict.fromkeys(source.name for source in find_images(item))
+        except (ValueError, OSError) as error:
+            lost[item] = str(error)
+    return list(found), lost
+
+
+def plan(args: argparse.Namespace, pictures: Sequence[str]) -> dict[str, dict[str, Path]]:
+    """Return the files to write, by picture and kind.
+
+    Raises:
+        ValueError: If one exists without ``--overwrite`` or ``--skip-done``, or the folder is a file.
+    """
+    from .result_files import CLASSES, SUFFIXES, output_names
+
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f'--out {args.out} is a file: pass a folder, new or existing.')
+    targets = {
+        picture: {kind: args.out / f'{name}{SUFFIXES[kind]}' for kind in args.save}
+        for picture, name in zip(pictures, output_names(pictures), strict=True)
+    }
+    if args.overwrite:
+        return targets
+    if args.skip_done:
+        return {picture: files for picture, files in targets.items() if not all(map(os.path.exists, files.values()))}
+    files = [file for group in targets.values() for file in group.values()]
+    files += [args.out / CLASSES] if 'labels' in args.save else []
+    existing = [file for file in files if os.path.exists(file)]  # unlike `Path.exists`, never raises for a long name
+    if existing:
+        raise ValueError(
+            f'{existing[0]} exists already{f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""}: '
+            'pass --overwrite, --skip-done or another --out.'
+        )
+    return targets
+
+
+def saved(prediction: Prediction, files: dict[str, Path]) -> Prediction | Failure:
+    """Write the files of a picture.
+
+    Returns:
+        The prediction, or a failure if the file system does not accept the names.
+
+    Raises:
+        OSError: On an error that would affect the next picture too, such as a full disk.
+    """
+    from ..apis import Failure
+    from .result_files import save_prediction
+
+    try:
+        save_prediction(prediction, files)
+    except OSError as error:
+        if error.errno not in OF_A_NAME:
+            raise
+        return Failure(prediction.name, f'cannot be written as {error.filename}: {error.strerror}')
+    return prediction
+
+
+def report_failure(args: argparse.Namespace, emit: Any, name: str, message: str) -> None:
+    """Report which picture failed and why."""
+    complain(f'failed: {printable(message if name in message else f"{name} {message}")}')
+    if args.json:
+        emit(json.dumps({'image': name, 'error': message}))
+
+
+def record(prediction: Prediction, files: dict[str, Path]) -> dict[str, Any]:
+    """Return the object that ``--json`` prints for a picture."""
+    shares = {name: share for name, share in prediction.shares().items() if share > 0}
+    return {
+        'image': prediction.name,
+        'shares': shares,
+        'unseen': [name for name in prediction.unseen if name in shares],
+        'notes': list(prediction.notes),
+        'files': {kind: str(file) for kind, file in files.items()},
+    }
+
+
+def line(prediction: Prediction, files: dict[str, Path]) -> str:
+    """Return the line that is printed for a picture without ``--json``."""
+    from mmseg_alignzeg.visualization.legend import share_text
+
+    shares = sorted(
+        ((share, name) for name, share in prediction.shares().items() if share > 0), key=lambda pair: -pair[0]
+    )
+    told = [
+        f'{name}{" (unseen)" if name in prediction.unseen else ""} {share_text(share)}'
+        for share, name in shares[:SHOWN]
+    ]
+    told += [f'{len(shares) - SHOWN} more'] if len(shares) > SHOWN else []
+    return f'{prediction.name}: {", ".join(told)} -> {", ".join(map(str, files.values()))}'

@@ -1,0 +1,165 @@
+"""Exchange of pictures with the browser, which keeps them as data URLs; the server keeps no files."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mmseg_alignzeg.open_picture import open_picture
+
+from ..apis.image_files import Source, read_rgb
+from .limits import MOST_ANSWER_BYTES, LimitError, available_memory, most_pixels
+from .uploads import Uploads, clean_name
+
+#: Formats that browsers show, by Pillow's names. MPO is a JPEG file with several pictures.
+MIME = {
+    'AVIF': 'image/avif', 'BMP': 'image/bmp', 'GIF': 'image/gif', 'JPEG': 'image/jpeg', 'MPO': 'image/jpeg',
+    'PNG': 'image/png', 'WEBP': 'image/webp',
+}  # fmt: skip
+START = 30  # characters of a data URL before its data
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture file in memory.
+
+    Attributes:
+        content: The bytes of the file.
+        name: The file name that the browser sent, sanitized.
+    """
+
+    content: bytes
+    name: str
+
+    @classmethod
+    def take(cls, value: object, uploads: Uploads) -> Picture | None:
+        """Read the value of gradio's ``Image``. A client sends it, so it may be anything.
+
+        Args:
+            value: gradio's ``ImageData``, with a data URL or the path of an upload; None without a picture.
+            uploads: The store of uploads, from which this one is removed.
+
+        Raises:
+            ValueError: If ``value`` is something else, the upload is gone, or the URL contains no data or too much.
+        """
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            raise ValueError('That is not a picture: upload one.')
+        url, path, name = value.get('url'), value.get('path'), clean_name(value.get('orig_name'))
+        if not url and not path:
+            return None
+        try:
+            if isinstance(url, str) and url.startswith('data:'):
+                return cls(decode(url, uploads), name)
+            return cls(uploads.take(path), name)
+        except ValueError as error:
+            raise ValueError(f'{name} {error}.') from error
+
+    def kind(self, memory: int | None = None) -> str:
+        """Return Pillow's name of the format. Only the header is read.
+
+        Args:
+            memory: Bytes that may be used; by default the available memory.
+
+        Raises:
+            LimitError: If the picture has too many pixels to be decoded (413).
+            ValueError: If the file is not a picture.
+        """
+        most = most_pixels(available_memory() if memory is None else memory)
+        if not self.content:
+            raise ValueError(f'{self.name} is empty')
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+                with open_picture(io.BytesIO(self.content)) as image:
+                    (width, height), kind = image.size, image.format or 'strange'
+        except Image.DecompressionBombError:
+            raise LimitError(413, f'{self.name} has too many pixels: at most {most:,} are accepted.') from None
+        except Image.UnidentifiedImageError:
+            raise ValueError(
+                f'{self.name} is not a picture that Pillow can read ({len(self.content):,} bytes)'
+            ) from None
+        except Exception as error:  # every decoder has its own exceptions; all mean the same to the user
+            raise ValueError(f'{self.name} cannot be read: {str(error)[:200] or type(error).__name__}') from error
+        if width * height > most:
+            raise LimitError(
+                413, f'{self.name} has {width:,} × {height:,} pixels, which is too many: at most {most:,} are accepted.'
+            )
+        return kind
+
+    def pixels(self) -> np.ndarray:
+        """Decode the picture: (H, W, 3) uint8 RGB, upright.
+
+        Raises:
+            ValueError: If the picture cannot be used; see also :meth:`kind`.
+        """
+        self.kind()
+        try:
+            return read_rgb(Source(self.name, content=self.content))
+        except ValueError as error:
+            raise ValueError(f'{self.name} {error}') from error
+
+    def shown(self) -> dict[str, Any]:
+        """Return the picture for gradio's ``Image``: the same bytes as a data URL.
+
+        Raises:
+            ValueError: If the picture cannot be used, or browsers do not show its format.
+        """
+        kind = self.kind()
+        self.pixels()
+        if kind not in MIME:
+            raise ValueError(
+                f'{self.name} is a {kind} file, which browsers do not show: save it as PNG or JPEG, or use '
+                '`alignzeg predict`.'
+            )
+        return data_value(self.content, MIME[kind], self.name)
+
+
+def decode(url: str, uploads: Uploads) -> bytes:
+    """Decode a base64 data URL, after a check of its size.
+
+    Raises:
+        ValueError: If it contains no data, or too much. The message does not name the file.
+    """
+    uploads.check_size(max(0, len(url) - START) * 3 // 4)
+    start, separator, data = url.partition(';base64,')
+    try:
+        if not separator:
+            raise binascii.Error
+        content = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError('arrived incomplete: upload it again') from None
+    uploads.check_size(len(content))
+    return content
+
+
+def png_value(pixels: np.ndarray, name: str, most_bytes: int = MOST_ANSWER_BYTES) -> tuple[dict[str, Any], str]:
+    """Encode pixels, (H, W, 3) uint8 RGB, as a PNG for gradio's ``Image``.
+
+    Returns:
+        The value, and a note if the picture was scaled down to fit into ``most_bytes``, or ''.
+    """
+    image, note = Image.fromarray(pixels), ''
+    while True:
+        buffer = io.BytesIO()
+        image.save(buffer, 'PNG', compress_level=3)
+        if buffer.tell() <= most_bytes:
+            return data_value(buffer.getvalue(), 'image/png', name), note
+        shrink = 0.95 * (most_bytes / buffer.tell()) ** 0.5
+        image = image.resize((max(1, int(image.width * shrink)), max(1, int(image.height * shrink))))
+        note = f'shown at {image.width} × {image.height} pixels; `alignzeg predict` writes the full size'
+
+
+def data_value(content: bytes, mime: str, name: str) -> dict[str, Any]:
+    """Return gradio's ``ImageData`` of a picture in memory."""
+    url = f'data:{mime};base64,{base64.b64encode(content).decode()}'
+    return {'path': None, 'url': url, 'orig_name': name, 'mime_type': mime, 'meta': {'_type': 'gradio.FileData'}}

@@ -1,0 +1,122 @@
+"""Segmentation of a picture for the page, independent of gradio."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from mmseg_alignzeg.visualization import overlay_picture
+from mmseg_alignzeg.vocabulary import Vocabulary
+
+from ..apis import AlignZegInferencer, Prediction
+from .limits import REQUEST_SECONDS, LimitError, time_limit
+
+# One request must not keep the text tower of a shared server busy for long, nor make its answer large.
+MOST_WORDS = 1000
+LONGEST_WORD = 200  # characters
+LONGEST_TEXT = 50_000  # characters of one field
+SHOWN_PROPOSALS = 20
+
+
+class Result(NamedTuple):
+    """The result of a request, as the page shows it.
+
+    Attributes:
+        overlay: (height, width, 3) uint8 RGB, with a legend.
+        shares: One row per word, largest share first: the word, its share of the pixels in percent, ``'unseen'`` or
+            ``''``.
+        proposals: The best proposals: word, score 0..1, unseen score 0..1 or None, share of the pixels in percent.
+        status: A summary line, then the notes, one line each.
+    """
+
+    overlay: np.ndarray
+    shares: list[list[str | float]]
+    proposals: list[list[str | float | None]]
+    status: list[str]
+
+
+def segment(
+    inferencer: AlignZegInferencer,
+    picture: np.ndarray | None,
+    words: str = '',
+    unseen: str = '',
+    others: bool = False,
+    gamma: float | None = None,
+    pbc: bool = True,
+) -> Result:
+    """Segment a picture into words, given as text that a user typed.
+
+    Args:
+        inferencer: The model.
+        picture: (H, W, 3) uint8 RGB.
+        words: Words separated by commas or line breaks; blank for the classes of the model.
+        unseen: The words that bias correction treats as unseen; blank for all that were not trained on.
+        others: Add a class for pixels that fit none of the words.
+        gamma: γ of the bias correction, in (0, 1]; None for that of the model.
+        pbc: False skips the bias correction, whatever ``gamma`` is.
+
+    Raises:
+        LimitError: If it takes too long, or there are too many words or characters (413).
+        ValueError: If there is no picture, or the inferencer refuses an argument.
+    """
+    if picture is None:
+        raise ValueError('There is no picture yet: upload one, or click an example.')
+    begin = time.perf_counter()
+    with time_limit(REQUEST_SECONDS):
+        # fmt: off
+        prediction = inferencer(
+            picture, classes=split(words), unseen=split(unseen), others=others, gamma=gamma, pbc=pbc, proposals=True,
+        )[0]
+        # fmt: on
+    plain = prediction.classes[-1:] if others else ()
+    vocabulary = Vocabulary(prediction.classes, prediction.unseen)
+    overlay = overlay_picture(prediction.image, prediction.labels, vocabulary, plain)
+    seconds = time.perf_counter() - begin
+    height, width = prediction.labels.shape
+    count = len(prediction.classes) - others
+    done = f'{width} × {height} pixels into {count:,} word{"s" * (count != 1)} in {seconds:.1f} s'
+    return Result(overlay, share_rows(prediction), proposal_rows(prediction), [f'{done}.', *prediction.notes])
+
+
+def split(text: str) -> list[str] | None:
+    """Split a text into words at commas, ASCII or not, and line breaks; None if there are no words.
+
+    Raises:
+        LimitError: If the text, a word or the number of words exceeds its limit (413).
+    """
+    if len(text) > LONGEST_TEXT:
+        raise LimitError(413, f'{len(text):,} characters are too many for this page: use at most {LONGEST_TEXT:,}.')
+    words = [word.strip() for word in re.split('[,，、\n]', text)]
+    words = [word for word in words if word]
+    if len(words) > MOST_WORDS:
+        raise LimitError(413, f'{len(words):,} words are too many for this page: use at most {MOST_WORDS:,}.')
+    longest = max(words, key=len, default='')
+    if len(longest) > LONGEST_WORD:
+        raise LimitError(
+            413,
+            f'The word {longest[:20]!r}… has {len(longest):,} characters, which is too many for this page: use at '
+            f'most {LONGEST_WORD}, and separate words by commas.',
+        )
+    return words or None
+
+
+def share_rows(prediction: Prediction) -> list[list[str | float]]:
+    """Return the rows of ``Result.shares``."""
+    shares = sorted(prediction.shares().items(), key=lambda item: -item[1])
+    return [[name, round(100 * share, 1), 'unseen' if name in prediction.unseen else ''] for name, share in shares]
+
+
+def proposal_rows(prediction: Prediction) -> list[list[str | float | None]]:
+    """Return the rows of ``Result.proposals``."""
+    return [
+        [
+            proposal.label,
+            round(proposal.score, 3),
+            None if proposal.unseen_score is None else round(proposal.unseen_score, 3),
+            round(100 * float(proposal.mask.mean()), 1),
+        ]
+        for proposal in (prediction.proposals or ())[:SHOWN_PROPOSALS]
+    ]

@@ -1,8 +1,0 @@
-"""``python -m mmseg_alignzeg`` is the command ``alignzeg``."""
-
-import sys
-
-from .cli import main
-
-if __name__ == '__main__':
-    sys.exit(main())
