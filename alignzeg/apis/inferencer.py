@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -83,6 +84,13 @@ class AlignZegInferencer:
             raise ValueError(f'The decoder {type(self.model.decoder).__name__} needs true labels: use `mim test`.')
         self.model.to(self.device)
         self._banks = {(self.model.text_bank.template_set, False): self.model.text_bank}
+        self._keep = True
+
+    def without_text_cache(self) -> AlignZegInferencer:
+        """The same model for words of strangers: their embeddings are not written to disk."""
+        other = copy.copy(self)
+        other._banks, other._keep = {}, False
+        return other
 
     def __call__(
         self,
@@ -186,7 +194,7 @@ class AlignZegInferencer:
         strange = bool(own.names.table) and not any(name in own.names.table for name in classes)
         if (templates, strange) not in self._banks:
             names = ClassNames(combine=own.names.combine) if strange else own.names
-            self._banks[templates, strange] = TextBank(own.source, templates, str(own.cache_dir), names)
+            self._banks[templates, strange] = TextBank(own.source, templates, str(own.cache_dir), names, self._keep)
         return self._banks[templates, strange]
 
     def _run(self, sources: Sequence[Source], request: Request, batch_size: int) -> Iterator[Prediction | Failure]:

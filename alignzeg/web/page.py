@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -56,7 +55,7 @@ TO_RESULT = """() => { setTimeout(() => {
 def build_page(
     inferencer: AlignZegInferencer,
     uploads: Uploads,
-    predicting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    busy: AbstractContextManager[Any] | None = None,
 ) -> gr.Blocks:
     """Build the page; :func:`serving` serves it.
 
@@ -66,7 +65,7 @@ def build_page(
     Args:
         inferencer: The model.
         uploads: The store of the upload route.
-        predicting: Returns the context manager in which each prediction runs.
+        busy: Held during each prediction: one at a time.
     """
     vocabulary = inferencer.model.vocabulary
     has_indicator = inferencer.model.class_indicator is not None
@@ -88,7 +87,7 @@ def build_page(
             taken = Picture.take(picture, uploads)
             settings = checked(words, unseen, others, pbc, gamma)
             pixels = taken.pixels() if taken else None
-            with predicting():
+            with busy or nullcontext():
                 result = segment(inferencer, pixels, *settings)
         except (ValueError, OSError) as error:
             return None, table(SHARES), table(PROPOSALS), failed(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -95,8 +94,7 @@ def serving(
     """Serve the page in threads; see :func:`serve`.
 
     Args:
-        inferencer: The model. From now on the embeddings of new words are not kept on disk, so that clients cannot fill
-            it.
+        inferencer: The model. Embeddings of what clients ask are not kept on disk, so that they cannot fill it.
         host: See :func:`serve`.
         port: See :func:`serve`.
         max_upload_mb: See :func:`serve`.
@@ -109,23 +107,13 @@ def serving(
     """
     require_protection(host, password, no_password)
     names = Names(host, allow_hosts)
-    bank = inferencer.model.text_bank
+    inferencer.model.text_bank(inferencer.model.vocabulary.classes, inferencer.device)  # these may be kept
+    inferencer = inferencer.without_text_cache()
     with listen(host, port) as listener, tempfile.TemporaryDirectory(prefix='alignzeg_web_') as private:
-        bank(inferencer.model.vocabulary.classes, inferencer.device)  # the model's own words may be cached as usual
-        bank.cache_dir = Path(private) / 'words'
         uploads = Uploads(Path(private) / 'uploads', max_upload_mb * MIB)
         busy = threading.Lock()
-
-        @contextmanager
-        def predicting() -> Iterator[None]:
-            with busy:
-                try:
-                    yield
-                finally:
-                    shutil.rmtree(bank.cache_dir, ignore_errors=True)
-
         with environment('GRADIO_TEMP_DIR', str(uploads.folder)):
-            page = build_page(inferencer, uploads, predicting)
+            page = build_page(inferencer, uploads, busy)
             app = application(page, uploads, names, password)
             try:
                 with running(app, listener, lambda: close(page)):

@@ -91,13 +91,20 @@ class TextBank:
         template_set: Name of a template set, see :func:`get_templates`.
         cache_dir: Defaults to ``$MMSEG_ALIGNZEG_CACHE`` or ``~/.cache/mmseg_alignzeg``.
         names: What classes are called in prompts; their raw names by default.
+        keep: False writes nothing to the cache: words of strangers must not fill the disk.
     """
 
     def __init__(
-        self, source: CLIPSource, template_set: str, cache_dir: str | None = None, names: ClassNames | None = None
+        self,
+        source: CLIPSource,
+        template_set: str,
+        cache_dir: str | None = None,
+        names: ClassNames | None = None,
+        keep: bool = True,
     ) -> None:
         self.source = source
         self.names = names or ClassNames()
+        self.keep = keep
         self.template_set = template_set
         self.templates = get_templates(template_set)
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else cache_folder()
@@ -146,11 +153,14 @@ class TextBank:
                 return self._load(path, phrases)
         except Exception as error:  # a damaged file raises anything; all of it means the same
             reason = printable(f' (not read from there: {type(error).__name__}: {error})')
-        print_log(f'Computing text embeddings of {len(phrases)} names, once, into {path}{reason}', 'current')
+        if self.keep:
+            print_log(f'Computing text embeddings of {len(phrases)} names, once, into {path}{reason}', 'current')
         embeds = self._compute(phrases, device)
         wrong = fault(embeds, (len(phrases), self._width))
         if wrong:
             raise ValueError(f'{self.source.weights}: its text embeddings {wrong}: the file is damaged, get it again.')
+        if not self.keep:
+            return embeds
         try:
             self._store(path, phrases, embeds.cpu().contiguous())
         except OSError as error:

@@ -92,6 +92,15 @@ def test_no_picture(inferencer):
         segment(inferencer, None, 'a')
 
 
+def test_words_of_strangers_are_not_written_to_disk(inferencer, scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(inferencer.model.text_bank, 'cache_dir', tmp_path)
+    page = inferencer.without_text_cache()
+    assert segment(page, scene, 'a word, never asked').shares == segment(page, scene, 'a word, never asked').shares
+    assert not list(tmp_path.iterdir())
+    inferencer(scene, classes=['a word', 'never asked'])
+    assert len(list(tmp_path.iterdir())) == 1  # as for anyone else
+
+
 def test_memory_holds_the_last_vocabularies(inferencer, monkeypatch):
     bank = text_bank.TextBank(inferencer.model.text_bank.source, 'single')
     computed = []
