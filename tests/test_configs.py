@@ -19,6 +19,7 @@ from PIL import Image
 
 from alignzeg.benchmark.sweep import read_sweep
 from mmseg_alignzeg.datasets.large_vocabulary import LargeVocabularyDataset
+from mmseg_alignzeg.models import AlignZeg
 from mmseg_alignzeg.vocabulary import Vocabulary
 
 CONFIGS = sorted(str(path) for path in Path('configs').glob('alignzeg_*.py'))
@@ -53,8 +54,17 @@ def test_every_config_builds(path):
         assert len(Compose(dataset.pipeline).transforms) >= 2
         wide = issubclass(DATASETS.get(dataset.type), LargeVocabularyDataset)
         assert any(step.type == 'LoadWideAnnotations' for step in dataset.pipeline) == wide
+    if wide or 'tta_model' in cfg:  # as `mim test --tta` puts them together
+        assert cfg.tta_pipeline == cfg.test_dataloader.dataset.pipeline
     metric = METRICS.build(cfg.test_evaluator)
     assert metric.ignore_index == (65535 if wide else 255)
+
+
+def test_the_model_of_tta_is_an_ensemble():
+    cfg = random_clip('configs/alignzeg_patterns.py')
+    model = MODELS.build({**cfg.tta_model, 'module': cfg.model}).eval()
+    assert isinstance(model, AlignZeg) and len(model.decoder.views) == 3
+    assert model.predict(torch.randn(1, 3, 128, 128))[0].pred_sem_seg.data.shape == (1, 128, 128)
 
 
 @pytest.mark.parametrize('name', SWEEPS)

@@ -24,6 +24,7 @@ test_pipeline = [
     dict(type='LoadAnnotations'),  # after the resize: labels keep their own size
     dict(type='PackSegInputs'),
 ]
+tta_pipeline = test_pipeline
 train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -11,6 +11,7 @@ dataset = dict(
     metainfo=dict(unseen_classes=None),  # seen are the names that training had
     pipeline={{_base_.wide_test_pipeline}},
 )
+tta_pipeline = {{_base_.wide_test_pipeline}}
 val_dataloader = dict(dataset=dataset)
 test_dataloader = dict(dataset=dataset)
 val_evaluator = dict(type='ZeroShotIoUMetric', ignore_index=65535)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from .inference import semantic_stripes
 from .proposals import Window
@@ -185,3 +185,19 @@ class EnsembleDecoder(SemanticDecoder):
     def __repr__(self) -> str:
         views = ', '.join(map(repr, self.views))
         return f'{type(self).__name__}([{views}], weighting={self.weighting!r}, temperature={self.temperature})'
+
+
+@MODELS.register_module(name='AlignZegTTA')
+def with_views(
+    module: Mapping[str, Any], views: Sequence[Mapping[str, Any]], data_preprocessor: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """The model of a config with an :class:`EnsembleDecoder`, for ``mim test --tta``.
+
+    Args:
+        module: Config of the model, which mmseg's tool puts here.
+        views: See :class:`EnsembleDecoder`.
+        data_preprocessor: What MMEngine gives to every model, for one that has none of its own.
+    """
+    return MODELS.build(
+        {'data_preprocessor': data_preprocessor, **module, 'decoder': {'type': 'EnsembleDecoder', 'views': views}}
+    )

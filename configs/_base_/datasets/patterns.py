@@ -21,6 +21,7 @@ test_pipeline = [
     dict(type='LoadPatternsScene'),
     dict(type='PackSegInputs'),
 ]
+tta_pipeline = test_pipeline
 
 # Seed 0 is for training, 1 for choosing settings, 2 for reporting.
 train_dataloader = dict(

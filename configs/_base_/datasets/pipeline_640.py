@@ -15,6 +15,7 @@ test_pipeline = [
     dict(type='LoadAnnotations'),  # after the resize: labels keep their own size
     dict(type='PackSegInputs'),
 ]
+tta_pipeline = test_pipeline  # of `mim test --tta`; the views are made in the model, see `tta_model`
 
 # 8 GPUs with 2 images each make the paper's batch of 16.
 train_dataloader = dict(

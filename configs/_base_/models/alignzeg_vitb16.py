@@ -33,3 +33,5 @@ model = dict(
         background_diversity=dict(type='BackgroundDiversityLoss', loss_weight=1e-4),
     ),
 )
+# `mim test --tta`: an ensemble of views, see EnsembleDecoder. The scales were chosen in the embedded world.
+tta_model = dict(type='AlignZegTTA', views=[dict(), dict(scale=0.875), dict(scale=1.125)])
