@@ -79,6 +79,8 @@ class AnalysisTask:
         Raises:
             ValueError: If the dataset is empty or has no class names.
         """
+        if model.tiling is not None:
+            raise ValueError('An analysis looks at whole images: pass --cfg-options model.test_cfg.mode=whole.')
         if not len(dataset):
             raise ValueError(
                 f'The test set is empty: `test_dataloader.dataset` ({type(dataset).__name__}) has no image.'

@@ -12,6 +12,7 @@ from mmengine.dataset import pseudo_collate
 
 from mmseg_alignzeg.aliases import fold
 from mmseg_alignzeg.models import ClassNames, PredictiveBiasCorrection, Question, TextBank
+from mmseg_alignzeg.models.decoding import Answer, Drawing
 
 from .image_files import Source, find_images
 from .prediction import Failure, Prediction, drawn, find_proposals, label_map
@@ -164,6 +165,8 @@ class AlignZegInferencer:
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f'batch_size={batch_size!r} must be a whole number of at least 1.')
+        if proposals and self.model.tiling is not None:
+            raise ValueError("Proposals are those of whole images, and the model has `test_cfg.mode='slide'`.")
         sources = find_images(inputs)
         correction = self._correction(gamma, pbc)
         words = check_words(classes, unseen, self.model.vocabulary)
@@ -218,15 +221,19 @@ class AlignZegInferencer:
         model, words = self.model, request.words
         data = model.data_preprocessor(pseudo_collate([item.packed for item in items]), False)
         with torch.autocast(self.device.type, DTYPES[self.dtype], enabled=self.dtype != 'fp32'):
-            looks = model.look(data['inputs'])
-            answers = model.answer(looks, data['data_samples'], data['inputs'].shape[2:], request.question)
-            indicator = model.indicate(looks[0])
+            answers: Sequence[Drawing]
+            if model.tiling is not None:
+                answers, indicator = model.answers(data['inputs'], data['data_samples'], request.question), None
+            else:
+                looks = model.look(data['inputs'])
+                answers = model.answer(looks, data['data_samples'], data['inputs'].shape[2:], request.question)
+                indicator = model.indicate(looks[0])
         predictions = []
         for i, (item, answer) in enumerate(zip(items, answers, strict=True)):
             notes, proposals, canvas = [*item.notes, *words.notes], None, drawn(answer.window)
             if canvas != answer.window:
                 notes.append('labels drawn at {1} × {0} pixels and enlarged'.format(*canvas.size))
-            if request.proposals:
+            if isinstance(answer, Answer) and request.proposals:
                 own = None if indicator is None else indicator[i].float()
                 proposals, more = find_proposals(answer, own, words.classes)
                 if more:

@@ -11,7 +11,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_alignzeg.models.decoding import Answer
+from mmseg_alignzeg.models.decoding import Answer, Drawing
 from mmseg_alignzeg.models.inference import binary_masks
 from mmseg_alignzeg.models.proposals import Window
 
@@ -100,14 +100,14 @@ def enlarge(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return pixels[rows].take(columns, axis=1)
 
 
-def label_map(answer: Answer, others_below: float | None) -> np.ndarray:
+def label_map(answer: Drawing, others_below: float | None) -> np.ndarray:
     """Labels (H, W) of one image in the smallest unsigned type that holds them.
 
     Args:
         answer: About C words.
         others_below: Pixels whose best score is lower get label C; None leaves that class out.
     """
-    count, canvas = answer.views[0].class_probs.shape[1], drawn(answer.window)
+    count, canvas = answer.like.shape[1], drawn(answer.window)
     labels = np.empty(canvas.size, np.min_scalar_type(count))
     for stripe, scores in answer.stripes(canvas):
         best, winner = scores.max(dim=-1)

@@ -56,6 +56,8 @@ class FixedVocabularyPredictor(nn.Module):
         super().__init__()
         if model.decoder.needs_labels:
             raise ValueError(f'The decoder {type(model.decoder).__name__} needs true labels: it cannot be exported.')
+        if model.tiling is not None:
+            raise ValueError("The graph takes a whole image: set `test_cfg.mode='whole'` in the config.")
         preprocessor = model.data_preprocessor
         if not isinstance(preprocessor, SegDataPreProcessor) or not preprocessor._enable_normalize:
             raise ValueError('The model has no `data_preprocessor` with mean and std: set them in its config.')

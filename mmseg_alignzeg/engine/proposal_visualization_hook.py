@@ -106,6 +106,11 @@ class ProposalVisualizationHook(Hook):
                 f'ProposalVisualizationHook draws nothing: the model is a {type(model).__name__}, not an AlignZeg.'
             )
             return
+        if model.tiling is not None:
+            runner.logger.warning(
+                "ProposalVisualizationHook draws nothing: it shows whole images, and `test_cfg.mode` is 'slide'."
+            )
+            return
         if self.tsne:
             check_scikit_learn()
         if not is_main_process():

@@ -18,11 +18,12 @@ from ..vocabulary import Vocabulary
 from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .clip_vision import CLIPVision
-from .decoding import Answer, ViewProposals
+from .decoding import Answer, Drawing, ViewProposals
 from .losses import checked_targets
 from .proposals import Proposals, Window, common_stride, pad, upright
-from .question import Question, read_test_cfg
+from .question import Question
 from .text_bank import TextBank
+from .tiling import read_tiling, tiled_answers
 
 
 @MODELS.register_module()
@@ -48,8 +49,9 @@ class AlignZeg(BaseSegmentor):
         criterion: Config of :class:`AlignZegCriterion`, the losses; None is its defaults.
         preference: Config of :class:`PreferenceHead`, scores for an ensemble, or None (the paper has none).
         decoder: Config of :class:`SemanticDecoder`, the default, :class:`EnsembleDecoder` or :class:`OracleDecoder`.
-        test_cfg: ``background_at_test``, see :func:`drop_background`, and ``return_scores``: whether results hold
-            full-size class scores, ``seg_logits``, C × H × W floats per image.
+        test_cfg: ``mode='slide'`` with ``crop_size`` and ``stride``, see :class:`Tiling`, by default 'whole';
+            ``background_at_test``, see :func:`drop_background`; ``return_scores``: whether results hold full-size
+            class scores, ``seg_logits``, C × H × W floats per image.
         **base: ``data_preprocessor`` and ``init_cfg`` of :class:`BaseSegmentor`; ``pretrained`` and ``train_cfg``,
             which ``mmseg.apis.init_model`` sets to None in every model, are not used.
 
@@ -109,9 +111,15 @@ class AlignZeg(BaseSegmentor):
                 "`decoder` with weighting='preference' needs the score of `preference`, which is None; "
                 "weighting='uniform' needs none."
             )
-        background_at_test, self.return_scores = read_test_cfg(test_cfg)
+        settings = test_cfg or {}
+        self.tiling = read_tiling(settings)
+        if self.tiling is not None and self.decoder.needs_labels:
+            raise ValueError(f"{type(self.decoder).__name__} looks at whole images: leave `test_cfg.mode='slide'` out.")
+        self.return_scores = bool(settings.get('return_scores', False))
         pbc, stacking = (MODELS.build(part) if part else None for part in (bias_correction, calibration))
-        self.question = Question(self.vocabulary, self.text_bank, pbc, stacking, background_at_test)
+        self.question = Question(
+            self.vocabulary, self.text_bank, pbc, stacking, settings.get('background_at_test', 'share')
+        )
         self.set_test_classes(self.vocabulary.classes)
 
     def ask(self, classes: Sequence[str], unseen: Sequence[str] | None = None) -> Question:
@@ -227,6 +235,14 @@ class AlignZeg(BaseSegmentor):
         images = zip(zip(*views, strict=True), windows, samples, strict=True)
         return [self.decoder(parts, window, bias, sample) for parts, window, sample in images]
 
+    def answers(
+        self, inputs: Tensor, samples: Sequence[SegDataSample], question: Question | None = None
+    ) -> Sequence[Drawing]:
+        """Look at images, whole or window by window as ``test_cfg`` says, and ask; see :meth:`predict`."""
+        if self.tiling is not None:
+            return tiled_answers(self, self.tiling, inputs, samples, question)
+        return self.answer(self.look(inputs), samples, inputs.shape[2:], question)
+
     @torch.no_grad()
     def predict(
         self, inputs: Tensor, data_samples: list[SegDataSample] | None = None, question: Question | None = None
@@ -244,8 +260,7 @@ class AlignZeg(BaseSegmentor):
             which hold mask-weighted class probabilities.
         """
         samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
-        answers = self.answer(self.look(inputs), samples, inputs.shape[2:], question)
-        for sample, answer in zip(samples, answers, strict=True):
+        for sample, answer in zip(samples, self.answers(inputs, samples, question), strict=True):
             if self.return_scores:
                 sample.seg_logits = PixelData(data=answer.scores())
                 labels = sample.seg_logits.data.argmax(dim=0, keepdim=True)
@@ -257,8 +272,7 @@ class AlignZeg(BaseSegmentor):
     @torch.no_grad()
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
         """Class scores at the size of the input, (B, C, H, W)."""
-        answers = self.answer(self.look(inputs), [SegDataSample() for _ in inputs], inputs.shape[2:])
-        return torch.stack([answer.scores() for answer in answers])
+        return torch.stack([answer.scores() for answer in self.answers(inputs, [SegDataSample() for _ in inputs])])
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> tuple[Tensor, Tensor]:
         """Mask logits (B, N, h, w) and class probabilities (B, N, C), without post-processing."""

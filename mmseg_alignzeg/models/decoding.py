@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,9 +82,49 @@ def merge(sums: Sequence[Tensor], scored: bool, temperature: float = 1.0, dim: i
     return merged
 
 
-@dataclass(frozen=True)
-class Answer:
+class Drawing(ABC):
     """What a model says about one image. Pixels are computed when they are asked for.
+
+    Attributes:
+        window: Its ``size`` is that of the image.
+    """
+
+    window: Window
+
+    @property
+    @abstractmethod
+    def like(self) -> Tensor:
+        """A float32 tensor with C columns, on the device of the scores."""
+
+    @abstractmethod
+    def stripes(self, window: Window | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Yield the class scores of the image stripe by stripe.
+
+        Args:
+            window: What to show, and at which size; by default :attr:`window`.
+
+        Yields:
+            Output rows, and their (rows, columns, C) scores, valid until the next stripe is asked for.
+        """
+
+    def labels(self) -> Tensor:
+        """The best class of every pixel, (1, H, W) int64."""
+        labels = torch.empty(self.window.size, dtype=torch.long, device=self.like.device)
+        for rows, scores in self.stripes():
+            torch.argmax(scores, dim=-1, out=labels[rows])
+        return labels[None]
+
+    def scores(self) -> Tensor:
+        """All scores, (C, H, W) float32: for inspection only."""
+        scores = self.like.new_empty((self.like.shape[1], *self.window.size))
+        for rows, part in self.stripes():
+            scores[:, rows] = part.permute(2, 0, 1)
+        return scores
+
+
+@dataclass(frozen=True)
+class Answer(Drawing):
+    """The answer for an image that the model has seen as a whole.
 
     Attributes:
         views: V of them, all with preference scores or all without.
@@ -97,16 +138,14 @@ class Answer:
     class_bias: Tensor | None = None
     temperature: float = 1.0
 
+    @property
+    def like(self) -> Tensor:
+        """See :class:`Drawing`."""
+        return self.views[0].class_probs
+
     @torch.no_grad()
     def stripes(self, window: Window | None = None) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the class scores of the image stripe by stripe.
-
-        Args:
-            window: What to show of the grids, and at which size; by default :attr:`window`.
-
-        Yields:
-            Output rows, and their (rows, columns, C) scores, valid until the next stripe is asked for.
-        """
+        """See :meth:`Drawing.stripes`."""
         scored = self.views[0].preference is not None
         stripes = [
             semantic_stripes(view.mask_logits, score_columns(view.class_probs, view.preference), window or self.window)
@@ -117,21 +156,6 @@ class Answer:
             if self.class_bias is not None:
                 scores += self.class_bias
             yield parts[0][0], scores
-
-    def labels(self) -> Tensor:
-        """The best class of every pixel, (1, H, W) int64."""
-        labels = torch.empty(self.window.size, dtype=torch.long, device=self.views[0].mask_logits.device)
-        for rows, scores in self.stripes():
-            torch.argmax(scores, dim=-1, out=labels[rows])
-        return labels[None]
-
-    def scores(self) -> Tensor:
-        """All scores, (C, H, W) float32: for inspection only."""
-        probs = self.views[0].class_probs
-        scores = probs.new_empty((probs.shape[1], *self.window.size))
-        for rows, part in self.stripes():
-            scores[:, rows] = part.permute(2, 0, 1)
-        return scores
 
 
 @MODELS.register_module()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,18 +78,3 @@ class Question:
         if self.calibration is None:
             return None
         return self.calibration(torch.zeros(len(self.classes), device=device), self.seen)
-
-
-def read_test_cfg(test_cfg: Mapping[str, Any] | None) -> tuple[str, bool]:
-    """``background_at_test`` and ``return_scores`` of ``test_cfg``, with their defaults 'share' and False.
-
-    Raises:
-        ValueError: If there is anything else, such as mmseg's ``mode='slide'``: an image is predicted as a whole.
-    """
-    given = {'mode': 'whole', 'background_at_test': 'share', 'return_scores': False, **(test_cfg or {})}
-    if len(given) > 3 or given['mode'] != 'whole':
-        raise ValueError(
-            f"`test_cfg` is {dict(test_cfg or {})}; AlignZeg predicts whole images (mode='whole') and knows "
-            '`background_at_test` and `return_scores` there.'
-        )
-    return given['background_at_test'], bool(given['return_scores'])

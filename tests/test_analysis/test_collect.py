@@ -22,7 +22,7 @@ class Dataset(list):
 class Model:
     vocabulary = Vocabulary(('cat', 'dog', 'sky'), ('dog',))
     question = SimpleNamespace(background_at_test='share')
-    decoder = SemanticDecoder()
+    decoder, tiling = SemanticDecoder(), None
 
 
 def test_classes_and_split_come_from_the_data():

@@ -15,6 +15,7 @@ from PIL import Image
 from alignzeg.apis import AlignZegInferencer, Failure, Prediction, prediction
 from mmseg_alignzeg.datasets.patterns import CLASSES, UNSEEN_CLASSES, draw_scene
 from mmseg_alignzeg.models import decoding, inference, text_bank
+from mmseg_alignzeg.models.tiling import Tiling
 
 WORDS = ['red stripes', 'sky 🌊', 'Blue  Checks']
 
@@ -368,6 +369,16 @@ def test_an_ensemble_is_served(inferencer, scene):
     assert (result.labels != alone.labels).any()
     shown = zip(result.proposals, alone.proposals, strict=True)  # proposals are those of the image itself
     assert all(np.array_equal(ours.mask, theirs.mask) and ours.score == theirs.score for ours, theirs in shown)
+
+
+def test_windows_are_blended(inferencer, scene):
+    inferencer.model.tiling = Tiling((64, 96), (48, 48))
+    result = inferencer(scene[0])[0]
+    with torch.no_grad():
+        (answer,) = inferencer.model.predict(normalised(scene[0]))
+    assert np.array_equal(result.labels, answer.pred_sem_seg.data[0].numpy())
+    with pytest.raises(ValueError, match='slide'):
+        inferencer(scene[0], proposals=True)
 
 
 def test_weights_of_another_vocabulary_or_clip_are_refused(toy, tmp_path):

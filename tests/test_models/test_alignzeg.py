@@ -279,7 +279,7 @@ def test_two_runs_with_one_seed_are_the_same(cfg):
         (dict(text=dict(templates='vlid')), "Unknown template set 'vlid'"),
         (dict(bias_correction=dict(type='PredictiveBiasCorrection', gamma=2)), r'gamma=2 is outside \[0, 1\]'),
         (dict(class_indicator=None), '`bias_correction` needs the indicator'),
-        (dict(test_cfg=dict(mode='slide')), 'predicts whole images'),
+        (dict(test_cfg=dict(scores=True)), "'scores': True"),
         (dict(test_cfg=dict(background_at_test='drop')), "background_at_test='drop' must be"),
         (dict(decode_head=dict(type='MRPEHead', bias_heads=2)), 'bias_heads=2 fits neither 1 nor the 3 heads'),
     ],

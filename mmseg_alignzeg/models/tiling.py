@@ -1,0 +1,212 @@
+"""Overlapping windows over an input of any size, as mmseg's ``test_cfg=dict(mode='slide')``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from .decoding import Answer, Drawing
+from .proposals import Window, padded_size
+
+if TYPE_CHECKING:
+    from .alignzeg import AlignZeg
+    from .question import Question
+
+BAND_ELEMENTS = 2**25  # of the class scores that are blended at a time: 128 MB
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Windows of one size at regular steps; the last ones are moved inwards, so that they end where the input ends.
+
+    Attributes:
+        crop_size: Rows and columns of a window, in pixels of the input; an input that is smaller is one window.
+        stride: Rows and columns from one window to the next, at most ``crop_size``.
+
+    Raises:
+        ValueError: If a number is not positive, or windows would leave gaps.
+    """
+
+    crop_size: tuple[int, int]
+    stride: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if min(*self.crop_size, *self.stride) < 1 or any(map(int.__gt__, self.stride, self.crop_size)):
+            raise ValueError(
+                f'crop_size={self.crop_size} and stride={self.stride} of `test_cfg` must be positive (rows, columns), '
+                'and no stride may be larger than its crop: pixels between windows would have no label.'
+            )
+
+    def boxes(self, shape: Sequence[int]) -> list[tuple[slice, slice]]:
+        """Rows and columns of every window in an input of ``shape``."""
+        rows, columns = map(_spans, shape, self.crop_size, self.stride)
+        return [(row, column) for row in rows for column in columns]
+
+
+def read_tiling(test_cfg: Mapping[str, Any]) -> Tiling | None:
+    """The windows that ``test_cfg`` asks for; None for whole images.
+
+    Raises:
+        ValueError: If it has an unknown key, an unknown mode, or no valid windows.
+    """
+    mode = test_cfg.get('mode', 'whole')
+    windows = ('crop_size', 'stride') if mode == 'slide' else ()
+    known = {'mode', 'background_at_test', 'return_scores', *windows}
+    if mode not in ('whole', 'slide') or test_cfg.keys() - known or not test_cfg.keys() >= set(windows):
+        raise ValueError(
+            f"`test_cfg` is {dict(test_cfg)}: `mode` must be 'whole', or 'slide' with `crop_size` and `stride`; beside "
+            'these there are `background_at_test` and `return_scores`.'
+        )
+    return Tiling(*(tuple(test_cfg[key]) for key in windows)) if windows else None
+
+
+def _spans(length: int, crop: int, stride: int) -> list[slice]:
+    count = max(0, math.ceil((length - crop) / stride)) + 1
+    ends = (min(i * stride + crop, length) for i in range(count))
+    return [slice(max(0, end - crop), end) for end in ends]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The answer for one window.
+
+    Attributes:
+        answer: Its masks cover the window and what it was padded with.
+        box: Rows and columns of the upright input that the window shows.
+        origin: Row and column of the input where the masks begin.
+        padded: Rows and columns of the input that the masks cover.
+    """
+
+    answer: Answer
+    box: tuple[slice, slice]
+    origin: tuple[int, int]
+    padded: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class TiledAnswer(Drawing):
+    """The answer for one image, blended from windows: at every pixel the mean over the windows that show it.
+
+    Attributes:
+        tiles: Answers for the windows, which cover the input.
+        window: Where the input shows the image, and the size of that image.
+        shape: Rows and columns of the input.
+    """
+
+    tiles: tuple[Tile, ...]
+    window: Window
+    shape: tuple[int, int]
+
+    @property
+    def like(self) -> Tensor:
+        """See :class:`Drawing`."""
+        return self.tiles[0].answer.like
+
+    @torch.no_grad()
+    def stripes(self, window: Window | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """See :meth:`Drawing.stripes`."""
+        window = window or self.window
+        (height, width), num_classes = window.size, self.like.shape[1]
+        axes = (
+            Axis(self.shape[0], window.top, window.height / height, height),
+            Axis(self.shape[1], window.left, window.width / width, width),
+        )
+        band = max(1, BAND_ELEMENTS // (width * num_classes))
+        for top in range(0, height, band):
+            rows = slice(top, min(top + band, height))
+            scores = self.like.new_zeros(rows.stop - top, width, num_classes)
+            counts = self.like.new_zeros(rows.stop - top, width, 1)
+            for tile in self.tiles:
+                down, across = (axis.shown(span) for axis, span in zip(axes, tile.box, strict=True))
+                down = slice(max(down.start, rows.start), min(down.stop, rows.stop))
+                if down.start < down.stop and across.start < across.stop:
+                    here = slice(down.start - top, down.stop - top)
+                    part = _part(axes, (down, across), tile)
+                    for some, values in tile.answer.stripes(part):
+                        scores[here, across][some] += values
+                    counts[here, across] += 1
+            yield rows, scores / counts
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How output samples lie along one axis of an input.
+
+    Attributes:
+        length: Pixels of the input.
+        start: Where the output begins, as a share of the input.
+        step: Distance of two output samples, as a share of the input.
+        size: Output samples.
+    """
+
+    length: int
+    start: float
+    step: float
+    size: int
+
+    def shown(self, span: slice) -> slice:
+        """The output samples whose centres lie in a span of the input, in pixels."""
+        first, last = ((edge / self.length - self.start) / self.step - 0.5 for edge in (span.start, span.stop))
+        return slice(max(0, math.ceil(first)), min(self.size, math.ceil(last)))
+
+    def share(self, samples: slice, origin: int, padded: int) -> tuple[float, float]:
+        """Begin and extent of output samples, as shares of ``padded`` pixels of the input from ``origin`` on."""
+        begin = (self.start + samples.start * self.step) * self.length - origin
+        return begin / padded, (samples.stop - samples.start) * self.step * self.length / padded
+
+
+def _part(axes: tuple[Axis, Axis], samples: tuple[slice, slice], tile: Tile) -> Window:
+    """The part of a tile's masks that shows some output samples."""
+    (top, height), (left, width) = (
+        axis.share(span, origin, padded)
+        for axis, span, origin, padded in zip(axes, samples, tile.origin, tile.padded, strict=True)
+    )
+    rows, columns = samples
+    return Window(top, left, height, width, (rows.stop - rows.start, columns.stop - columns.start))
+
+
+def tiled_answers(
+    model: AlignZeg, tiling: Tiling, inputs: Tensor, samples: Sequence[SegDataSample], question: Question | None
+) -> list[TiledAnswer]:
+    """Answers for images, window by window.
+
+    Args:
+        model: In evaluation mode.
+        tiling: The windows.
+        inputs: (B, 3, H, W), normalised.
+        samples: B data samples with their meta information.
+        question: See :meth:`AlignZeg.answer`.
+    """
+    shape = (inputs.shape[2], inputs.shape[3])
+    tiles: list[list[Tile]] = [[] for _ in samples]
+    for rows, columns in tiling.boxes(shape):
+        crop = inputs[:, :, rows, columns]
+        size = (crop.shape[2], crop.shape[3])
+        answers = model.answer(model.look(crop), samples, size, question)
+        for found, answer, sample in zip(tiles, answers, samples, strict=True):
+            found.append(_tile(answer, (rows, columns), shape, padded_size(size, model.stride), sample.metainfo))
+    windows = [Window.of_image(sample.metainfo, shape, 1) for sample in samples]
+    return [TiledAnswer(tuple(found), window, shape) for found, window in zip(tiles, windows, strict=True)]
+
+
+def _tile(
+    answer: Answer,
+    box: tuple[slice, slice],
+    shape: tuple[int, int],
+    padded: tuple[int, int],
+    metainfo: Mapping[str, Any],
+) -> Tile:
+    """A tile at its place once the flip of the input is undone; its padding is then at the other side."""
+    flipped = metainfo['flip_direction'] if metainfo.get('flip') else None
+    spans, origin = list(box), [box[0].start, box[1].start]
+    for axis, direction in enumerate(('vertical', 'horizontal')):
+        if flipped == direction:
+            spans[axis] = slice(shape[axis] - box[axis].stop, shape[axis] - box[axis].start)
+            origin[axis] = spans[axis].stop - padded[axis]
+    return Tile(answer, (spans[0], spans[1]), (origin[0], origin[1]), padded)
