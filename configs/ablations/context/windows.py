@@ -1,0 +1,4 @@
+# Context as OTSeg tests it: windows of 480 at steps of 80, in place of whole images. Not comparable with the paper.
+_base_ = ['../../alignzeg_context.py']
+trained_by = 'configs/alignzeg_context.py'
+model = dict(test_cfg=dict(mode='slide', crop_size=(480, 480), stride=(80, 80)))
