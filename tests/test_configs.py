@@ -2,6 +2,7 @@
 
 import copy
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,7 @@ def test_table_4_adds_one_part_at_a_time():
         parts = [{**model, **model.criterion, 'type': model.type} for model in models]
         for part in parts:
             del part['criterion']
-        added = [{key for key in a if a[key] != b.get(key)} for a, b in zip(parts, parts[1:], strict=False)]
+        added = [{key for key in a if a[key] != b.get(key)} for a, b in pairwise(parts)]
         expected = [{'class_indicator', 'bias_correction'}, {'decode_head'}, {'feature_expansion'}]
         assert added == [*expected, {'semantic_head', 'background_diversity'}]
         assert models[-1] == Config.fromfile(f'configs/alignzeg_{name}.py').model

@@ -84,7 +84,7 @@ class AlignZegInferencer:
         self.model.to(self.device)
         self._banks = {(self.model.text_bank.template_set, False): self.model.text_bank}
 
-    def __call__(
+    def __call__(  # noqa: D417 (the others are described there)
         self,
         inputs: Any,
         classes: Sequence[str] | None = None,

@@ -331,5 +331,5 @@ def test_autocast_trains_and_predicts_and_leaves_matching_and_prototypes_in_full
 
 def test_a_scale_that_cuts_clip_patches_is_refused(cfg):
     cfg.model.clip.scale_factor = 0.75
-    with pytest.raises(ValueError, match='scale_factor=0.75 covers 10.67 pixels'):
+    with pytest.raises(ValueError, match=r'scale_factor=0\.75 covers 10\.67 pixels'):
         MODELS.build(cfg.model)
