@@ -9,7 +9,7 @@ JOINERS = '\u200c\u200d'  # format characters that spelling (Persian) and emoji 
 
 
 def printable(text: object) -> str:
-    """The text with escapes such as ``\\n``, ``\\x1b`` and ``\\u202e`` for what would steer a terminal or a reader.
+    r"""The text with escapes such as ``\n``, ``\x1b`` and ``\u202e`` for what would steer a terminal or a reader.
 
     Control characters (line ends and tabs included), bidirectional and other format characters, surrogates (bytes of
     file names that are not UTF-8) and line separators are escaped, so that one text stays one line.

@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import contextlib
 import importlib.util
 from pathlib import Path
 
@@ -8,6 +9,15 @@ import torch
 from mmengine.registry import init_default_scope
 
 import mmseg_alignzeg  # noqa: F401  (registers everything)
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True, scope='session')
+def _project_folder():
+    """Run in the folder of the project, from wherever pytest was started: tests name configs and tools from there."""
+    with contextlib.chdir(ROOT):
+        yield
 
 
 @pytest.fixture(autouse=True, scope='session')
@@ -29,7 +39,7 @@ def load_tool():
     """Import a script of ``tools/`` by its name."""
 
     def load(name):
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / f'tools/{name}.py')
+        spec = importlib.util.spec_from_file_location(name, ROOT / f'tools/{name}.py')
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module

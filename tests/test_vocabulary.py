@@ -33,7 +33,7 @@ def test_equal_vocabularies_share_a_hash_and_cannot_change():
 
 
 @pytest.mark.parametrize(
-    'classes, unseen, message',
+    ('classes', 'unseen', 'message'),
     [
         ([], [], 'vocabulary is empty'),
         (['a', ' '], [], r'`classes` has no name at position\(s\) \[1\]'),

@@ -115,10 +115,12 @@ def bar_of(progress: Progress) -> Callable[[str], Callable[[Iterable, int], Iter
     """What adds a bar of a given name, which grows by the length of each iterable that goes through it."""
 
     def add(name: str) -> Callable[[Iterable, int], Iterator]:
-        task = progress.add_task(name, total=0)
+        task, expected = progress.add_task(name, total=0), 0
 
         def track(items: Iterable, total: int) -> Iterator:
-            progress.update(task, total=progress.tasks[task].total + total)
+            nonlocal expected
+            expected += total
+            progress.update(task, total=expected)
             for item in items:
                 progress.advance(task)
                 yield item

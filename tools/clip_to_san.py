@@ -13,6 +13,7 @@ from mmseg_alignzeg.peers import san_state_dict
 
 
 def main() -> None:
+    """Write the file and print its path."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--out', type=Path, default=Path('work_dirs/peers/tiny_clip.pth'), help='default: %(default)s')
     args = parser.parse_args()

@@ -9,15 +9,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from alignzeg.cli.options import positive
 from mmseg_alignzeg.datasets.conversion import ade847, coco_stuff, context, voc
-from mmseg_alignzeg.datasets.conversion.convert import run
+from mmseg_alignzeg.datasets.conversion.convert import Plan, run
 from mmseg_alignzeg.printable import printable
 
 # name: plan, originals, ROOT, what is written, further options
-DATASETS = {
+DATASETS: dict[str, tuple[Callable[..., Plan], str, str, str, dict[str, dict[str, Any]]]] = {
     'voc': (
         voc.plan,
         'VOC 2012 (VOCtrainval_11-May-2012.tar) and SBD (benchmark.tgz)',

@@ -24,6 +24,7 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.transformer import VisionTransformer
 from rich.console import Console
 from rich.progress import track
 from safetensors.torch import save_file
@@ -105,7 +106,9 @@ def to_pixels(images: Sequence[np.ndarray]) -> Tensor:
     return (pixels - mean) / std
 
 
-def encode_images(visual: nn.Module, pixels: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+def encode_images(
+    visual: VisionTransformer, pixels: Tensor, masks: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Image embeddings and, with masks, those of [CLS] copies that see one blob each in the layers after the tap.
 
     Args:
@@ -167,7 +170,7 @@ def draw_captions(tokens: Tensor) -> Tensor:
     return tokens[torch.randint(len(tokens), tokens.shape[1:2]), torch.arange(tokens.shape[1])]
 
 
-def train(steps: int, batch_size: int, seed: int, lr: float, region_weight: float, console: Console) -> nn.Module:
+def train(steps: int, batch_size: int, seed: int, lr: float, region_weight: float, console: Console) -> open_clip.CLIP:
     """Train from scratch for ``steps`` batches of ``batch_size`` pictures; returns the model in eval mode."""
     torch.manual_seed(seed)
     open_clip.add_model_config(CONFIG)
@@ -188,6 +191,7 @@ def train(steps: int, batch_size: int, seed: int, lr: float, region_weight: floa
         texts = model.encode_text(draw_captions(tokens), normalize=True)
         scale = model.logit_scale.exp()
         embeds, regions = encode_images(model.visual, batch['scenes'], batch['masks'])
+        assert regions is not None
         valid = batch['mask_labels'] >= 0
         loss = contrastive_loss(embeds, texts, batch['labels'], scale)
         loss = loss + region_weight * contrastive_loss(regions[valid], texts, batch['mask_labels'][valid], scale)
@@ -207,7 +211,7 @@ def train(steps: int, batch_size: int, seed: int, lr: float, region_weight: floa
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, scenes: int = 512) -> dict[str, float]:
+def evaluate(model: open_clip.CLIP, scenes: int = 512) -> dict[str, float]:
     """Zero-shot top-1 in percent over the 20 names, on scenes of the validation seed.
 
     Returns:
@@ -220,6 +224,7 @@ def evaluate(model: nn.Module, scenes: int = 512) -> dict[str, float]:
     for side in (SIDE, 2 * SIDE):
         for batch in DataLoader(PairBatches(VALIDATION_SEED, math.ceil(scenes / 32), 32, side), batch_size=None):
             whole, regions = encode_images(model.visual, batch['scenes'], batch['masks'])
+            assert regions is not None
             valid = batch['mask_labels'] >= 0
             reads = {
                 f'scene top-1 {side}²': (whole, batch['labels']),

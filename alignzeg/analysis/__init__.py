@@ -7,12 +7,12 @@ from .storage import Fingerprint, ProposalWriter, read_proposals
 from .summary import Summary
 
 __all__ = [
+    'AnalysisTask',
     'Curves',
     'Fingerprint',
     'ImageProposals',
     'ProposalWriter',
     'Summary',
-    'AnalysisTask',
     'Variant',
     'collect',
     'image_counts',

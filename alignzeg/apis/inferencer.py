@@ -45,10 +45,6 @@ class Request:
 class AlignZegInferencer:
     """Segments pictures into words. Argument names are those of MMEngine's inferencers.
 
-        inferencer = AlignZegInferencer('config.py', 'weights.pth')
-        prediction = inferencer('street.jpg', classes=['car', 'tree'])[0]
-        prediction.labels, prediction.shares()
-
     It is none of their subclasses: those run the config that a checkpoint brings along, and one file that cannot be
     read ends a whole call.
 
@@ -66,6 +62,16 @@ class AlignZegInferencer:
     Raises:
         FileNotFoundError: If a file does not exist.
         ValueError: If model and weights do not fit, or device or dtype cannot be used.
+
+    Example:
+        >>> from mmseg_alignzeg.datasets.patterns import draw_scene
+        >>> image, _ = draw_scene(seed=2, index=2)  # or a path, such as 'street.jpg'
+        >>> inferencer = AlignZegInferencer(device='cpu')  # or of your own: 'config.py', 'weights.pth'
+        >>> prediction = inferencer(image, classes=['red checks', 'blue checks', 'yellow dots'])[0]
+        >>> [prediction.classes[prediction.labels[y, x]] for y, x in ((101, 54), (83, 103), (33, 56))]
+        ['red checks', 'blue checks', 'yellow dots']
+        >>> sorted(prediction.unseen)  # words that training had no labels for
+        ['blue checks', 'yellow dots']
     """
 
     def __init__(
@@ -93,7 +99,7 @@ class AlignZegInferencer:
         other._banks, other._keep = {}, False
         return other
 
-    def __call__(
+    def __call__(  # noqa: D417 (the others are described there)
         self,
         inputs: Any,
         classes: Sequence[str] | None = None,

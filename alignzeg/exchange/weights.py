@@ -54,7 +54,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | 
         raise FileNotFoundError(f'No weights {str(path)!r}: give a .safetensors file or a checkpoint (.pth).')
     if path.suffix == '.safetensors':
         with _opened(path) as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # it is no mapping
             identity = json.loads((file.metadata() or {}).get(IDENTITY_KEY, 'null'))
         return tensors, identity
     checkpoint = read_checkpoint(path)
@@ -74,7 +74,7 @@ def check_shapes(path: Path, expected: Mapping[str, Tensor]) -> None:
         ValueError: If the file is damaged, or holds other weights.
     """
     with _opened(path) as file:
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
     fault = _misfit(shapes, expected)
     if fault:
         raise ValueError(f'{path} does not fit the model: {fault}. Use the configuration it was trained with.')

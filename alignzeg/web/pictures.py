@@ -131,7 +131,7 @@ def decode(url: str, uploads: Uploads) -> bytes:
         ValueError: If it contains no data, or too much. The message does not name the file.
     """
     uploads.check_size(max(0, len(url) - START) * 3 // 4)
-    start, separator, data = url.partition(';base64,')
+    _, separator, data = url.partition(';base64,')
     try:
         if not separator:
             raise binascii.Error

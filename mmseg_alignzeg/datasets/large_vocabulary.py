@@ -5,7 +5,7 @@ from __future__ import annotations
 import os.path as osp
 from collections.abc import Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, ClassVar
 
 from mmengine import fileio
 from mmseg.datasets import BaseSegDataset
@@ -104,7 +104,7 @@ class ADE20KFullDataset(CheckedFiles, LargeVocabularyDataset):
     :class:`CheckedFiles` checks them.
     """
 
-    METAINFO = dict(classes=tuple(original_labels('ade847').values()), unseen_classes=[])
+    METAINFO: ClassVar[dict] = dict(classes=tuple(original_labels('ade847').values()), unseen_classes=[])
 
 
 @DATASETS.register_module()
@@ -116,4 +116,4 @@ class PascalContext459Dataset(CheckedFiles, LabelledImagesDataset):
     ``ann_file`` the label maps determine the images of the dataset. :class:`CheckedFiles` checks them.
     """
 
-    METAINFO = dict(classes=tuple(original_labels('context459').values()), unseen_classes=[])
+    METAINFO: ClassVar[dict] = dict(classes=tuple(original_labels('context459').values()), unseen_classes=[])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -204,7 +204,7 @@ class PatternsDataset(BaseSegDataset):
         ValueError: If a number is below its minimum, or the names are not a valid vocabulary.
     """
 
-    METAINFO = dict(classes=list(CLASSES), unseen_classes=list(UNSEEN_CLASSES), palette=_palette())
+    METAINFO: ClassVar[dict] = dict(classes=list(CLASSES), unseen_classes=list(UNSEEN_CLASSES), palette=_palette())
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ RARE = 0.01  # shares of corrected proposals below this, or above 1 - this, are 
 
 
 def part_of(name: str) -> str:
-    """The part that a parameter belongs to: ``decode_head.queries``, ``fusion``, ``image_encoder.vit``, …"""
+    """The part that a parameter belongs to: ``decode_head.queries``, ``fusion``, ``image_encoder.vit``, and so on."""
     return '.'.join(name.removesuffix('.weight').removesuffix('.bias').split('.')[:2])
 
 

@@ -35,6 +35,13 @@ def zero_shot_iou(tp: Tensor, pred_area: Tensor, gt_area: Tensor, unseen_mask: T
 
     Returns:
         ``pAcc``, ``mIoU``, ``mIoU_seen``, ``mIoU_unseen`` and ``hIoU`` in percent, as far as they exist.
+
+    Example:
+        >>> tp, pred_area, gt_area = torch.tensor([6, 2, 1]), torch.tensor([8, 2, 4]), torch.tensor([8, 4, 2])
+        >>> unseen_mask = torch.tensor([False, False, True])
+        >>> measures = zero_shot_iou(tp, pred_area, gt_area, unseen_mask)  # IoU 6/10, 2/4 and 1/5
+        >>> {name: round(value, 2) for name, value in measures.items()}
+        {'pAcc': 64.29, 'mIoU': 43.33, 'mIoU_seen': 55.0, 'mIoU_unseen': 20.0, 'hIoU': 29.33}
     """
     iou = class_iou(tp, pred_area, gt_area)
     measures: dict[str, float] = {}

@@ -170,7 +170,10 @@ class AlignZeg(BaseSegmentor):
 
     def prefer(self, proposals: Proposals) -> Tensor | None:
         """r, (B, N) preference scores, if the decoder weighs views by them."""
-        return self.preference.score(proposals) if self.decoder.weighting == 'preference' else None
+        if self.decoder.weighting != 'preference':
+            return None
+        assert self.preference is not None
+        return self.preference.score(proposals)
 
     # ------------------------------------------------------------------ training
 

@@ -24,6 +24,13 @@ class CalibratedStacking:
 
     Raises:
         ValueError: If the constant is not a finite number.
+
+    Example:
+        >>> import torch
+        >>> scores, seen = torch.tensor([[0.5, 0.45], [0.9, 0.1]]), torch.tensor([True, False])
+        >>> CalibratedStacking(constant=0.1)(scores, seen)
+        tensor([[0.4000, 0.4500],
+                [0.8000, 0.1000]])
     """
 
     def __init__(self, constant: float = 0.1) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from open_clip.transformer import ResidualAttentionBlock
+from torch import Tensor
 
 
 def run_block(
-    block: nn.Module, tokens: Tensor, context: Tensor | None = None, attn_mask: Tensor | None = None
+    block: ResidualAttentionBlock, tokens: Tensor, context: Tensor | None = None, attn_mask: Tensor | None = None
 ) -> Tensor:
     """Let tokens read from themselves and from ``context``, then apply the MLP; both with a residual.
 

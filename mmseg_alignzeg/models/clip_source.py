@@ -131,7 +131,7 @@ class CLIPSource:
             ) from error
         return visual, float(state['logit_scale'].float().exp())
 
-    def load_full(self) -> nn.Module:
+    def load_full(self) -> open_clip.CLIP:
         """Build the whole CLIP model (for its text tower), frozen, in float32 and evaluation mode."""
         weights = str(self.weights) if self.weights else None
         model = open_clip.create_model(self.model_name, pretrained=weights, weights_only=True)

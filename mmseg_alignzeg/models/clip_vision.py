@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
@@ -102,7 +102,7 @@ class CLIPVision(BaseModule):
         return self
 
     @property
-    def tail(self) -> list[nn.Module]:
+    def tail(self) -> list[ResidualAttentionBlock]:
         """The last CLIP layers, the semantic decoder."""
         return list(self.visual.transformer.resblocks)[self.num_stream_layers :]
 
@@ -144,7 +144,7 @@ class CLIPVision(BaseModule):
         positions = resample_abs_pos_embed(self.visual.positional_embedding[None], grid, num_prefix_tokens=1)
         return self.visual.ln_pre(tokens + positions.to(tokens.dtype)), grid
 
-    def _prompted(self, block: nn.Module, tokens: Tensor, depth: int) -> Tensor:
+    def _prompted(self, block: ResidualAttentionBlock, tokens: Tensor, depth: int) -> Tensor:
         """One layer; its prompts stand behind the patches and are dropped again (deep VPT)."""
         if self.prompts is None:
             return run_block(block, tokens)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
+from open_clip.transformer import ResidualAttentionBlock
 from timm.layers import Mlp
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ from .clip_block import run_block
 from .clip_vision import CLIPStream, CLIPVision
 
 
-def attend_to_patches(block: nn.Module, queries: Tensor, tokens: Tensor, attn_bias: Tensor) -> Tensor:
+def attend_to_patches(block: ResidualAttentionBlock, queries: Tensor, tokens: Tensor, attn_bias: Tensor) -> Tensor:
     """One CLIP layer for N copies of [CLS]: softmax((Q·Kᵀ + B) / √D)·V, then the MLP (supplement 1).
 
     A copy attends to itself and to the patches, neither to other copies nor to the image's own [CLS], as in SAN.
@@ -67,8 +68,8 @@ class CLIPSemanticHead(BaseModule):
         super().__init__(init_cfg)
         self.phi_cls = Mlp(embed_dim, int(embed_dim * mlp_ratio))
         # The residual MLP starts as the identity, so that training starts from CLIP's own features.
-        nn.init.zeros_(self.phi_cls.fc2.weight)
-        nn.init.zeros_(self.phi_cls.fc2.bias)
+        for parameter in self.phi_cls.fc2.parameters():
+            nn.init.zeros_(parameter)
         # Rows of norm about 1: AdamW moves every number by about the learning rate, and longer rows would hardly turn.
         self.background_prototypes = nn.Parameter(torch.randn(num_backgrounds, embed_dim) * embed_dim**-0.5)
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from rich.progress import track
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..files import cache_folder, whole_file
 from ..printable import printable
@@ -27,7 +27,7 @@ HEADER = 2**16  # bytes that a cache file may have beside its embeddings
 _unusable: set[Path] = set()  # cache folders that this process has warned of
 
 
-def encode_tokens(clip: nn.Module, tokens: Tensor) -> Tensor:
+def encode_tokens(clip: open_clip.CLIP, tokens: Tensor) -> Tensor:
     """Encode token ids as ``clip.encode_text`` does, without the padding after the longest prompt.
 
     CLIP's text tower is causal and reads its feature at the end-of-text token, so what stands after that token
@@ -50,7 +50,7 @@ def encode_tokens(clip: nn.Module, tokens: Tensor) -> Tensor:
 
 @torch.no_grad()
 def embed_classes(
-    clip: nn.Module,
+    clip: open_clip.CLIP,
     tokenizer: open_clip.SimpleTokenizer,
     classes: Sequence[str],
     templates: Sequence[str],

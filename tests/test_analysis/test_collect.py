@@ -84,5 +84,5 @@ def test_an_image_without_labels_is_named():
     model = Forward()
     task = AnalysisTask.of(model, Dataset(classes=['sky']), 255)
     sample = SegDataSample(metainfo=dict(img_path='a.png'))
-    with pytest.raises(ValueError, match='a.png has no labels: put `LoadAnnotations`'):
+    with pytest.raises(ValueError, match=r'a\.png has no labels: put `LoadAnnotations`'):
         next(collect(model, [{'inputs': torch.zeros(1, 3, 16, 16), 'data_samples': [sample]}], task))

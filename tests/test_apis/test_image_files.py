@@ -88,9 +88,8 @@ def test_what_cannot_be_read_says_why(tmp_path):
 
     def message(content):
         path.write_bytes(content)
-        with pytest.raises(ValueError) as caught:
+        with pytest.raises(ValueError, match=r'\A[^\n]+\Z') as caught:
             read_rgb(Source(str(path)))
-        assert '\n' not in str(caught.value)
         return str(caught.value)
 
     assert message(b'') == 'is empty'
@@ -105,7 +104,7 @@ def test_what_cannot_be_read_says_why(tmp_path):
         read_rgb(Source(str(tmp_path / 'gone.png')))
     with pytest.raises(ValueError, match='floating-point pixels'):
         stored(solid('F', 0.5), tmp_path / 'float.tif')
-    with pytest.raises(ValueError, match='32-bit integer pixels beyond 0..65535'):
+    with pytest.raises(ValueError, match=r'32-bit integer pixels beyond 0\.\.65535'):
         stored(solid('I', 70000), tmp_path / 'long.tif')
 
 

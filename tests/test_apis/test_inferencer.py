@@ -308,7 +308,7 @@ def test_a_model_without_indicator(toy, tmp_path, scene):
     toy.dump(tmp_path / 'plain.py')
     save(toy, tmp_path / 'plain.pth')
     inferencer = AlignZegInferencer(tmp_path / 'plain.py', tmp_path / 'plain.pth')
-    with pytest.raises(ValueError, match='trained without φ_bc .* give pbc=False'):
+    with pytest.raises(ValueError, match=r'trained without φ_bc .* give pbc=False'):
         inferencer(scene[0])
     result = inferencer(scene[0], pbc=False, proposals=True)[0]
     assert all(proposal.unseen_score is None for proposal in result.proposals)
@@ -335,7 +335,7 @@ def test_models_and_weights_that_do_not_go_together(toy, tmp_path):
     config, weights = tmp_path / 'toy.py', tmp_path / 'toy.pth'
     with pytest.raises(ValueError, match=r"toy.pth' need the config they were trained with: give both, as in Align"):
         AlignZegInferencer(weights=weights)
-    with pytest.raises(ValueError, match='toy.pth is neither a config .* weights go second'):
+    with pytest.raises(ValueError, match=r'toy\.pth is neither a config .* weights go second'):
         AlignZegInferencer(weights)
     with pytest.raises(
         ValueError, match=r"The config .*toy.py needs weights: AlignZegInferencer\('toy.py', 'weights.pth'\)"
@@ -343,11 +343,11 @@ def test_models_and_weights_that_do_not_go_together(toy, tmp_path):
         AlignZegInferencer(config)
     with pytest.raises(FileNotFoundError, match="'nowhere' does not exist: give a config"):
         AlignZegInferencer('nowhere')
-    with pytest.raises(FileNotFoundError, match='gone.pth'):
+    with pytest.raises(FileNotFoundError, match=r'gone\.pth'):
         AlignZegInferencer(config, tmp_path / 'gone.pth')
-    with pytest.raises(FileNotFoundError, match='has no config.json'):
+    with pytest.raises(FileNotFoundError, match=r'has no config\.json'):
         AlignZegInferencer(tmp_path)
-    with pytest.raises(ValueError, match='has weights of its own: leave .*toy.pth'):
+    with pytest.raises(ValueError, match=r'has weights of its own: leave .*toy\.pth'):
         AlignZegInferencer(tmp_path, weights)
     toy.model.decoder = dict(type='OracleDecoder')
     toy.dump(tmp_path / 'oracle.py')
@@ -386,7 +386,7 @@ def test_weights_of_another_vocabulary_or_clip_are_refused(toy, tmp_path):
     checkpoint['meta']['alignzeg'].update(classes=['cat', 'dog'], clip='ViT-B-16:0')
     torch.save(checkpoint, tmp_path / 'other.pth')
     with pytest.raises(
-        ValueError, match='trained for something else than this model: `classes`: .*; `clip`: '
+        ValueError, match=r'trained for something else than this model: `classes`: .*; `clip`: '
     ) as caught:
         AlignZegInferencer(tmp_path / 'toy.py', tmp_path / 'other.pth')
     assert '\n' not in str(caught.value)

@@ -322,9 +322,9 @@ def test_no_picture_starts_another_program(root, monkeypatch):
         Image.new('L', (6, 4)).save(root / name, 'EPS')
         with pytest.raises(ValueError, match='cannot be read'):
             read_image(str(root / name), decode=True)
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match='not a readable image'):
             LoadWideAnnotations().transform(dict(seg_map_path=str(root / name)))
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match='cannot identify image file'):
             CheckLabelMap().transform(
                 dict(seg_map_path=str(root / name), gt_seg_map=np.zeros((4, 6), np.uint8), ori_shape=(4, 6))
             )
@@ -339,7 +339,7 @@ def test_the_traceback_of_a_damaged_sample_is_printable(root):
     (root / 'lists/train.txt').write_text(f'{name}\n')
     dataset = build(root, pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')])
     Image.new('L', (3, 3)).save(root / f'SegmentationClass/{name}.png')
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match='a label map of 3 × 3 pixels') as raised:
         dataset[0]
     text = ''.join(traceback.format_exception(raised.value))
     assert '\x1b' not in text and '\\x1b' in text

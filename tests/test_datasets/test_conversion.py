@@ -108,7 +108,7 @@ def test_lists_name_each_image_once(tmp_path):
     assert originals.read_names(path, 'advice') == ['b', 'a']
     with pytest.raises(ValueError, match='is empty: advice'):
         originals.read_names(write(tmp_path / 'empty.txt', text='\n'), 'advice')
-    with pytest.raises(FileNotFoundError, match='no list .*none.txt: advice'):
+    with pytest.raises(FileNotFoundError, match=r'no list .*none\.txt: advice'):
         originals.read_names(tmp_path / 'none.txt', 'advice')
 
 
@@ -222,10 +222,10 @@ def test_coco_stuff_failures_stop_nothing_else(tmp_path, capsys):
 
 
 def test_coco_stuff_without_originals(tmp_path):
-    with pytest.raises(FileNotFoundError, match='There is no folder .*annotations: unpack stuffthingmaps'):
+    with pytest.raises(FileNotFoundError, match=r'There is no folder .*annotations: unpack stuffthingmaps'):
         coco_stuff.plan(tmp_path, tmp_path)
     write(tmp_path / 'annotations/train2017/1_labelTrainIds.png', [[0]])
-    with pytest.raises(FileNotFoundError, match='no label map in .* unpack stuffthingmaps'):
+    with pytest.raises(FileNotFoundError, match=r'no label map in .* unpack stuffthingmaps'):
         coco_stuff.plan(tmp_path, tmp_path)
 
 
@@ -409,7 +409,7 @@ def test_ade_failures(ade_root, capsys):
 
 def test_ade_names_must_be_unique(ade_root):
     write(ade_root / 'images/ADE/training/misc/ADE_train_1_seg.png', encoded([[0]]))
-    with pytest.raises(ValueError, match='would both become .*ADE_train_1.tif: keep one'):
+    with pytest.raises(ValueError, match=r'would both become .*ADE_train_1\.tif: keep one'):
         ade847.plan(ade_root, ade_root, label_of=SMALL_MAP)
 
 
@@ -421,7 +421,7 @@ def test_ade_map_of_the_package():
 
 
 def test_ade_without_originals(tmp_path):
-    with pytest.raises(FileNotFoundError, match='There is no folder .*images/ADE: pass the folder ADE20K_2021_17_01'):
+    with pytest.raises(FileNotFoundError, match=r'There is no folder .*images/ADE: pass the folder ADE20K_2021_17_01'):
         ade847.plan(tmp_path, tmp_path)
     (tmp_path / 'images/ADE').mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match=r'There is no \*_seg.png in'):
@@ -480,13 +480,18 @@ def test_a_killed_worker_ends_the_run_with_one_line(tmp_path, capsys):
     assert not list((tmp_path / 'out').glob('*.png'))
 
 
-@pytest.mark.parametrize('error', [KeyboardInterrupt, OSError])
-def test_a_file_is_whole_or_not_there(tmp_path, error):
-    target = tmp_path / 'new/a.png'
-    with pytest.raises(error), whole_file(target) as part:
+def write_half(target, error):
+    with whole_file(target) as part:
         part.write_text('half')
         assert part.parent == target.parent and not target.exists()
         raise error
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt, OSError])
+def test_a_file_is_whole_or_not_there(tmp_path, error):
+    target = tmp_path / 'new/a.png'
+    with pytest.raises(error):
+        write_half(target, error)
     assert not list(target.parent.iterdir())
     with whole_file(target) as part:
         part.write_text('whole')
@@ -501,5 +506,5 @@ def test_files_are_copied_where_they_cannot_be_linked(tmp_path, monkeypatch):
 
 
 def test_two_sources_of_one_target(tmp_path):
-    with pytest.raises(ValueError, match='1.png and 2.png would both become .*out.png: keep one of them'):
+    with pytest.raises(ValueError, match=r'1\.png and 2\.png would both become .*out\.png: keep one of them'):
         Plan([(Path('1.png'), tmp_path / 'out.png'), (Path('2.png'), tmp_path / 'out.png')], seven)

@@ -119,7 +119,7 @@ def test_16_bit_labels_survive_training_transforms(tmp_path):
     for seed in range(8):
         np.random.seed(seed)
         results = pipeline(dict(img_path=str(tmp_path / 'a.png'), seg_map_path=str(tmp_path / 'a.tif')))
-        blue, green, red = results['img'].astype(int).transpose(2, 0, 1)
+        _, green, red = results['img'].astype(int).transpose(2, 0, 1)
         gt = results['gt_seg_map']
         assert gt.dtype == np.uint16 and gt.shape == (7, 9)
         np.testing.assert_array_equal(gt, red * 256 + green)

@@ -119,5 +119,5 @@ def test_wrong_arguments_are_named(kwargs, message):
 
 
 def test_draw_scene_names_wrong_arguments():
-    with pytest.raises(ValueError, match='`index`.*at least 0, got -1'):
+    with pytest.raises(ValueError, match=r'`index`.*at least 0, got -1'):
         draw_scene(0, -1)

@@ -109,7 +109,7 @@ def test_rank_0_fetches_and_the_others_wait(rank, tmp_path, monkeypatch):
 # ---------------------------------------------------------------- what others published
 
 
-@pytest.fixture()
+@pytest.fixture
 def published(tmp_path):
     """A checkpoint of MMEngine's own hook, which holds its log history and NumPy's numbers as Python objects."""
     runner = toy_runner(tmp_path / 'run', 2)
@@ -117,7 +117,7 @@ def published(tmp_path):
     runner.message_hub.update_info('best_score', np.float64(0.5))
     runner.train()
     path = tmp_path / 'run/iter_2.pth'
-    with pytest.raises(Exception, match='HistoryBuffer|Unsupported|not an allowed'):
+    with pytest.raises(Exception, match=r'HistoryBuffer|Unsupported|not an allowed'):
         torch.load(path, weights_only=True)
     return path
 
@@ -175,7 +175,7 @@ def test_no_weight_is_left_out(key, tmp_path):
 
 def test_the_advice_for_other_files_works(tmp_path):
     torch.save({'state_dict': {'x': torch.ones(2)}, 'args': argparse.Namespace(a=1)}, tmp_path / 'x.pth')
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match='python -c') as caught:
         read_checkpoint(tmp_path / 'x.pth')
     assert str(caught.value).isprintable()
     command = shlex.split(str(caught.value)[str(caught.value).index('python -c') :])

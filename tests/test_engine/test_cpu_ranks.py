@@ -45,7 +45,7 @@ def test_backends_without_a_gpu(monkeypatch):
     monkeypatch.setattr('mmseg_alignzeg.cpu_ranks.get_device', lambda: 'cpu')
     for name, value in dict(RANK=0, LOCAL_RANK=0, WORLD_SIZE=1, MASTER_ADDR='127.0.0.1', MASTER_PORT=0).items():
         monkeypatch.setenv(name, str(value))
-    with pytest.raises(RuntimeError, match="'nccl' needs GPUs.*env_cfg.dist_cfg.backend=gloo"):
+    with pytest.raises(RuntimeError, match=r"'nccl' needs GPUs.*env_cfg\.dist_cfg\.backend=gloo"):
         init_dist('pytorch', backend='nccl')
     monkeypatch.setenv('MASTER_PORT', str(free_port()))
     init_dist('pytorch', backend='gloo', timeout=30)
@@ -70,8 +70,10 @@ def two_nodes(command, logs):
     port = free_port()
     agents = [
         start(
-            ['-m', 'torch.distributed.run', '--nnodes', '2', '--nproc-per-node', '1', '--rdzv-backend', 'c10d']
-            + ['--rdzv-endpoint', f'127.0.0.1:{port}', '--local-addr', '127.0.0.1', *map(str, command)],
+            [
+                *('-m', 'torch.distributed.run', '--nnodes', '2', '--nproc-per-node', '1', '--rdzv-backend', 'c10d'),
+                *('--rdzv-endpoint', f'127.0.0.1:{port}', '--local-addr', '127.0.0.1', *map(str, command)),
+            ],
             logs / f'{Path(command[0]).stem} {node}.log',
         )
         for node in range(2)
@@ -99,7 +101,7 @@ def test_two_nodes_train_resume_and_test(tmp_path):
     test = [config, work / 'iter_4.pth', '--work-dir']
     two_nodes([TOOLS / 'test.py', *test, tmp_path / 'two', *GLOO, *SMALL], tmp_path)
     one = start(
-        [*map(str, [TOOLS / 'test.py', *test, tmp_path / 'one'])] + ['--cfg-options', *SMALL], tmp_path / 'one.log'
+        [*map(str, [TOOLS / 'test.py', *test, tmp_path / 'one']), '--cfg-options', *SMALL], tmp_path / 'one.log'
     )
     assert one.wait(timeout=300) == 0
     assert scores(tmp_path / 'two') == scores(tmp_path / 'one')

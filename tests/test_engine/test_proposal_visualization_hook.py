@@ -331,7 +331,7 @@ def test_other_models_are_left_alone(cfg):
 
 
 def test_data_without_colours_and_negative_numbers_are_refused(model):
-    with pytest.raises(ValueError, match='has 0 colours for 20 classes.*`palette`'):
+    with pytest.raises(ValueError, match=r'has 0 colours for 20 classes.*`palette`'):
         ProposalVisualizationHook().before_test(fake_runner(model))
     with pytest.raises(ValueError, match='num_images=-1 must be at least 0'):
         ProposalVisualizationHook(num_images=-1)

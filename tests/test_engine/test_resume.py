@@ -154,7 +154,7 @@ def test_weights_alone_are_no_reason_to_restore(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'states, reason',
+    ('states', 'reason'),
     [
         (None, 'the checkpoint has none'),
         ([{}, {}], r'written by 2 process\(es\), and there are 1'),

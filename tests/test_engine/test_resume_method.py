@@ -60,7 +60,7 @@ FIRST = {}  # of all numbers of workers
 
 @pytest.mark.attack('resume: another result than without the stop')
 @pytest.mark.parametrize(
-    'data, workers',
+    ('data', 'workers'),
     [
         ('folders', 0),
         ('folders', 2),

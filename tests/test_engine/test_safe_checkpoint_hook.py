@@ -134,7 +134,7 @@ def test_resume_continues_weights_schedule_and_history(saved, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'change, message',
+    ('change', 'message'),
     [
         (
             dict(unseen_classes=['dog']),

@@ -57,7 +57,7 @@ def test_seen_classes_in_order_pass(hook, wrap):
 
 
 @pytest.mark.parametrize(
-    'classes, message',
+    ('classes', 'message'),
     [
         (['fox', 'cat'], "label 0 is 'fox' in the data and 'cat' in the model"),
         (['cat', 'bear'], "label 1 is 'bear' in the data and 'fox' in the model"),
@@ -103,7 +103,7 @@ def test_data_without_names_is_refused(hook):
 
 def test_asking_for_cuda_without_cuda_is_one_line(hook, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    with pytest.raises(RuntimeError, match="device='cuda:0'.*sees no CUDA device") as error:
+    with pytest.raises(RuntimeError, match=r"device='cuda:0'.*sees no CUDA device") as error:
         hook.before_run(make_runner(None, device='cuda:0'))
     assert '\n' not in str(error.value)
     hook.before_run(make_runner(None))

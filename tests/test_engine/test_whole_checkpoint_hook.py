@@ -31,7 +31,7 @@ def finished(tmp_path_factory):
     return folder, [param.detach().clone() for param in runner.model.parameters()]
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path / 'run')
     (tmp_path / 'run/last_checkpoint').write_text(str(tmp_path / 'run/iter_4.pth'))
@@ -359,7 +359,7 @@ def test_the_config_of_a_running_training_is_not_replaced(tmp_path):
 # ---------------------------------------------------------------- one training in a folder
 
 
-@pytest.fixture()
+@pytest.fixture
 def holder(tmp_path):
     """Another process that trains in ``run``, with a child of its own, as data loaders are."""
     ready, written = os.pipe()

@@ -301,7 +301,7 @@ def test_wrong_inputs_are_named():
         make_metric().process({}, [make_sample(label, label, torch.zeros(1, 5, 4).long(), path='a.png')])
     with pytest.raises(ValueError, match=r'a\.png: .*\[9\].*0…7.*ignore_index=255'):
         make_metric().process({}, [make_sample(label, label + 9, path='a.png')])
-    with pytest.raises(ValueError, match='no `gt_sem_seg.data`'):
+    with pytest.raises(ValueError, match=r'no `gt_sem_seg\.data`'):
         make_metric().process({}, [dict(pred_sem_seg=dict(data=label))])
     with pytest.raises(ValueError, match='dataset_meta'):
         FineGrainedIoUMetric().process({}, [])

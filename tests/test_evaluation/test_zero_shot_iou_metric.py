@@ -75,7 +75,7 @@ def reference(maps, num_classes, unseen, ignore_index=255):
 
 
 @pytest.mark.parametrize(
-    'dtype, ignore_index', [(torch.int64, 255), (torch.uint8, 255), (torch.int64, 65535), (torch.int16, -1)]
+    ('dtype', 'ignore_index'), [(torch.int64, 255), (torch.uint8, 255), (torch.int64, 65535), (torch.int16, -1)]
 )
 def test_equals_pixel_by_pixel_reference(dtype, ignore_index):
     maps = random_maps(6, ignore_index=ignore_index)
@@ -182,7 +182,7 @@ def test_many_classes_need_another_ignore_label():
     metric = make_metric(dict(classes=names, unseen_classes=['class 255']), ignore_index=65535)
     metric.process({}, [make_sample(gt, gt)])
     assert metric.evaluate(1)['mIoU_unseen'] == 100.0
-    with pytest.raises(ValueError, match='ignore_index=255.*300 classes'):
+    with pytest.raises(ValueError, match=r'ignore_index=255.*300 classes'):
         class_areas(gt, gt, num_classes=300, ignore_index=255)
 
 
@@ -206,7 +206,7 @@ def test_wrong_inputs_are_named():
         make_metric().process({}, [make_sample(label, torch.zeros(1, 4, 5).long())])
     with pytest.raises(ValueError, match=r'shape \(2, 4, 4\)'):
         make_metric().process({}, [make_sample(torch.zeros(2, 4, 4).long(), label)])
-    with pytest.raises(ValueError, match='no `gt_sem_seg.data`.*LoadAnnotations'):
+    with pytest.raises(ValueError, match=r'no `gt_sem_seg\.data`.*LoadAnnotations'):
         make_metric().process({}, [dict(pred_sem_seg=dict(data=label))])
     with pytest.raises(ValueError, match='dataset_meta'):
         ZeroShotIoUMetric().process({}, [])

@@ -131,7 +131,7 @@ VALUES = [
 ]
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path):
     shutil.copytree(SHIPPED, tmp_path / 'model')
     return tmp_path / 'model'

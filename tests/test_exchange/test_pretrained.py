@@ -37,7 +37,7 @@ def trained(tmp_path_factory):
     return cfg, model, path
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(trained, tmp_path):
     cfg, _, checkpoint = trained
     save_pretrained(cfg, checkpoint, tmp_path / 'saved')
@@ -132,7 +132,9 @@ def test_clip_from_a_file_must_be_given_and_must_be_the_same(trained, tmp_path):
     cfg = copy.deepcopy(trained[0])
     cfg.model.clip.pretrained = str(tiny)
     save_pretrained(cfg, trained[2], tmp_path)
-    with pytest.raises(ValueError, match="config.json names no CLIP weights.*give that file's path as `clip_weights`"):
+    with pytest.raises(
+        ValueError, match=r"config\.json names no CLIP weights.*give that file's path as `clip_weights`"
+    ):
         load_pretrained(tmp_path)
     assert torch.equal(load_pretrained(tmp_path, clip_weights=str(tiny)).fusion.weight, trained[1].fusion.weight)
     weights = load_file(tiny)
@@ -292,7 +294,7 @@ def test_weights_with_the_fine_tuned_clip_hold_it(trained, tmp_path):
 # ---------------------------------------------------------------- the hub, without a network
 
 
-@pytest.fixture()
+@pytest.fixture
 def calls(monkeypatch, folder):
     """Stand in for the hub: it has one model."""
     calls = []
@@ -316,13 +318,13 @@ class Missing:
 
 
 def test_the_hub_is_asked_only_when_allowed(trained, calls):
-    with pytest.raises(FileNotFoundError, match="'org/patterns' is no folder.*download=True"):
+    with pytest.raises(FileNotFoundError, match=r"'org/patterns' is no folder.*download=True"):
         load_pretrained('org/patterns')
     assert not calls
     model = load_pretrained('org/patterns', download=True)
     assert torch.equal(model.fusion.weight, trained[1].fusion.weight)
     assert calls == [('org/patterns', ['config.json', 'model.safetensors'])]
-    with pytest.raises(FileNotFoundError, match="'org/other' could not be fetched.*404 Client Error") as caught:
+    with pytest.raises(FileNotFoundError, match=r"'org/other' could not be fetched.*404 Client Error") as caught:
         load_pretrained('org/other', download=True)
     assert '\n' not in str(caught.value)
 

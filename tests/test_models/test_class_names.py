@@ -61,7 +61,7 @@ def test_malformed_files(tmp_path, content, message):
 def test_other_mistakes(names_file):
     with pytest.raises(ValueError, match="combine='median' must be one of"):
         ClassNames(combine='median')
-    with pytest.raises(FileNotFoundError, match="No file 'nowhere.txt'.*'cleaned'"):
+    with pytest.raises(FileNotFoundError, match=r"No file 'nowhere\.txt'.*'cleaned'"):
         ClassNames('nowhere.txt')
     with pytest.raises(ValueError, match=r"names none of the 2 classes \('cat', …\).*'sofa'"):
         ClassNames(names_file).of(['cat', 'dog'])

@@ -189,7 +189,7 @@ def test_zegclip_templates():
 
 
 def test_unknown_template_set():
-    with pytest.raises(ValueError, match="Unknown template set 'vlid': choose one of .*'vild'"):
+    with pytest.raises(ValueError, match=r"Unknown template set 'vlid': choose one of .*'vild'"):
         get_templates('vlid')
 
 
@@ -226,7 +226,7 @@ def test_wrong_clip_file(tmp_path, clip_file):
         CLIPSource('ViT-B-16', str(path)).load_vision()
     text = tmp_path / 'clip.pt'
     text.write_text(json.dumps({'not': 'weights'}))
-    with pytest.raises(ValueError, match='clip.pt is not a readable CLIP state dict'):
+    with pytest.raises(ValueError, match=r'clip\.pt is not a readable CLIP state dict'):
         CLIPSource('ViT-B-16', str(text)).load_vision()
     torch.save({'weight': torch.zeros(1)}, text)
     with pytest.raises(ValueError, match='has no `logit_scale`'):
@@ -239,7 +239,7 @@ def test_tag_without_network_says_what_to_fetch(monkeypatch):
 
     monkeypatch.setattr(open_clip, 'download_pretrained', offline)
     with pytest.raises(
-        FileNotFoundError, match='ViT-B-16-quickgelu/openai are not in the cache .* fetch .* set `pretrained`'
+        FileNotFoundError, match=r'ViT-B-16-quickgelu/openai are not in the cache .* fetch .* set `pretrained`'
     ):
         CLIPSource('ViT-B-16-quickgelu', 'openai').load_vision()
 

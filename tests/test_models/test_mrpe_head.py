@@ -75,7 +75,7 @@ def test_training_leaves_out_the_image_refinement_of_some_images():
 
 
 def test_an_image_refinement_that_is_never_trained_is_refused():
-    with pytest.raises(ValueError, match='image_drop=1.0 must be in'):
+    with pytest.raises(ValueError, match=r'image_drop=1\.0 must be in'):
         MRPEHead(embed_dim=16, image_drop=1.0)
 
 

@@ -46,5 +46,5 @@ def test_the_segmentor_is_told_the_classes():
     sample = SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=dict(ori_shape=(128, 128)))
     result = model.predict(torch.randn(1, 3, 128, 128), [sample])[0].pred_sem_seg.data
     assert torch.equal(result, labels)  # whatever the masks are, every proposal with a pixel is of class 7
-    with pytest.raises(ValueError, match='gt_sem_seg.*LoadAnnotations'):
+    with pytest.raises(ValueError, match=r'gt_sem_seg.*LoadAnnotations'):
         model.predict(torch.randn(1, 3, 128, 128), [SegDataSample()])

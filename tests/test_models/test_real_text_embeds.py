@@ -5,6 +5,7 @@ MMSEG_ALIGNZEG_CLIP: OpenAI's ViT-B/16 weights.
 """
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from mmengine.config import Config
 from mmseg_alignzeg.models import CLIPSource, TextBank
 
 EMBEDS, WEIGHTS = (os.environ.get(f'MMSEG_ALIGNZEG_{name}') for name in ('TEXT_EMBEDS', 'CLIP'))
-CLASSES = Config.fromfile('configs/_base_/datasets/coco_stuff_156_15.py').classes
+ROOT = Path(__file__).parents[2]
+CLASSES = Config.fromfile(ROOT / 'configs/_base_/datasets/coco_stuff_156_15.py').classes
 
 
 @pytest.fixture(scope='module')

@@ -190,6 +190,6 @@ def test_embeddings_that_are_not_numbers_are_never_kept(tmp_path):
     weights['text_projection'] = torch.full_like(weights['text_projection'], float('nan'))
     save_file(weights, tmp_path / 'clip.safetensors')
     source = CLIPSource('tiny_clip', str(tmp_path / 'clip.safetensors'))
-    with pytest.raises(ValueError, match='clip.safetensors: its text embeddings are not finite'):
+    with pytest.raises(ValueError, match=r'clip\.safetensors: its text embeddings are not finite'):
         TextBank(source, 'single', cache_dir=str(tmp_path / 'cache'))(NAMES)
     assert not (tmp_path / 'cache').exists()

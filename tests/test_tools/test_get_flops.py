@@ -168,10 +168,10 @@ def test_other_segmentors_have_no_text_side(tool, tmp_path):
 
 def test_bad_input(tool, tmp_path, capsys):
     (tmp_path / 'empty.py').write_text('a = 1\n')
-    with pytest.raises(SystemExit, match='empty.py has no `model`'):
+    with pytest.raises(SystemExit, match=r'empty\.py has no `model`'):
         tool(tmp_path / 'empty.py')
     base = Path(mmseg.__file__).parent / '.mim/configs/_base_/models/segformer_mit-b0.py'
-    with pytest.raises(SystemExit, match='--classes 3: .* has a fixed number of classes'):
+    with pytest.raises(SystemExit, match=r'--classes 3: .* has a fixed number of classes'):
         tool(base, '--classes', 3)
     for arguments, message in (
         (['nowhere.py'], 'no config nowhere.py: give the path'),

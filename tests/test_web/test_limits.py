@@ -180,7 +180,7 @@ def test_pictures_are_read_from_memory(scene, monkeypatch):
     monkeypatch.setattr('tempfile.NamedTemporaryFile', lambda *a, **k: pytest.fail('a file that Windows cannot share'))
     monkeypatch.setattr('os.path.getsize', lambda path: pytest.fail('there is no file'))
     assert (Picture(png(scene), 'no/such/scene.png').pixels() == scene).all()
-    with pytest.raises(ValueError, match='^cut.png cannot be read: '):
+    with pytest.raises(ValueError, match=r'^cut\.png cannot be read: '):
         Picture(png(scene)[:-600], 'cut.png').pixels()
 
 

@@ -34,6 +34,13 @@ class BackgroundDiversityLoss(nn.Module):
 
     Args:
         loss_weight: λ4 of Eq. (8).
+
+    Example:
+        >>> backgrounds = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+        >>> round(background_diversity(backgrounds).item(), 4)  # (0 + 0.6 + 0.8) / 3
+        0.4667
+        >>> round(BackgroundDiversityLoss(loss_weight=0.5)(backgrounds).item(), 4)
+        0.2333
     """
 
     def __init__(self, loss_weight: float = 1e-4) -> None:

@@ -16,6 +16,13 @@ def classification_loss(scores: Tensor, labels: Tensor, background_weight: float
 
     Returns:
         Scalar; zero, with a gradient, if no proposal has a weight.
+
+    Example:
+        >>> import torch
+        >>> scores = torch.tensor([[[3.0, 1.0, 1.0], [1.0, 1.0, 2.0]]]).log()  # of the true class 3/5 and 2/4
+        >>> labels = torch.tensor([[0, 2]])
+        >>> round(classification_loss(scores, labels).item(), 4)  # -(log(3/5) + 0.1 · log(2/4)) / 1.1
+        0.5274
     """
     if background_weight == 0 and (labels == scores.shape[-1] - 1).all():
         return scores.sum() * 0

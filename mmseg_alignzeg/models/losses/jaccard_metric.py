@@ -105,7 +105,9 @@ def jaccard_mask_loss(logits: Tensor, targets: Tensor, smooth: float = 1.0) -> T
 
 @MODELS.register_module()
 class JaccardMetricLoss(nn.Module):
-    """JML, a loss for any decode head of mmseg; best together with cross-entropy::
+    """JML, a loss for any decode head of mmseg.
+
+    It is best together with cross-entropy::
 
         loss_decode=[
             dict(type='CrossEntropyLoss', loss_weight=0.25, avg_non_ignore=True),
