@@ -20,6 +20,7 @@ from PIL import Image
 from toy_training import Line, Numbers, Rising, toy_runner
 
 from alignzeg.apis import AlignZegInferencer
+from alignzeg.apis.trained_models import build_trained
 from alignzeg.cli import main
 from alignzeg.exchange import load_weights
 from mmseg_alignzeg.datasets.patterns import draw_scene
@@ -185,13 +186,13 @@ def test_no_code_runs(entry, bombs, tmp_path):
 
 
 @pytest.mark.attack('checkpoints: code in a pickle or config')
-def test_no_code_runs_in_the_analysis(bombs, tmp_path, load_tool):
+def test_no_code_runs_in_the_analysis(bombs, tmp_path):
     _, model, must_fail = bombs
     if must_fail:
         with pytest.raises(ValueError, match='is not a checkpoint that'):
-            load_tool('analyze').load_model(Config.fromfile(CONFIG), model)
+            build_trained(Config.fromfile(CONFIG), model)
     else:
-        load_tool('analyze').load_model(Config.fromfile(CONFIG), model)
+        build_trained(Config.fromfile(CONFIG), model)
     assert not (tmp_path / 'ran').exists()
 
 
