@@ -5,10 +5,10 @@ data_root = 'data/mine'
 train_folders = dict(img_path='images/train', seg_map_path='labels/train')
 test_folders = dict(img_path='images/val', seg_map_path='labels/val')
 suffixes = dict(img_suffix='.jpg', seg_map_suffix='.png')
-classes = ['sky', 'road', 'car']  # what the values 0, 1, 2, … in the label maps are called
 classes = ['sky', 'road', 'car']  # names of the values 0, 1, 2, … in the label maps
 unseen_classes = ['car']  # the subset without labels in training
 no_label = dict(ignored_labels=[])  # values without a class, besides 255; reduce_zero_label=True if classes start at 1
+max_iters = 20000
 # ---------------------------------------------------------------------------------------------------------------------
 seen_classes = [name for name in classes if name not in unseen_classes]
 seen, every = dict(classes=seen_classes, unseen_classes=[]), dict(classes=classes, unseen_classes=unseen_classes)
