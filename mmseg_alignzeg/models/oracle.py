@@ -45,7 +45,7 @@ def oracle_probs(mask_logits: Tensor, labels: Tensor, num_classes: int, window: 
 
 @MODELS.register_module()
 class OracleDecoder(SemanticDecoder):
-    """Decoder that assigns ground-truth classes to proposals (table 6). It needs labels: for tests and analyses only."""
+    """Decoder that assigns ground-truth classes to proposals (table 6); it needs labels, as in tests and analyses."""
 
     needs_labels = True
 

@@ -145,8 +145,8 @@ class JaccardMetricLoss(nn.Module):
             raise ValueError(f'`form={form!r}` is unknown: use one of {list(FORMS)}.')
         if alpha < 0 or beta < 0 or smooth <= 0:
             raise ValueError(
-                f'`alpha={alpha}`, `beta={beta}`, `smooth={smooth}`: weights must not be negative, and `smooth` must be '
-                'positive, because a class without pixels would otherwise give 0 / 0.'
+                f'`alpha={alpha}`, `beta={beta}`, `smooth={smooth}`: weights must not be negative, and `smooth` must '
+                'be positive, because a class without pixels would otherwise give 0 / 0.'
             )
         _check_reduction(form, reduction)
         self.form, self.alpha, self.beta, self.smooth = form, alpha, beta, smooth
