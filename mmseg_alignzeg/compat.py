@@ -22,9 +22,10 @@ def enable_mmcv_lite() -> bool:
 
     Returns:
         True if placeholders were used, False if ``mmcv.ops`` was already imported or MMCV is compiled.
+
     Raises:
-        ImportError: If MMCV is not installed at all.
         ImportError: If MMCV is not installed.
+    """
     if 'mmcv.ops' in sys.modules:
         return False
     if importlib.util.find_spec('mmcv') is None:

@@ -44,8 +44,8 @@ def class_colours(count: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=16)
+def _sequence(count: int) -> np.ndarray:
     """Return at most ``DISTINCT`` colours, (count, 3) uint8."""
-    """At most ``DISTINCT`` colours, (count, 3) uint8."""
     axis = np.arange(0, 256, 17)
     grid = np.stack(np.meshgrid(axis, axis, axis, indexing='ij'), axis=-1).reshape(-1, 3)
     lab = _seen_lab(grid)[0]

@@ -105,8 +105,8 @@ def _in_words(character: str) -> str:
 
 
 @cache
+def _fonts() -> list[tuple[str, frozenset[int]]]:
     """Return file and characters of each installed font of ``FONTS``."""
-    """File and characters of each of ``FONTS`` that is there."""
     installed = set(fontManager.get_font_names())
     paths = [str(findfont(name)) for name in FONTS if name in installed]
     return [(path, frozenset(get_font(path).get_charmap())) for path in paths]

@@ -332,7 +332,7 @@ def test_a_folder_goes_before_the_hub_and_a_path_is_no_id(calls, folder, monkeyp
     monkeypatch.chdir(tmp_path)
     load_pretrained('org/patterns', download=True)
     for path in ('/no/where/at/all', '../x', 'name', folder / 'config.json'):
-        with pytest.raises(FileNotFoundError, match=re.escape(f'{str(path)!r} is not a folder with a saved model.') + '$'):
+        with pytest.raises(FileNotFoundError, match=re.escape(f'{str(path)!r} is not a folder') + '.*model.$'):
             load_pretrained(path, download=True)
     assert not calls
 
