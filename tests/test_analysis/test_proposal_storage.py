@@ -70,7 +70,7 @@ def test_a_pass_that_was_cut_off_leaves_no_file(tmp_path):
 def test_proposals_of_something_else_are_refused(tmp_path, other, part):
     path = tmp_path / 'proposals.npz'
     list(ProposalWriter(path, TASK, MARK).tee(images()))
-    with pytest.raises(ValueError, match=f'was made with another {part} .*eeee') as error:
+    with pytest.raises(ValueError, match=f'another {part} .*eeee') as error:
         read_proposals(path, other)
     assert '\n' not in str(error.value)
 

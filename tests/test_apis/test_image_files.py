@@ -134,7 +134,7 @@ def test_what_is_no_picture_is_refused_at_once(tmp_path):
         find_images(tmp_path)
     with pytest.raises(ValueError, match='the list is empty'):
         find_images([])
-    with pytest.raises(ValueError, match='Input 1 is of type int: give a path'):
+    with pytest.raises(ValueError, match='Input 1 is of type int'):
         find_images([np.zeros((2, 2), np.uint8), 3])
     with pytest.raises(ValueError, match='is neither a file nor a folder'):
         find_images('/dev/null')

@@ -95,9 +95,7 @@ def test_a_folder_is_done_although_some_of_it_is_broken(inferencer, pictures):
     for alone, batched in zip(one_by_one[::2], together[::2], strict=True):
         assert np.array_equal(alone.labels, batched.labels)
     assert isinstance(inferencer(pictures, return_datasamples=True)[1], Failure)
-    with pytest.raises(
-        ValueError, match=r'1_text.jpg: .* \(10 bytes\) \(and 1 more\)$'
-    ):
+    with pytest.raises(ValueError, match=r'1_text.jpg: .* \(10 bytes\) \(and 1 more\)$'):
         inferencer([pictures / '1_text.jpg', pictures / '0_cut.png'])
 
 
@@ -252,7 +250,7 @@ def test_more_than_255_words(inferencer, scene):
     ('arguments', 'message'),
     [
         (dict(classes=[]), '`classes` is empty'),
-        (dict(classes=['cat', 'Others'], others=True), "`classes` has 'others' already"),
+        (dict(classes=['cat', 'Others'], others=True), "`classes` .*'others'"),
         (dict(gamma=0), r'gamma=0 must be in \(0, 1\].*pbc=False'),
         (dict(gamma=1.5), 'gamma=1.5 must be in'),
         (dict(gamma=float('nan')), 'gamma=nan must be in'),
@@ -374,8 +372,6 @@ def test_weights_of_another_vocabulary_or_clip_are_refused(toy, tmp_path):
     checkpoint = torch.load(tmp_path / 'toy.pth', weights_only=True)
     checkpoint['meta']['alignzeg'].update(classes=['cat', 'dog'], clip='ViT-B-16:0')
     torch.save(checkpoint, tmp_path / 'other.pth')
-    with pytest.raises(
-        ValueError, match='`classes`: .*; `clip`: '
-    ) as caught:
+    with pytest.raises(ValueError, match='`classes`: .*; `clip`: ') as caught:
         AlignZegInferencer(tmp_path / 'toy.py', tmp_path / 'other.pth')
     assert '\n' not in str(caught.value)

@@ -153,7 +153,7 @@ def test_refused_when_saving(trained, tmp_path):
         (lambda c: c.update(data_preprocessor=torch.float32), 'a dtype .* JSON'),
         (lambda c: c.update(unseen_classes=['red dots']), '`unseen_classes`: the checkpoint has 8 and the model 1'),
         (lambda c: c.image_encoder.update(depth=1), "'image_encoder.vit.blocks.1.*and 11 more"),
-        (lambda c: c.image_encoder.update(depth=3), "has no 'image_encoder.vit.blocks.2.*and 11 more"),
+        (lambda c: c.image_encoder.update(depth=3), "lacks 'image_encoder.vit.blocks.2.*and 11 more"),
         (lambda c: c.decode_head.update(num_queries=99), r"'decode_head.queries' has shape \(100, 96\).*\(99"),
     ):
         changed = copy.deepcopy(cfg)
@@ -175,8 +175,8 @@ def test_refused_when_saving(trained, tmp_path):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (lambda c: c.pop('format'), 'config.json is no configuration of this version'),
-        (lambda c: c.update(model=[]), 'config.json is no configuration of this version'),
+        (lambda c: c.pop('format'), 'config.json is not a configuration'),
+        (lambda c: c.update(model=[]), 'config.json is not a configuration'),
         (lambda c: c.update(custom_imports=['os']), "unknown entry 'custom_imports'"),
         (lambda c: c['model'].update(type='EncoderDecoder'), "`model.type` is 'EncoderDecoder'; only 'AlignZeg'"),
         (
@@ -236,7 +236,7 @@ def test_weights_of_another_vocabulary_keys_or_shapes(trained, folder):
     for broken, message in (
         ({**tensors, 'fusion.weight': fusion[:1]}, r"'fusion.weight' has shape \(1, "),
         ({**tensors, 'extra': fusion.clone()}, "'extra'"),
-        ({name: value for name, value in tensors.items() if name != 'fusion.bias'}, "has no 'fusion.bias'"),
+        ({name: value for name, value in tensors.items() if name != 'fusion.bias'}, "lacks 'fusion.bias'"),
     ):
         save_file(broken, path, metadata)
         with pytest.raises(ValueError, match=message):
