@@ -1,4 +1,4 @@
-# AlignZeg in the embedded world: trains on two CPU cores in minutes, without a download.
+# AlignZeg in the embedded world: trains on two CPU cores in minutes, without downloads.
 _base_ = [
     './_base_/default_runtime.py',
     './_base_/models/alignzeg_tiny.py',
@@ -8,7 +8,7 @@ _base_ = [
 model = dict(classes={{_base_.classes}}, unseen_classes={{_base_.unseen_classes}})
 optim_wrapper = dict(
     optimizer=dict(lr=5e-4),
-    # 1,000 iterations are too few for the prototypes to turn; the full-size schedules are 20 to 80 times as long.
+    # 1,000 iterations are too few for the prototypes to rotate; the full-size schedules are 20 to 80 times as long.
     paramwise_cfg=dict(custom_keys=dict(background_prototypes=dict(lr_mult=20.0))),
 )
 max_iters = 1000

@@ -1,4 +1,4 @@
-"""Let MMSegmentation import beside an MMCV without compiled operators (``mmcv-lite``)."""
+"""Make MMSegmentation importable with an MMCV without compiled operators (``mmcv-lite``)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _EXT = 'mmcv._ext'
 
 
 def enable_mmcv_lite() -> bool:
-    """Import ``mmcv.ops`` even where MMCV has no compiled extension.
+    """Import ``mmcv.ops`` even if MMCV has no compiled extension.
 
-    ``import mmseg.models`` needs ``mmcv.ops``, which reads the names of its compiled operators from ``mmcv._ext`` on
-    import. A wheel of MMCV with that extension exists for few versions of torch; AlignZeg calls only the pure-Python
-    ``mmcv.ops.point_sample``. So the names are lent to ``mmcv.ops`` while it is imported: its Python parts work, and
-    a compiled operator raises an ``ImportError`` when called. A compiled MMCV is left untouched.
+    ``import mmseg.models`` needs ``mmcv.ops``, which loads the names of its compiled operators from ``mmcv._ext`` on
+    import. MMCV wheels with that extension exist for few versions of torch, and AlignZeg calls only the pure-Python
+    ``mmcv.ops.point_sample``. Therefore, placeholders provide these names while ``mmcv.ops`` is imported: its Python
+    parts work, and a compiled operator raises an ``ImportError`` when called. A compiled MMCV is not changed.
 
     Returns:
-        True when placeholders were used, False when ``mmcv.ops`` was there already or MMCV is compiled.
+        True if placeholders were used, False if ``mmcv.ops`` was already imported or MMCV is compiled.
 
     Raises:
-        ImportError: If MMCV is not installed at all.
+        ImportError: If MMCV is not installed.
     """
     if 'mmcv.ops' in sys.modules:
         return False
@@ -36,16 +36,16 @@ def enable_mmcv_lite() -> bool:
     try:
         importlib.import_module('mmcv.ops')
     finally:
-        # Left in place, it would make MMEngine believe that the operators are compiled (`mmcv_full_available`).
+        # If it remained, MMEngine would assume that the operators are compiled (`mmcv_full_available`).
         del sys.modules[_EXT]
     return True
 
 
 class _PlaceholderExtension(ModuleType):
-    """Stands for ``mmcv._ext``: every name is an operator that says why it cannot run."""
+    """Placeholder for ``mmcv._ext``: every name is an operator that raises an ImportError when called."""
 
     def __getattr__(self, name: str) -> Callable[..., NoReturn]:
-        if name.startswith('__'):  # the import system asks for dunder attributes and must hear "none"
+        if name.startswith('__'):  # the import system looks up dunder attributes, which must be missing
             raise AttributeError(name)
 
         def missing_operator(*args: object, **kwargs: object) -> NoReturn:

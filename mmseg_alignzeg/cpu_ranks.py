@@ -1,4 +1,4 @@
-"""Let several processes train and test without a GPU."""
+"""Make multi-process training and tests possible without a GPU."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _with_gpu = utils._init_dist_pytorch
 
 
 def enable_cpu_ranks() -> None:
-    """Let ``--launcher pytorch`` start on a machine without a GPU, with ``env_cfg.dist_cfg.backend=gloo``.
+    """Make ``--launcher pytorch`` work on a machine without a GPU, with ``env_cfg.dist_cfg.backend=gloo``.
 
-    MMEngine chooses a GPU for each process before it asks for the backend, and so fails where there is none, for gloo
-    as well. Only that case is taken from it.
+    MMEngine assigns a GPU to each process before it reads the backend, and fails if there is none, even for gloo. Only
+    this case is replaced.
     """
     utils._init_dist_pytorch = _init_dist_pytorch
 
 
 def _init_dist_pytorch(backend: str, init_backend: str = 'torch', **kwargs: Any) -> None:
-    if get_device() not in ('cpu', 'mps'):  # torch has no collectives on Apple's GPUs
+    if get_device() not in ('cpu', 'mps'):  # torch has no collectives for Apple's GPUs
         _with_gpu(backend, init_backend=init_backend, **kwargs)
         return
     if backend == 'nccl':

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and the folder of what was computed once."""
+"""Atomic file writes, and the cache folder."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(target: Path, flush: bool = True) -> Iterator[Path]:
-    """Lend a path beside ``target``: what was written there becomes ``target`` at the end, and vanishes on an error.
+    """Yield a temporary path beside ``target``, which replaces ``target`` at the end and is deleted on an error.
 
     Args:
-        target: Replaced if it exists; its folder is made if need be.
-        flush: Wait until the file is on the disk before it takes the place of the old one, so that it is whole after a
-            power cut too. False is for many small files that are quickly made again.
+        target: Replaced if it exists; its folder is created if necessary.
+        flush: Flush the file to the disk before it replaces the old one, so that it is complete even after a power
+            failure. Pass False for many small files that can be recreated quickly.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f'{target.name}.{os.getpid()}.{secrets.token_hex(4)}.part')  # containers share numbers
+    part = target.with_name(f'{target.name}.{os.getpid()}.{secrets.token_hex(4)}.part')  # containers share process ids
     try:
         yield part
         if flush:
@@ -33,25 +33,25 @@ def whole_file(target: Path, flush: bool = True) -> Iterator[Path]:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a text file, in UTF-8, whole or not at all."""
+    """Write a text file in UTF-8, atomically."""
     with whole_file(target) as part:
         part.write_text(text, encoding='utf-8', newline='')
 
 
 def _flush(path: Path) -> None:
-    """Write what the system still holds of a file, or of the names in a folder, to the disk."""
-    if os.name == 'nt':  # which opens no folders, and flushes no file that was opened for reading
+    """Flush a file, or the names in a folder, to the disk."""
+    if os.name == 'nt':  # Windows cannot open folders, or flush files opened for reading
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot flush a folder
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # the file system cannot flush folders
             raise
     finally:
         os.close(descriptor)
 
 
 def cache_folder() -> Path:
-    """``$MMSEG_ALIGNZEG_CACHE`` or ``~/.cache/mmseg_alignzeg``."""
+    """Return ``$MMSEG_ALIGNZEG_CACHE`` or ``~/.cache/mmseg_alignzeg``."""
     return Path(os.environ.get('MMSEG_ALIGNZEG_CACHE', '~/.cache/mmseg_alignzeg')).expanduser()

@@ -1,4 +1,4 @@
-"""Opening a picture file that a stranger may have made."""
+"""Safe opening of untrusted image files."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Any
 
 from PIL import Image
 
-# Pillow reads more, but some of it by running other programs (EPS) and none of it is a photograph or a label map.
+# Pillow supports more formats, but some start other programs (EPS), and none of them is used for images or label maps.
 FORMATS = ('AVIF', 'BMP', 'GIF', 'JPEG', 'JPEG2000', 'MPO', 'PNG', 'PPM', 'TIFF', 'WEBP')
 
 
 def readable_formats() -> list[str]:
-    """Those of ``FORMATS`` that this Pillow can open; it may be built without some."""
+    """Return those of ``FORMATS`` that this build of Pillow can open."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
 
 def open_picture(file: Any) -> Image.Image:
-    """``PIL.Image.open`` of a path or a stream, for the formats of photographs alone, whatever the file is called."""
+    """Open an image with Pillow from a path or a stream; only ``FORMATS`` are accepted, whatever the file name."""
     return Image.open(file, formats=readable_formats())

@@ -1,18 +1,18 @@
-"""Foreign text that is safe to print: names of files, words, metadata of checkpoints."""
+"""Escaping of untrusted text before it is printed: file names, class names, metadata of checkpoints."""
 
 from __future__ import annotations
 
 import unicodedata
 
 UNPRINTABLE = frozenset({'Cc', 'Cf', 'Cs', 'Zl', 'Zp'})  # control, format (bidi too), surrogate, line, paragraph
-JOINERS = '\u200c\u200d'  # format characters that spelling (Persian) and emoji need; they move nothing
+JOINERS = '\u200c\u200d'  # harmless format characters, needed for Persian spelling and for emoji
 
 
 def printable(text: object) -> str:
-    r"""The text with escapes such as ``\n``, ``\x1b`` and ``\u202e`` for what would steer a terminal or a reader.
+    r"""Escape characters that could control a terminal or mislead a reader: ``\n``, ``\x1b``, ``\u202e`` and others.
 
-    Control characters (line ends and tabs included), bidirectional and other format characters, surrogates (bytes of
-    file names that are not UTF-8) and line separators are escaped, so that one text stays one line.
+    Control characters (including line ends and tabs), bidirectional and other format characters, surrogates (bytes of
+    file names that are not UTF-8) and line separators are escaped, so the result is always a single line.
     """
     line = str(text)
     if line.isascii() and line.isprintable():

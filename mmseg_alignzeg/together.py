@@ -1,4 +1,4 @@
-"""What fails on one rank fails on all of them, which would wait for it."""
+"""Raise an error on all ranks if one rank fails, because the other ranks would otherwise wait for it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mmengine.dist import all_gather_object, all_reduce
 
 
 def together(work: Callable[[], None]) -> None:
-    """Do something on every rank. If one fails, raise on all: its own error on a rank that has one, else the first.
+    """Call a function on every rank. If it fails on any, raise its own error on each such rank, else the first error.
 
     Args:
-        work: Called once on this rank; if it talks to other ranks, it must do so before it can fail.
+        work: Called once on this rank; if it communicates with other ranks, it must do so before it can fail.
     """
     own: Exception | None = None
     try:
@@ -33,9 +33,9 @@ def together(work: Callable[[], None]) -> None:
 
 
 def _sendable(error: Exception) -> Exception:
-    """The error, or its text if it cannot be sent to another process."""
+    """Return the error, or its text if it cannot be sent to another process."""
     try:
-        copied = pickle.loads(pickle.dumps(error))  # nosec B301 (what was pickled in the same line)
+        copied = pickle.loads(pickle.dumps(error))  # nosec B301 (pickled in the same line)
         return error if isinstance(copied, Exception) else RuntimeError(str(error))
-    except Exception:  # what an exception class does when it is pickled may be anything
+    except Exception:  # pickling an exception class can raise any exception
         return RuntimeError(f'{type(error).__name__}: {error}')

@@ -14,32 +14,32 @@ from .printable import printable
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Class names in label order, and the names that training never sees.
+    """Class names in label order, and the subset without labels in training.
 
     Args:
         classes: All class names; position ``i`` is label ``i``.
         unseen_classes: The subset of ``classes`` without training labels; may be empty.
 
     Raises:
-        ValueError: On an empty list, an empty or duplicate name, or an unseen name outside ``classes``.
+        ValueError: If the list is empty, a name is empty or repeated, or an unseen name is not in ``classes``.
     """
 
     classes: tuple[str, ...]
     unseen_classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # Configs hand over lists; tuples make the vocabulary hashable and safe to share.
+        # Configs pass lists; tuples make the vocabulary hashable and immutable.
         object.__setattr__(self, 'classes', tuple(self.classes))
         object.__setattr__(self, 'unseen_classes', tuple(self.unseen_classes))
         if not self.classes:
-            raise ValueError('The vocabulary is empty: give at least one class name in `classes`.')
+            raise ValueError('The vocabulary is empty: `classes` needs at least one class name.')
         for kind, names in (('classes', self.classes), ('unseen_classes', self.unseen_classes)):
             blank = [i for i, name in enumerate(names) if not isinstance(name, str) or not name.strip()]
             if blank:
                 raise ValueError(f'`{kind}` has no name at position(s) {blank}: every class needs a non-empty string.')
             repeated = [name for name, count in Counter(names).items() if count > 1]
             if repeated:
-                raise ValueError(f'`{kind}` names {repeated} more than once: every class needs a name of its own.')
+                raise ValueError(f'`{kind}` names {repeated} more than once: class names must be unique.')
         foreign = [name for name in self.unseen_classes if name not in self.classes]
         if foreign:
             raise ValueError(
@@ -49,22 +49,22 @@ class Vocabulary:
 
     @classmethod
     def from_metainfo(cls, metainfo: Mapping[str, Any]) -> Vocabulary:
-        """Read a vocabulary from a dataset's ``metainfo`` (keys ``classes`` and, if any, ``unseen_classes``)."""
+        """Read a vocabulary from a dataset's ``metainfo`` (keys ``classes`` and, optionally, ``unseen_classes``)."""
         if not metainfo.get('classes'):
             raise ValueError(f'The dataset metainfo has no `classes`; its keys are {sorted(metainfo)}.')
         return cls(metainfo['classes'], metainfo.get('unseen_classes') or ())
 
     @classmethod
     def of_test_data(cls, metainfo: Mapping[str, Any], trained: Vocabulary) -> Vocabulary:
-        """Read the vocabulary of evaluated data; unseen is what was not trained, if ``unseen_classes`` is None."""
+        """Read the vocabulary of evaluated data; if ``unseen_classes`` is None, the classes not trained are unseen."""
         return trained.at_test(cls.from_metainfo(metainfo).classes, metainfo.get('unseen_classes'))
 
     def at_test(self, classes: Sequence[str], unseen: Sequence[str] | None = None) -> Vocabulary:
-        """The vocabulary of a test after training on this one.
+        """Return the vocabulary of a test after training on this one.
 
         Args:
-            classes: Its words, in label order.
-            unseen: Those that count as unseen; by default all that training had no labels for.
+            classes: Class names of the test, in label order.
+            unseen: Names that count as unseen; by default all names without training labels.
         """
         asked = Vocabulary(tuple(classes))
         missing = (name for name in asked.classes if not self.has_labels_for(name))
@@ -76,7 +76,7 @@ class Vocabulary:
         return tuple(name for name in self.classes if name not in self.unseen_classes)
 
     def has_labels_for(self, name: str) -> bool:
-        """Whether a class of any data was seen here, under this name or an alias (see :func:`canonical`)."""
+        """Return whether a class of any dataset was trained, under this name or an alias (see :func:`canonical`)."""
         return name not in self.unseen_classes and canonical(name) in self._seen
 
     @cached_property
@@ -85,5 +85,5 @@ class Vocabulary:
 
 
 def abridged(names: Sequence[str], limit: int = 5) -> str:
-    """The first names of a list, for a message."""
+    """Join the first names of a list, for a message."""
     return ', '.join(map(printable, names[:limit])) + (', …' if len(names) > limit else '') if names else 'none'

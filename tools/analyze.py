@@ -1,9 +1,9 @@
 """Analyse a checkpoint in one pass over its test set, and write a report.
 
-The model runs once. From its proposals follow, without another forward: the curve of γ (figure 6 of the paper),
-calibrated stacking with and without PBC, the score with true classes (table 6), how well masks fit, how well φ_bc tells
-unseen from seen, and where the pixels of unseen classes go. DIR gets report.html, analysis.json, curves.csv and
-proposals.npz; with ``--from DIR/proposals.npz`` other γ and constants need no model.
+The model runs once. All analyses use its proposals, without further forward passes: the scores over γ (figure 6 of the
+paper), calibrated stacking with and without PBC, the scores with oracle classes (table 6), mask quality, how well φ_bc
+separates unseen from seen classes, and the predictions for unseen classes. DIR gets report.html, analysis.json,
+curves.csv and proposals.npz; with ``--from DIR/proposals.npz``, other γ and constants are evaluated without the model.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CONSTANTS = [0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8]
 
 
 def own_variant(cfg: Config, has_indicator: bool) -> tuple[analysis.Variant, float | None]:
-    """What the config asks for at test, and γ where PBC is compared with something else."""
+    """Return the test setting of the config, and γ for comparisons of PBC."""
     if (cfg.model.get('decoder') or {}).get('type') == 'OracleDecoder':
         return analysis.Variant(oracle=True), PredictiveBiasCorrection().gamma if has_indicator else None
     correction, calibration = cfg.model.get('bias_correction'), cfg.model.get('calibration')
@@ -53,16 +53,16 @@ def own_variant(cfg: Config, has_indicator: bool) -> tuple[analysis.Variant, flo
 
 
 def ignored_label(cfg: Config) -> int:
-    """``ignore_index`` of the evaluator that `mim test` would use."""
+    """Return the ``ignore_index`` of the evaluator in `mim test`."""
     evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
     return next((item['ignore_index'] for item in evaluators if 'ignore_index' in item), 255)
 
 
 def test_loader(cfg: Config) -> DataLoader:
-    """The loader of `mim test`.
+    """Create the data loader of `mim test`.
 
     Raises:
-        ValueError: If the test set is empty, where MMEngine fails to serialise nothing.
+        ValueError: If the test set is empty, for which MMEngine's own error is unclear.
     """
     try:
         return Runner.build_dataloader(cfg.test_dataloader)
@@ -75,7 +75,7 @@ def test_loader(cfg: Config) -> DataLoader:
 def images_of(
     args: argparse.Namespace, cfg: Config, fingerprint: analysis.Fingerprint
 ) -> tuple[analysis.AnalysisTask, int, Iterator[analysis.ImageProposals]]:
-    """From the file or from the model: what the images have in common, how many there are, and the images."""
+    """Return the task, the number of images, and their proposals, from the file or from the model."""
     if args.source is not None:
         task, count, images = analysis.read_proposals(args.source, fingerprint)
         if args.limit is not None and args.limit > count:
@@ -96,24 +96,24 @@ def images_of(
 
 
 def analyse(args: argparse.Namespace, console: Console) -> None:
-    """Do it.
+    """Run the analysis and write the report.
 
     Raises:
         OSError: If a file is missing.
-        ValueError: If an argument, the config, the checkpoint or the data is wrong.
+        ValueError: If an argument, the config, the checkpoint or the data is invalid.
     """
     begin = time.perf_counter()
     if not args.checkpoint.is_file():
         raise FileNotFoundError(f'There is no checkpoint {args.checkpoint}.')
     if args.limit is not None and args.limit < 1:
-        raise ValueError(f'--limit {args.limit} leaves no image: give at least 1.')
+        raise ValueError(f'--limit {args.limit} must be at least 1.')
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options)
     if args.batch_size is not None:
         cfg.test_dataloader.batch_size = args.batch_size
     init_default_scope('mmseg')
     own, base = own_variant(cfg, cfg.model.get('class_indicator') is not None)
-    analysis.plan_variants(args.gammas, args.constants, own, base, True)  # refuses bad values before anything runs
+    analysis.plan_variants(args.gammas, args.constants, own, base, True)  # checks the values before anything runs
     fingerprint = analysis.Fingerprint.of(args.checkpoint, cfg.model, cfg.test_dataloader.dataset)
     task, count, images = images_of(args, cfg, fingerprint)
     variants = analysis.plan_variants(args.gammas, args.constants, own, base, task.has_both)
@@ -141,7 +141,7 @@ def analyse(args: argparse.Namespace, console: Console) -> None:
 
 
 def show(result: dict, console: Console) -> None:
-    """Print the table on top of the report."""
+    """Print the table at the top of the report."""
     columns = {key: text for key, text in analysis.measured(result).items() if key != 'mIoU'}
     table = Table(title=f'{result["images"]} images (percent)')
     for text in ('', *columns.values()):
@@ -150,12 +150,12 @@ def show(result: dict, console: Console) -> None:
         shown = [f'{row[key]:.2f}' if key in row else '-' for key in columns]
         table.add_row(name + (' *' if row['own'] else ''), *shown)
     console.print(table)
-    for sentence in ['* as the config asks for', *result['left_out']]:
+    for sentence in ['* setting of the config', *result['left_out']]:
         console.print(sentence, soft_wrap=True, highlight=False)
 
 
 def main() -> int:
-    """Parse arguments, and turn errors into one line."""
+    """Run the command; errors are printed in one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', type=Path)
     parser.add_argument('checkpoint', type=Path)
@@ -163,10 +163,8 @@ def main() -> int:
     parser.add_argument('--gammas', type=float, nargs='+', default=GAMMAS, metavar='G', help='γ of the curve of PBC')
     parser.add_argument('--constants', type=float, nargs='+', default=CONSTANTS, metavar='C', help='of stacking')
     parser.add_argument('--limit', type=int, metavar='N', help='only the first N test images')
-    parser.add_argument(
-        '--batch-size', type=int, help='default: as `mim test`, whose scores it gives to the last digit'
-    )
-    parser.add_argument('--from', dest='source', type=Path, metavar='FILE', help='read proposals, run no model')
+    parser.add_argument('--batch-size', type=int, help='default: as in `mim test`, which then gives identical scores')
+    parser.add_argument('--from', dest='source', type=Path, metavar='FILE', help='read proposals, without the model')
     parser.add_argument('--no-proposals', dest='save_proposals', action='store_false', help='write no proposals.npz')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='overrides, as in `mim test`')
     args = parser.parse_args()
@@ -174,7 +172,7 @@ def main() -> int:
     console = Console()
     try:
         analyse(args, console)
-    except (OSError, ValueError, TypeError) as error:  # TypeError: an override of a part that the config has not
+    except (OSError, ValueError, TypeError) as error:  # TypeError: an override of a part that the config lacks
         message = printable(f'{type(error).__name__}: {" ".join(str(error).split())}')
         console.print(message, style='red', markup=False, highlight=False, soft_wrap=True)
         return 2

@@ -1,8 +1,8 @@
-"""Train and test a folder of configs over several seeds, and write one table: mean ± std, beside the paper's figures.
+"""Train and test a folder of configs over several seeds, and write one table: mean ± std, with the paper's results.
 
-A config that says ``trained_by = 'configs/OTHER.py'`` is tested with the checkpoint of that config; the others train
-their own. ``--sweep NAME`` makes one row per value of a setting, as configs/ablations/sweeps.yml lists them. What is
-done already is read back, and a training that was cut off goes on where it stopped.
+A config with ``trained_by = 'configs/OTHER.py'`` is tested with the checkpoint of that config; all others train their
+own. ``--sweep NAME`` gives one row per value of a setting, as defined in configs/ablations/sweeps.yml. Existing results
+are reused, and interrupted trainings are resumed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SWEEPS = Path('configs/ablations/sweeps.yml')
 
 
 def batch_warnings(trials: list[Trial], gpus: int, paper: dict) -> list[str]:
-    """One line per config whose training has another batch than its schedule is made for, where the paper has a row."""
+    """Return a warning per config whose batch size differs from its schedule's, for configs with a row in the paper."""
     lines = {}
     for trial in trials:
         cfg = trial.train.load()
@@ -36,7 +36,7 @@ def batch_warnings(trials: list[Trial], gpus: int, paper: dict) -> list[str]:
         batch = cfg.train_dataloader.batch_size * gpus * cfg.optim_wrapper.get('accumulative_counts', 1)
         if str(trial.config) in paper and meant and batch != meant:
             lines[trial.train.config] = (
-                f'{trial.train.config} trains on batches of {batch}, and the paper on {meant}: '
+                f'{trial.train.config} trains with batch size {batch}, the paper with {meant}: '
                 'set --gpus-per-run, or train_dataloader.batch_size.'
             )
     return list(lines.values())
@@ -46,12 +46,12 @@ def main() -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('folder', type=Path, help='folder of configs, or one config')
-    parser.add_argument('--sweep', metavar='NAME', help=f'a setting to vary, such as gamma; all are in {SWEEPS}')
+    parser.add_argument('--sweep', metavar='NAME', help=f'a setting to vary, such as gamma; see {SWEEPS}')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/benchmark'))
-    parser.add_argument('--jobs', type=positive, help='runs at the same time (default: as the GPUs allow, else 1)')
+    parser.add_argument('--jobs', type=positive, help='concurrent runs (default: as many as the GPUs allow, else 1)')
     parser.add_argument('--gpus-per-run', type=positive, default=1, help='the full-size configs are made for 8')
-    parser.add_argument('--compare-with', metavar='ROW', help='row to compare the others with, by a paired t-test')
+    parser.add_argument('--compare-with', metavar='ROW', help='reference row of the paired t-tests')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='overrides for all runs')
     args = parser.parse_args()
     console = Console()
@@ -61,7 +61,7 @@ def main() -> int:
         trials = plan(args.folder, dict.fromkeys(args.seeds), root, args.cfg_options, sweep)
         rows = list(dict.fromkeys(trial.row for trial in trials))
         if args.compare_with not in (None, *rows):
-            raise ValueError(f'--compare-with {args.compare_with!r} is no row; these are: {rows}.')
+            raise ValueError(f'--compare-with {args.compare_with!r} is not a row; available rows: {rows}.')
         check_unchanged(trials)
         devices = device_groups(args.jobs, args.gpus_per_run)
     except (FileNotFoundError, ValueError) as error:
@@ -79,7 +79,7 @@ def main() -> int:
         try:
             bench.run(trials)
         except KeyboardInterrupt:
-            console.print('Stopped: the same command goes on.')
+            console.print('Stopped. Repeat the command to continue.')
             return 130
     folder = root / work_folder(args.folder) / (sweep.name if sweep else '')
     runs = finished_runs(trials)

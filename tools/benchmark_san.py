@@ -1,9 +1,9 @@
-"""AlignZeg beside mmseg's own SAN: parameters, FLOPs, time and memory on the same inputs, in one run.
+"""Compare AlignZeg with mmseg's SAN: parameters, FLOPs, time and memory on the same inputs, in one run.
 
-Each measurement runs in a process of its own, so that import, start-up and peak memory count as a user meets them.
-Weights are random: speed does not depend on them. All models tell 171 classes apart at 640². AlignZeg is measured
-without CLIP prompts, as on VOC and Context, and once more with the 20 prompts of COCO-Stuff, through which CLIP's
-activations have to be kept and backpropagated.
+Each measurement runs in a separate process, so that import, start-up and peak memory are those of a real use. Weights
+are random, because speed does not depend on them. All models predict 171 classes at 640². AlignZeg is measured
+without CLIP prompts, as on VOC and Context, and with the 20 prompts of COCO-Stuff, for which CLIP's activations must be
+kept for the backward pass.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ RATIOS = {
 
 
 def build(name: str, weights: str) -> tuple[Any, Any]:
-    """Build a model with random weights and return it with its config."""
+    """Build a model with random weights; return it with its config."""
     import torch
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
     from mmseg.registry import MODELS
 
-    import mmseg_alignzeg  # noqa: F401  (SAN needs the placeholder for compiled operators, too)
+    import mmseg_alignzeg  # noqa: F401  (SAN needs the placeholder for compiled operators too)
 
     init_default_scope('mmseg')
     if name != 'san':
@@ -63,7 +63,7 @@ def build(name: str, weights: str) -> tuple[Any, Any]:
         cfg = Config.fromfile(Path(mmseg.__file__).parent / '.mim' / 'configs' / SAN)
         cfg.model.pretrained = None
     model = MODELS.build(cfg.model)
-    if name == 'san':  # without its checkpoint some of SAN's weights are uninitialised memory
+    if name == 'san':  # without its checkpoint, some of SAN's weights are uninitialised memory
         for param in model.parameters():
             if param.ndim > 1:
                 torch.nn.init.normal_(param, std=0.02)
@@ -71,7 +71,7 @@ def build(name: str, weights: str) -> tuple[Any, Any]:
 
 
 def peak_memory_mb(device: str) -> float:
-    """Peak memory of this process in MB: resident, or allocated on the GPU."""
+    """Return the peak memory of this process in MB: resident, or allocated on the GPU."""
     import torch
 
     if device == 'cuda':
@@ -80,7 +80,7 @@ def peak_memory_mb(device: str) -> float:
 
 
 def timed(function: Any, repeats: int, device: str) -> float:
-    """Median seconds of ``repeats`` calls."""
+    """Return the median duration of ``repeats`` calls in seconds."""
     import torch
 
     seconds = []
@@ -94,7 +94,7 @@ def timed(function: Any, repeats: int, device: str) -> float:
 
 
 def worker_predict(name: str, device: str, weights: str, steady: bool) -> dict[str, float]:
-    """Time to the first prediction since this process was started; then, if ``steady``, the rest."""
+    """Measure the time from the start of this process to the first prediction; with ``steady``, all other figures."""
     import torch
     from mmseg.structures import SegDataSample
 
@@ -127,7 +127,7 @@ def worker_predict(name: str, device: str, weights: str, steady: bool) -> dict[s
 
 
 def worker_train(name: str, device: str, weights: str) -> dict[str, float]:
-    """One warm-up step, then the median of some more, at batch 2 with each model's own optimizer, in fp32."""
+    """Measure training steps after one warm-up step (median): batch size 2, fp32, each model's own optimizer."""
     import torch
     from mmengine.optim import build_optim_wrapper
     from mmengine.structures import PixelData
@@ -159,7 +159,7 @@ def worker_train(name: str, device: str, weights: str) -> dict[str, float]:
 
 
 def run_worker(arguments: list[str], cache_dir: Path) -> dict[str, float]:
-    """Run this file as a worker; returns its figures and when it was started."""
+    """Run this file as a worker; return its figures and the time to its first prediction."""
     environment = {**os.environ, 'MMSEG_ALIGNZEG_CACHE': str(cache_dir), 'PYTHONWARNINGS': 'ignore'}
     begin = time.time()
     command = [sys.executable, __file__, *arguments]
@@ -173,10 +173,10 @@ def run_worker(arguments: list[str], cache_dir: Path) -> dict[str, float]:
 
 
 def measure(name: str, device: str, weights: Path, cache_dir: Path, say: Any) -> dict[str, float]:
-    """All figures of one model."""
+    """Return all figures of one model."""
     common = ['--worker', name, '--device', device, '--weights', str(weights)]
     shutil.rmtree(cache_dir, ignore_errors=True)
-    say(f'{name}: first prediction, no text embeddings yet')
+    say(f'{name}: first prediction, without text embeddings')
     cold = run_worker([*common, '--task', 'first'], cache_dir)
     say(f'{name}: first prediction again, then steady ones')
     figures = run_worker([*common, '--task', 'predict'], cache_dir)
@@ -187,7 +187,7 @@ def measure(name: str, device: str, weights: Path, cache_dir: Path, say: Any) ->
 
 
 def write_random_clip(path: Path) -> None:
-    """A CLIP file in open_clip's format, so that loading weights is part of the measurement."""
+    """Write a CLIP file in open_clip's format, so that loading weights is part of the measurement."""
     import open_clip
     from safetensors.torch import save_file
 
@@ -197,7 +197,7 @@ def write_random_clip(path: Path) -> None:
 
 
 def main() -> None:
-    """Measure both models and print the table."""
+    """Measure all models and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--out', type=Path, default=Path('work_dirs/bench/bench.json'))
     parser.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto')
@@ -219,7 +219,7 @@ def main() -> None:
 
     console = Console()
     if args.device == 'cuda' and not torch.cuda.is_available():
-        sys.exit('--device cuda was asked for, but torch sees no CUDA device: use --device cpu, or check nvidia-smi.')
+        sys.exit('--device cuda was requested, but torch sees no CUDA device: use --device cpu, or check nvidia-smi.')
     device = args.device if args.device != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu'
     weights = args.out.parent / 'random_clip_vitb16.safetensors'
     if not weights.is_file():

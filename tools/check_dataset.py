@@ -1,7 +1,7 @@
 """Check the data of a config before training: counts, missing and broken files, label values, classes.
 
-Exit code 0: nothing is wrong; 1: problems were found, and are named; 2: it cannot run, because an argument, the config
-or the data root is wrong; 130: it was stopped with Ctrl-C.
+Exit codes: 0: no problem was found; 1: problems were found and listed; 2: the check could not run, because an argument,
+the config or the data root is wrong; 130: it was stopped with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ COLUMNS = {
 
 
 def problem_lines(problems: Sequence[Problem], limit: int = SHOWN) -> list[str]:
-    """At most ``limit`` problems, one line each: some of every kind, with how many more there are of it."""
+    """Format at most ``limit`` problems, one line each: some of every kind, with the number of further ones."""
     groups = defaultdict(list)
     for problem in problems:
         groups[problem.kind].append(problem)
@@ -55,7 +55,7 @@ def problem_lines(problems: Sequence[Problem], limit: int = SHOWN) -> list[str]:
 
 
 def count_table(reports: Mapping[str, SplitReport]) -> Table:
-    """One row of counts per split."""
+    """Return a table with one row of counts per split."""
     table = Table('split', title='Images', box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for column in ('found', 'expected', 'opened', *COLUMNS, 'no label', 'problems'):
         table.add_column(column.replace(' ', '\n', 1), justify='right')
@@ -69,9 +69,9 @@ def count_table(reports: Mapping[str, SplitReport]) -> Table:
 
 
 def share_table(reports: Mapping[str, SplitReport], seen_classes: Container[str] | None) -> Table:
-    """Percent of the labelled pixels per class and split, and of all pixels what has no label.
+    """Return a table of the share of labelled pixels per class and split, and the share of all pixels without a label.
 
-    A class is seen if the model has labels for it in training.
+    A class is marked as seen if the model has training labels for it.
     """
     table = Table('class', '', title='Share of the labelled pixels (%)', box=box.SIMPLE_HEAD)
     for name in reports:
@@ -88,14 +88,14 @@ def share_table(reports: Mapping[str, SplitReport], seen_classes: Container[str]
 
 
 def percent(share: float | None) -> str:
-    """A share for the table."""
+    """Format a share for the table."""
     if not share:
         return '' if share is None else 'absent'
     return '< 0.01' if share < 0.005 else f'{share:.2f}'
 
 
 def show(console: Console, reports: Mapping[str, SplitReport], seen_classes: Container[str] | None) -> None:
-    """Print tables and problems; splits that share a report share a row."""
+    """Print tables and problems; splits with a common report share a row."""
     rows = distinct(reports)
     if any(report.shares for report in rows.values()):
         console.print(share_table(rows, seen_classes))
@@ -112,7 +112,7 @@ def show(console: Console, reports: Mapping[str, SplitReport], seen_classes: Con
 
 
 def bar_of(progress: Progress) -> Callable[[str], Callable[[Iterable, int], Iterator]]:
-    """What adds a bar of a given name, which grows by the length of each iterable that goes through it."""
+    """Return a function that adds a named progress bar, whose total grows with each iterable passed to it."""
 
     def add(name: str) -> Callable[[Iterable, int], Iterator]:
         task, expected = progress.add_task(name, total=0), 0
@@ -131,22 +131,22 @@ def bar_of(progress: Progress) -> Callable[[str], Callable[[Iterable, int], Iter
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check, print and return the exit code."""
+    """Run the check and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', type=Path)
-    parser.add_argument('--split', nargs='+', choices=SPLITS, help='which splits (default: all that the config has)')
-    parser.add_argument('--limit', type=positive, help='open at most so many images per split, evenly spaced')
+    parser.add_argument('--split', nargs='+', choices=SPLITS, help='splits to check (default: all in the config)')
+    parser.add_argument('--limit', type=positive, help='maximum number of images to open per split, evenly spaced')
     parser.add_argument('--workers', type=positive, default=os.cpu_count() or 1, help='processes (default: all cores)')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write everything found to this file')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write all findings to this file')
     args = parser.parse_args(arguments)
     try:
         cfg = Config.fromfile(args.config)
-    except Exception as error:  # a config is a program
+    except Exception as error:  # a config is code and can raise any exception
         reason = ' '.join(str(error).split())
         print(printable(f'The config {args.config} cannot be read: {reason}'), file=sys.stderr)
         return 2
     init_default_scope('mmseg')
-    own = SPLITS[1:] if cfg.get('trained_by') else SPLITS  # such a config tests a checkpoint of another one
+    own = SPLITS[1:] if cfg.get('trained_by') else SPLITS  # such a config tests the checkpoint of another one
     splits = args.split or [name for name in own if cfg.get(f'{name}_dataloader')]
     lacking = [name for name in splits if not cfg.get(f'{name}_dataloader')]
     if lacking or not splits:

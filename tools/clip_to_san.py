@@ -1,4 +1,4 @@
-"""Write the embedded CLIP as mmseg's SAN names it, for ``configs/peers/training/san_patterns.py`` to start from."""
+"""Convert the embedded CLIP to the names of mmseg's SAN, as needed by ``configs/peers/training/san_patterns.py``."""
 
 from __future__ import annotations
 

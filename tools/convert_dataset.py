@@ -1,7 +1,7 @@
 """Convert a published dataset to the folders that the configs read.
 
-A run that was stopped goes on with the same command: files that exist are skipped. Exit code 0: all files exist;
-1: some failed, and are named; 2: wrong arguments or missing originals.
+To continue an interrupted run, repeat the command: existing files are skipped. Exit codes: 0: all files exist;
+1: some files failed and are listed; 2: wrong arguments or missing original files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mmseg_alignzeg.datasets.conversion import ade847, coco_stuff, context, voc
 from mmseg_alignzeg.datasets.conversion.convert import Plan, run
 from mmseg_alignzeg.printable import printable
 
-# name: plan, originals, ROOT, what is written, further options
+# name: plan, original files, ROOT, output, further options
 DATASETS: dict[str, tuple[Callable[..., Plan], str, str, str, dict[str, dict[str, Any]]]] = {
     'voc': (
         voc.plan,
@@ -46,7 +46,7 @@ DATASETS: dict[str, tuple[Callable[..., Plan], str, str, str, dict[str, dict[str
     ),
     'context459': (
         context.plan_459,
-        'as context59',
+        'same as context59',
         'VOCdevkit/VOC2010',
         'annotations_detectron2/pc459_val/*.tif, 5,105 files',
         {'--val-list': dict(type=Path, help='names for test (default: ImageSets/Main/val.txt, 5,105)')},
@@ -62,15 +62,15 @@ DATASETS: dict[str, tuple[Callable[..., Plan], str, str, str, dict[str, dict[str
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='dataset', metavar='DATASET', required=True)
     for name, (_, originals, root, written, options) in DATASETS.items():
-        text = f'Originals: {originals}.\nWritten below ROOT: {written}.'
+        text = f'Original files: {originals}.\nWritten below ROOT: {written}.'
         command = commands.add_parser(
             name, help=originals, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        command.add_argument('root', type=Path, metavar='ROOT', help=f'folder of the originals, such as data/{root}')
+        command.add_argument('root', type=Path, metavar='ROOT', help=f'folder of original files, such as data/{root}')
         command.add_argument('--out', type=Path, help='write below this folder instead of ROOT')
         command.add_argument(
             '--workers', type=positive, default=os.cpu_count() or 1, help='processes (default: all cores)'

@@ -1,4 +1,4 @@
-"""Train, test and show AlignZeg in the embedded world, with the commands that a user would type."""
+"""Train, test and visualise AlignZeg in the embedded world, with the commands that a user would run."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ KEYS = ('pAcc', 'mIoU_seen', 'mIoU_unseen', 'hIoU')
 
 
 def run_mim(step: str, arguments: list[str]) -> float:
-    """Run ``mim`` with its output shown, and return its seconds."""
+    """Run ``mim`` with its output shown; return the duration in seconds."""
     console.rule(f'[bold]{step}')
     console.print(f'$ mim {" ".join(arguments)}', style='dim', soft_wrap=True)
     begin = time.perf_counter()
-    # Sums round differently with another number of threads, and that alone moves unseen classes by points.
+    # The number of threads changes the rounding of sums, which alone changes unseen classes by points.
     environment = {'OMP_NUM_THREADS': '1', **os.environ, 'PYTHONWARNINGS': 'ignore'}
     code = subprocess.run([*MIM, *arguments], env=environment).returncode  # nosec B603 (a list, no shell)
     if code:
-        sys.exit(f'{step} failed with exit code {code}; its output stands above.')
+        sys.exit(f'{step} failed with exit code {code}; see its output above.')
     return time.perf_counter() - begin
 
 
 def read_scores(work_dir: Path) -> dict[str, float]:
-    """Scores that the newest test under ``work_dir`` wrote."""
+    """Return the scores of the newest test under ``work_dir``."""
     scores = newest_scores(work_dir)
     if scores is None:
-        sys.exit(f'The test in {work_dir} wrote no scores; its output stands above.')
+        sys.exit(f'The test in {work_dir} wrote no scores; see its output above.')
     return {key: round(scores[key], 2) for key in KEYS}
 
 
 def draw(config: Path, checkpoint: Path, path: Path, count: int = 6) -> None:
-    """Draw test scenes that show unseen classes: image, ground truth, prediction without and with PBC."""
+    """Draw test scenes with unseen classes: image, ground truth, prediction without and with PBC."""
     cfg = Config.fromfile(config)
     init_default_scope('mmseg')
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
@@ -109,7 +109,7 @@ def main() -> None:
     console.rule('[bold]4/4 Pictures')
     begin = time.perf_counter()
     sheet = args.work_dir / 'contact_sheet.png'
-    draw(args.work_dir / args.config.name, checkpoint, sheet)  # the config with its overrides, as training wrote it
+    draw(args.work_dir / args.config.name, checkpoint, sheet)  # the config with its overrides, as written by training
     seconds['pictures'] = time.perf_counter() - begin
     seconds = {step: round(value, 1) for step, value in seconds.items()}
 

@@ -1,7 +1,7 @@
-"""Parameters and FLOPs of a config's model: of one prediction, stage by stage, and of encoding its vocabulary once.
+"""Count parameters and FLOPs of a config's model: for one prediction by stage, and for encoding its vocabulary once.
 
-Weights are random and nothing is downloaded: counts do not depend on them. One FLOP is a multiplication or an addition;
-many papers, and mmseg's own tool, count a pair of them as one, so that their figures are half as large.
+Weights are random and nothing is downloaded, because counts do not depend on weights. One FLOP is a multiplication or
+an addition; many papers, and mmseg's own tool, count such a pair as one, so their figures are half as large.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from mmseg_alignzeg.models import AlignZeg
 
 
 def build(config: Path, classes: int | None) -> tuple[nn.Module, tuple[int, int]]:
-    """Build the model of a config with random weights, and say how large its images are.
+    """Build the model of a config with random weights; return it with the size of its images.
 
     Raises:
-        ValueError: If the config has no model, or one that cannot be told another number of classes.
+        ValueError: If the config has no model, or its model does not support another number of classes.
     """
     cfg = Config.fromfile(config)
     if 'model' not in cfg:
@@ -46,23 +46,23 @@ def build(config: Path, classes: int | None) -> tuple[nn.Module, tuple[int, int]
     if classes is not None and isinstance(model, AlignZeg):
         model.set_test_classes((*model.question.classes, *invented(classes))[:classes])
     elif classes is not None and text_encoder is None:
-        raise ValueError(f'--classes {classes}: {config} has a fixed number of classes; leave the option out.')
+        raise ValueError(f'--classes {classes}: {config} has a fixed number of classes; do not pass the option.')
     size = (cfg.model.get('data_preprocessor') or {}).get('size') or cfg.get('crop_size') or (640, 640)
     return model, (size[0], size[1])
 
 
 def invented(count: int) -> list[str]:
-    """Names that differ."""
+    """Return distinct class names."""
     return [f'object {i}' for i in range(count)]
 
 
 def as_json(complexity: Complexity) -> str:
-    """All figures as JSON: numbers of parameters and FLOPs, not millions."""
+    """Format all figures as JSON: numbers of parameters and FLOPs, not millions."""
     return json.dumps({**dataclasses.asdict(complexity), 'image': complexity.image}, indent=2)
 
 
 def as_table(complexity: Complexity, title: str) -> Table:
-    """The figures for people."""
+    """Format the figures as a table."""
     parameters = complexity.parameters
     table = Table('', 'GFLOPs', 'share', title=title)
     for column in table.columns[1:]:
@@ -85,17 +85,17 @@ def as_table(complexity: Complexity, title: str) -> Table:
 
 
 def main() -> None:
-    """Count and print."""
+    """Count and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', type=Path, help="a config of this package, or of mmseg (its SAN's for instance)")
-    parser.add_argument('--shape', type=positive, nargs=2, metavar=('H', 'W'), help="default: the training's crop")
+    parser.add_argument('config', type=Path, help='a config of this package or of mmseg (such as SAN)')
+    parser.add_argument('--shape', type=positive, nargs=2, metavar=('H', 'W'), help='default: crop size in training')
     parser.add_argument('--classes', type=positive, help='number of classes (default: those of the config)')
     parser.add_argument('--json', action='store_true', help='print JSON instead of a table')
     args = parser.parse_args()
     if not args.config.is_file():
         parser.error(f'no config {args.config}: give the path of a .py file')
-    logging.disable(logging.WARNING)  # open_clip warns of random weights, which are meant here,
-    warnings.filterwarnings('ignore', module='mm(seg|cv)')  # and these two of their own code
+    logging.disable(logging.WARNING)  # open_clip warns about random weights, which are intended here,
+    warnings.filterwarnings('ignore', module='mm(seg|cv)')  # and these two about their own code
     try:
         model, shape = build(args.config, args.classes)
     except ValueError as error:

@@ -1,12 +1,12 @@
 """Pre-train ``tiny_clip``, the CLIP of the embedded world, and export it as fp16 safetensors.
 
-Each picture is a whole, cluttered scene at half resolution, as AlignZeg shows it to CLIP. Its caption names the blob
-that covers most of it, in one of CLIP's prompt templates. Beside these image-text pairs there are region-text pairs,
-as in region-aware CLIPs: in the last layers a copy of [CLS] sees one blob's patches only, and is paired with a caption
-of that blob. A CLIP this small would need far more pictures to learn the same from whole images alone.
+Each image is a whole scene with several blobs at half resolution, as AlignZeg passes it to CLIP. Its caption names the
+blob with the largest area, in one of CLIP's prompt templates. In addition to these image-text pairs, there are
+region-text pairs, as in region-aware CLIPs: in the last layers, a copy of [CLS] attends only to the patches of one
+blob, and is paired with a caption of that blob. From whole images alone, a CLIP this small would need far more images.
 
-All 20 class names are in the captions, as CLIP has met the names of its "unseen" classes. The scenes have seeds from
-1000 on, so none of them is in a train (seed 0), validation (1) or test (2) set of ``PatternsDataset``.
+Captions contain all 20 class names, as CLIP's training data contain the names of its "unseen" classes. The scenes have
+seeds from 1000 on, so none of them is in a train (seed 0), validation (1) or test (2) set of ``PatternsDataset``.
 
 Example:
     python tools/pretrain_tiny_clip.py --out mmseg_alignzeg/assets/tiny_clip/tiny_clip.safetensors
@@ -38,30 +38,30 @@ from mmseg_alignzeg.models.templates import get_templates
 CONFIG = Path(__file__).resolve().parents[1] / 'mmseg_alignzeg/assets/tiny_clip/tiny_clip.json'
 FIRST_SEED = 1000
 VALIDATION_SEED = 1
-SIDE = 64  # of the pictures, in pixels: half of a scene's 128
+SIDE = 64  # of the images, in pixels: half of a scene's 128
 PATCH = 8
 MAX_BLOBS = 5
 TAP = 3  # layers before the masked read-out starts
 PROMPT = 'a photo of a {}.'
-# A bare name, as many captions of the web are, and the templates with which the plugin asks.
+# A plain name, as in many captions on the web, and the templates that the plugin uses.
 TEMPLATES = ('{}', *get_templates('single'), *get_templates('vild'), *get_templates('zegclip_coco'))
 
 
 def dominant_label(labels: np.ndarray) -> int:
-    """The label, 0..19, that covers most of a uint8 label map, ground aside; -1 where there is ground only."""
+    """Return the label, 0..19, with the largest area of a uint8 label map, without background; -1 if there is none."""
     counts = np.bincount(labels.ravel(), minlength=256)[:IGNORE_LABEL]
     return int(counts.argmax()) if counts.any() else -1
 
 
 def patch_masks(labels: np.ndarray, grid: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which patches have their centre in which blob.
+    """Return the patches whose centre is in each blob.
 
     Args:
         labels: Label map (S, S), uint8.
         grid: Patches per side.
 
     Returns:
-        Bool masks (5, grid²), all False where there are fewer blobs, and the blobs' labels (5,), -1 there.
+        Bool masks (5, grid²), all False for missing blobs, and the blobs' labels (5,), -1 for missing ones.
     """
     step = len(labels) // grid
     centres = labels[step // 2 :: step, step // 2 :: step]
@@ -72,12 +72,12 @@ def patch_masks(labels: np.ndarray, grid: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class PairBatches(Dataset):
-    """Item ``i`` is a whole batch, the same in every process: scenes, their dominant labels, and blob masks.
+    """A dataset of batches: scenes, their dominant labels, and blob masks; the same in every process.
 
     Args:
         seed: World seed of the scenes.
         length: Number of batches.
-        batch_size: Scenes per batch.
+        batch_size: Number of scenes per batch.
         side: Side of the scenes in pixels.
     """
 
@@ -100,7 +100,7 @@ class PairBatches(Dataset):
 
 
 def to_pixels(images: Sequence[np.ndarray]) -> Tensor:
-    """RGB uint8 images (S, S, 3) as a float tensor (B, 3, S, S) in CLIP's normalisation."""
+    """Convert RGB uint8 images (S, S, 3) to a float tensor (B, 3, S, S) with CLIP's normalisation."""
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
     return (pixels - mean) / std
@@ -109,12 +109,12 @@ def to_pixels(images: Sequence[np.ndarray]) -> Tensor:
 def encode_images(
     visual: VisionTransformer, pixels: Tensor, masks: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Image embeddings and, with masks, those of [CLS] copies that see one blob each in the layers after the tap.
+    """Return image embeddings and, with masks, those of [CLS] copies that attend to one blob each after the tap.
 
     Args:
         visual: open_clip's VisionTransformer.
-        pixels: Float (B, 3, H, W); the position embedding is resampled where the size is not the model's own.
-        masks: Bool (B, N, L), the patches that copy n attends to besides itself.
+        pixels: Float (B, 3, H, W); the position embedding is resampled if the size is not the model's own.
+        masks: Bool (B, N, L), the patches that copy n attends to, in addition to itself.
 
     Returns:
         Embeddings (B, D) and (B, N, D) or None, not normalised.
@@ -135,7 +135,7 @@ def encode_images(
         copies = masks.shape[1]
         total = copies + tokens.shape[1]
         allowed = torch.zeros(len(masks), total, total, dtype=torch.bool)
-        allowed[:, copies:, copies:] = True  # the image's own tokens do not see the copies
+        allowed[:, copies:, copies:] = True  # the image's own tokens do not attend to the copies
         allowed[:, :copies, copies + 1 :] = masks
         allowed[:, range(copies), range(copies)] = True
         attn_mask = torch.zeros(allowed.shape).masked_fill_(~allowed, -math.inf)
@@ -148,16 +148,16 @@ def encode_images(
 
 
 def contrastive_loss(image_embeds: Tensor, text_embeds: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
-    """CLIP's symmetric loss where several pictures may share a caption.
+    """Compute CLIP's symmetric loss for images that may share a caption.
 
     Args:
         image_embeds: Float (B, D), not normalised.
         text_embeds: Float (20, D), normalised, one caption per class name.
-        labels: Class of each picture, int64 (B,).
+        labels: Class of each image, int64 (B,).
         scale: Logit scale, a scalar.
 
     Returns:
-        The mean of both directions, a scalar. A caption without a picture has no term of its own.
+        The mean of both directions, a scalar. A caption without an image has no term.
     """
     logits = scale * F.normalize(image_embeds, dim=-1) @ text_embeds.T  # (B, 20)
     positive = F.one_hot(labels, len(text_embeds)).to(logits.dtype)
@@ -166,12 +166,12 @@ def contrastive_loss(image_embeds: Tensor, text_embeds: Tensor, labels: Tensor, 
 
 
 def draw_captions(tokens: Tensor) -> Tensor:
-    """One caption (20, context) per name, each in a random template of ``tokens`` (templates, 20, context)."""
+    """Return one caption (20, context) per name, each in a random template of ``tokens`` (templates, 20, context)."""
     return tokens[torch.randint(len(tokens), tokens.shape[1:2]), torch.arange(tokens.shape[1])]
 
 
 def train(steps: int, batch_size: int, seed: int, lr: float, region_weight: float, console: Console) -> open_clip.CLIP:
-    """Train from scratch for ``steps`` batches of ``batch_size`` pictures; returns the model in eval mode."""
+    """Train from scratch for ``steps`` batches of ``batch_size`` images; returns the model in evaluation mode."""
     torch.manual_seed(seed)
     open_clip.add_model_config(CONFIG)
     model, tokenizer = open_clip.create_model('tiny_clip'), open_clip.get_tokenizer('tiny_clip')
@@ -187,7 +187,7 @@ def train(steps: int, batch_size: int, seed: int, lr: float, region_weight: floa
     batches = PairBatches(FIRST_SEED + seed, steps, batch_size)
     loader = DataLoader(batches, batch_size=None, num_workers=1)
     for batch in track(loader, description='pre-training', total=steps, console=console):
-        # One caption per name: two captions of one name in a batch would be each other's false negatives.
+        # One caption per name, because two captions of the same name would be false negatives of each other.
         texts = model.encode_text(draw_captions(tokens), normalize=True)
         scale = model.logit_scale.exp()
         embeds, regions = encode_images(model.visual, batch['scenes'], batch['masks'])
@@ -202,7 +202,7 @@ def train(steps: int, batch_size: int, seed: int, lr: float, region_weight: floa
         schedule.step()
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
-    # Rows of words that no caption holds are still noise; as zeros they cost next to nothing once compressed.
+    # Embeddings of words that occur in no caption are still random; zeros need almost no space after compression.
     unused = torch.ones(model.vocab_size, dtype=torch.bool)
     unused[tokens.unique()] = False
     with torch.no_grad():
@@ -212,10 +212,10 @@ def train(steps: int, batch_size: int, seed: int, lr: float, region_weight: floa
 
 @torch.no_grad()
 def evaluate(model: open_clip.CLIP, scenes: int = 512) -> dict[str, float]:
-    """Zero-shot top-1 in percent over the 20 names, on scenes of the validation seed.
+    """Compute zero-shot top-1 accuracy in percent over the 20 names, on scenes of the validation seed.
 
     Returns:
-        ``scene`` (its largest blob) and ``masked`` ([CLS] copies that see one blob) at 64² and 128², seen and unseen.
+        ``scene`` (largest blob) and ``masked`` ([CLS] copies that attend to one blob) at 64² and 128², seen and unseen.
     """
     tokenizer = open_clip.get_tokenizer('tiny_clip')
     texts = model.encode_text(tokenizer([PROMPT.format(name) for name in CLASSES]), normalize=True)
@@ -238,7 +238,7 @@ def evaluate(model: open_clip.CLIP, scenes: int = 512) -> dict[str, float]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train, export, read the exported file back and report what it can do."""
+    """Train, export, load the exported file and print its accuracy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--steps', type=int, default=1200)
     parser.add_argument('--batch-size', type=int, default=32, help='scenes per step')
@@ -247,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--lr', type=float, default=1e-3)
     parser.add_argument('--region-weight', type=float, default=1.0, help='weight of the region-text pairs')
     parser.add_argument('--eval-scenes', type=int, default=512)
-    parser.add_argument('--threads', type=int, default=2, help='of torch')
+    parser.add_argument('--threads', type=int, default=2, help='number of torch threads')
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     console = Console()

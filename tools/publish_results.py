@@ -1,7 +1,7 @@
-"""Carry measured results to where people read them: metafiles, and the tables of README and docs.
+"""Copy measured results to the metafiles and to the tables of README and docs.
 
-Each figure has one home: the ``runs.csv`` of ``tools/benchmark_configs.py``, kept as ``docs/results/NAME.csv``. A
-Markdown file shows its table between ``<!-- docs/results/NAME.csv -->`` and ``<!-- end -->``; what stands there is
+Each result is stored once: the ``runs.csv`` of ``tools/benchmark_configs.py``, as ``docs/results/NAME.csv``. A Markdown
+file contains its table between ``<!-- docs/results/NAME.csv -->`` and ``<!-- end -->``; the text in between is
 replaced.
 """
 
@@ -24,18 +24,18 @@ RESULTS = Path('docs/results')
 TEXTS = (Path('README.md'), Path('docs/study.md'))
 TITLES = {'pAcc': 'pAcc', 'mIoU_seen': 'mIoU(S)', 'mIoU_unseen': 'mIoU(U)', 'hIoU': 'hIoU'}
 HEADER = '# `Results` are written by tools/publish_results.py, from docs/results.\n'
-REFERENCE = 'baseline'  # the row, where a table has it, that the others are compared with
+REFERENCE = 'baseline'  # the row that all others are compared with, if a table has it
 Row = Mapping[str, Any]
 
 
 def what(config: str) -> str:
-    """What a config is, in the words of its first line: ``# Table 4 …: <this>``."""
+    """Return the description of a config from its first line: ``# Table 4 …: <description>``."""
     first = Path(config).read_text(encoding='utf-8').splitlines()[0]
     return first.removeprefix('# ').rpartition(': ')[2].rstrip('.')
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Rows as a Markdown table, in percent: mean ± sample standard deviation over seeds."""
+    """Format rows as a Markdown table, in percent: mean ± sample standard deviation over seeds."""
     compared = ['Δ hIoU', '95 %', 'p'] if any('gain' in row for row in rows) else []
     lines = []
     for row in rows:
@@ -46,11 +46,11 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def with_tables(text: str, tables: Mapping[str, str]) -> str:
-    """A Markdown text with its marked tables replaced.
+    """Replace the marked tables in a Markdown text.
 
     Args:
         text: The text.
-        tables: Markdown tables by the path that its mark names.
+        tables: Markdown tables by the path in their mark.
     """
     for path, table in tables.items():
         mark = re.compile(rf'(<!-- {re.escape(path)} -->\n).*?(<!-- end -->)', re.DOTALL)
@@ -59,7 +59,7 @@ def with_tables(text: str, tables: Mapping[str, str]) -> str:
 
 
 def with_results(metafile: str, rows: Mapping[str, Row]) -> str:
-    """A metafile with the results of its configs; those without a row have none.
+    """Set the results of the configs in a metafile; configs without a row get none.
 
     Args:
         metafile: YAML.
@@ -76,12 +76,12 @@ def with_results(metafile: str, rows: Mapping[str, Row]) -> str:
 
 
 def published() -> dict[Path, str]:
-    """What every file should hold."""
+    """Return the expected content of every file."""
     tables = {path: table_rows(read_runs(path), reference=REFERENCE) for path in sorted(RESULTS.glob('*.csv'))}
     rows = {row['config']: row for table in tables.values() for row in table if not of_a_sweep(row['row'])}
     for config, row in list(rows.items()):
         cfg = Config.fromfile(config)
-        if 'trained_by' in cfg and Config.fromfile(cfg.trained_by).model == cfg.model:  # one model under two names
+        if 'trained_by' in cfg and Config.fromfile(cfg.trained_by).model == cfg.model:  # the same model
             rows.setdefault(cfg.trained_by, row)
     drawn = {path.as_posix(): markdown(table) for path, table in tables.items()}
     texts = {path: with_tables(path.read_text(encoding='utf-8'), drawn) for path in TEXTS}
@@ -92,7 +92,7 @@ def published() -> dict[Path, str]:
 
 
 def main() -> int:
-    """Write, or with ``--check`` compare."""
+    """Write the files, or compare them with ``--check``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--check', action='store_true', help='write nothing; exit with 1 if a file would change')
     args = parser.parse_args()

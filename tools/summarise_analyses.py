@@ -1,4 +1,4 @@
-"""Mean over checkpoints of what tools/analyze.py found: one row per setting, each compared on the same weights.
+"""Average results of tools/analyze.py over checkpoints: one row per setting, compared on the same weights.
 
 python tools/summarise_analyses.py work_dirs/analyses/*/analysis.json
 """
@@ -19,7 +19,7 @@ Setting = tuple[float | None, float, bool]  # γ, constant of stacking, oracle
 
 
 def name(setting: Setting) -> str:
-    """A setting in words."""
+    """Describe a setting."""
     gamma, constant, oracle = setting
     parts = [f'PBC γ={gamma:g}'] if gamma is not None else []
     parts += [f'stacking {constant:g}'] if constant else []
@@ -33,13 +33,13 @@ def order(setting: Setting) -> tuple[Any, ...]:
 
 
 def summarise(analyses: list[dict[str, Any]]) -> list[list[str]]:
-    """Cells of a table: setting, mean ± sample standard deviation of each measure, gain of hIoU and its p.
+    """Return the cells of a table: setting, mean ± sample standard deviation of each measure, gain of hIoU and its p.
 
     Args:
-        analyses: Contents of ``analysis.json``. Settings that not all of them have are left out.
+        analyses: Contents of ``analysis.json``. Settings that are not in all of them are left out.
 
     Returns:
-        One row per setting; gain and p are of a paired comparison with ``without PBC``.
+        One row per setting; gain and p are from a paired comparison with ``without PBC``.
     """
     scores = [{(r['gamma'], r['constant'], r['oracle']): r for r in analysis['rows']} for analysis in analyses]
     plain: Setting = (None, 0.0, False)
@@ -74,13 +74,13 @@ def main() -> int:
     args = parser.parse_args()
     missing = [path for path in args.files if not path.is_file()]
     if missing:
-        print(f'{str(missing[0])!r} is no file: give analysis.json files that tools/analyze.py wrote.', file=sys.stderr)
+        print(f'{str(missing[0])!r} does not exist: give analysis.json files of tools/analyze.py.', file=sys.stderr)
         return 2
     header = ['setting', *KEYS, 'Δ hIoU', 'p']
     try:
         analyses = [json.loads(path.read_text()) for path in args.files]
     except ValueError as error:
-        print(f'A file is not what tools/analyze.py writes: {error}.', file=sys.stderr)
+        print(f'A file was not written by tools/analyze.py: {error}.', file=sys.stderr)
         return 2
     for row in [header, ['---'] * len(header), *summarise(analyses)]:
         print('| ' + ' | '.join(row) + ' |')

@@ -1,4 +1,4 @@
-"""What one pass over a test set tells about a model: curves, oracle, masks, indicator and confusions."""
+"""Analysis of a model from one pass over a test set: curves, oracle, masks, indicator and confusions."""
 
 from .collect import AnalysisTask, ImageProposals, collect
 from .curves import Variant, image_counts, plan_variants

@@ -1,4 +1,4 @@
-"""The pass: one forward per image, and what of it decides everything that follows."""
+"""The pass over a test set: one forward pass per image, and the outputs that all analyses use."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from mmseg_alignzeg.vocabulary import Vocabulary
 
 @dataclass
 class ViewScores:
-    """The proposals of one view of an image, before any question of correction.
+    """The proposals of one view of an image, before any correction.
 
     Attributes:
         masks: M, (N, h, w) logits on the padded grid, flips undone.
         scores: P, (N, C + 1) logits, background last.
         indicator: I, (N,) probabilities, or None for a model without φ_bc.
-        preference: r, (N,) scores where the decoder weighs views by them, or None.
+        preference: r, (N,) scores if the decoder weights views by them, or None.
     """
 
     masks: Tensor
@@ -37,13 +37,13 @@ class ViewScores:
 
 @dataclass
 class ImageProposals:
-    """The proposals of one image and its true labels.
+    """The proposals of one image and its ground truth.
 
     Attributes:
-        views: Those of the decoder. Measures of proposals look at the first, measures of labels at all of them.
-        labels: True labels (H, W) int64 at the size of the original image.
-        window: Where the grid shows the image; its ``size`` is (H, W).
-        matched: (m, 2) int64, proposals that Hungarian matching gave to a true mask, and the label of that mask.
+        views: Views of the decoder. Measures of proposals use the first, measures of labels use all of them.
+        labels: Ground-truth labels (H, W) int64 at the size of the original image.
+        window: Position of the image in the grid; its ``size`` is (H, W).
+        matched: (m, 2) int64, the proposals that Hungarian matching assigns to a ground-truth mask, and its label.
     """
 
     views: tuple[ViewScores, ...]
@@ -54,15 +54,15 @@ class ImageProposals:
 
 @dataclass(frozen=True)
 class AnalysisTask:
-    """What all images of a test set have in common.
+    """Properties that all images of a test set share.
 
     Attributes:
-        vocabulary: Classes in label order, and which of them the measures call unseen.
-        trained_classes: Names among them that training had labels for: S of Eq. (7).
-        ignore_index: True label that is not evaluated.
+        vocabulary: Classes in label order, and which of them the measures treat as unseen.
+        trained_classes: Classes with training labels: S of Eq. (7).
+        ignore_index: Ground-truth label that is not evaluated.
         background_at_test: See :func:`~mmseg_alignzeg.models.inference.drop_background`.
-        images: Images in the whole test set.
-        temperature: Of the decoder, see :func:`~mmseg_alignzeg.models.decoding.merge`.
+        images: Number of images in the whole test set.
+        temperature: Temperature of the decoder, see :func:`~mmseg_alignzeg.models.decoding.merge`.
     """
 
     vocabulary: Vocabulary
@@ -74,7 +74,7 @@ class AnalysisTask:
 
     @classmethod
     def of(cls, model: AlignZeg, dataset: Any, ignore_index: int) -> AnalysisTask:
-        """Read it from a model and a dataset.
+        """Create the task of a model and a dataset.
 
         Raises:
             ValueError: If the dataset is empty or has no class names.
@@ -103,7 +103,7 @@ class AnalysisTask:
 
     @property
     def has_both(self) -> bool:
-        """Whether there are seen and unseen classes, to the measures and to S; else calibration changes no label."""
+        """Whether both the measures and S have seen and unseen classes; otherwise calibration changes no label."""
         return all(bool(mask.any()) and not bool(mask.all()) for mask in (self.unseen, self.trained))
 
 
@@ -113,14 +113,14 @@ def collect(model: AlignZeg, loader: DataLoader, task: AnalysisTask) -> Iterator
 
     Args:
         model: In evaluation mode.
-        loader: Its batches give images and labels.
-        task: What the images have in common.
+        loader: Data loader whose batches contain images and labels.
+        task: Properties that the images share.
 
     Yields:
-        Image by image, on the device of the model.
+        The proposals of each image, on the device of the model.
 
     Raises:
-        ValueError: On an image without labels.
+        ValueError: If an image has no labels.
     """
     question = model.ask(task.vocabulary.classes)
     for batch in loader:
@@ -145,7 +145,7 @@ def collect(model: AlignZeg, loader: DataLoader, task: AnalysisTask) -> Iterator
 def _view(
     model: AlignZeg, proposals: Proposals, samples: Sequence[SegDataSample], text_embeds: Tensor
 ) -> list[ViewScores]:
-    """The proposals of one view, image by image."""
+    """Return the proposals of one view for each image."""
     masks = upright(proposals.mask_logits, samples)
     scores = model.classify(proposals, text_embeds).float()
     columns = (model.indicate(proposals), model.prefer(proposals))

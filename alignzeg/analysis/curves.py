@@ -1,4 +1,4 @@
-"""From the proposals of an image to its labels under many settings, without another forward. Pure functions."""
+"""From the proposals of an image to its labels under many settings, without further forward passes. Pure functions."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .collect import AnalysisTask, ImageProposals, ViewScores
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to get labels from proposals.
+    """One setting for computing labels from proposals.
 
     Attributes:
-        gamma: γ of predictive bias correction, or None to leave it out.
-        constant: What calibrated stacking takes from seen classes; 0 leaves it out.
-        oracle: Proposals are told their true classes instead.
+        gamma: γ of predictive bias correction, or None to disable it.
+        constant: Constant of calibrated stacking; 0 disables it.
+        oracle: Whether proposals get their ground-truth classes instead.
     """
 
     gamma: float | None = None
@@ -34,21 +34,21 @@ class Variant:
 
     def __post_init__(self) -> None:
         if self.gamma is not None:
-            PredictiveBiasCorrection(self.gamma)  # says what is wrong with a γ
+            PredictiveBiasCorrection(self.gamma)  # checks γ
         CalibratedStacking(self.constant)
 
 
 def plan_variants(
     gammas: Sequence[float], constants: Sequence[float], own: Variant, base: float | None, has_both: bool
 ) -> list[Variant]:
-    """List what to evaluate, each once, in the order of the curves.
+    """List the settings to evaluate, without duplicates, in the order of the curves.
 
     Args:
         gammas: γ of the curve of PBC.
         constants: Constants of calibrated stacking, without PBC and with PBC at ``base``.
-        own: What the config asks for; it is always among the variants.
-        base: γ where PBC is compared with something else; None for a model without indicator, hence without PBC.
-        has_both: See :class:`AnalysisTask`; without both, calibrated stacking is left out.
+        own: The setting of the config; it is always included.
+        base: γ for comparisons of PBC; None for a model without indicator, and therefore without PBC.
+        has_both: See :class:`AnalysisTask`; if False, calibrated stacking is left out.
 
     Raises:
         ValueError: If a γ is outside [0, 1] or a constant is not finite.
@@ -64,7 +64,7 @@ def plan_variants(
 
 
 def view_probs(view: ViewScores, gamma: float | None, task: AnalysisTask) -> Tensor:
-    """Class probabilities (N, C) of the proposals of a view, with PBC at γ or without."""
+    """Return class probabilities (N, C) of the proposals of a view, with PBC at γ or without."""
     scores = view.scores
     if gamma is not None:
         assert view.indicator is not None
@@ -74,22 +74,22 @@ def view_probs(view: ViewScores, gamma: float | None, task: AnalysisTask) -> Ten
 
 
 def variant_columns(image: ImageProposals, gamma: float | None, oracle: bool, task: AnalysisTask) -> list[Tensor]:
-    """What is summed at every pixel under a :class:`Variant`, of each view; an oracle looks at the first alone."""
+    """Return what is summed at every pixel under a :class:`Variant`, for each view; an oracle uses only the first."""
     if oracle:
         return [oracle_probs(image.views[0].masks, image.labels, len(task.vocabulary.classes), image.window)]
     return [score_columns(view_probs(view, gamma, task), view.preference) for view in image.views]
 
 
 def stacked_labels(scores: Tensor, constants: Sequence[float], trained: Tensor) -> Iterator[Tensor]:
-    """argmax of :class:`CalibratedStacking` for many constants, each at the price of one comparison.
+    """Apply :class:`CalibratedStacking` with many constants, at the cost of one comparison each.
 
     Args:
         scores: (pixels, C).
-        constants: What seen classes lose.
+        constants: Constants subtracted from seen classes.
         trained: (C,) bool with both values.
 
     Yields:
-        (pixels,) int64 per constant.
+        (pixels,) int64 per constant, the label with the highest score.
     """
     seen, seen_label = scores.masked_fill(~trained, -torch.inf).max(dim=-1)
     unseen, unseen_label = scores.masked_fill(trained, -torch.inf).max(dim=-1)
@@ -98,16 +98,16 @@ def stacked_labels(scores: Tensor, constants: Sequence[float], trained: Tensor) 
 
 
 def image_counts(image: ImageProposals, variants: Sequence[Variant], task: AnalysisTask) -> tuple[Tensor, Tensor]:
-    """Label one image under every variant, and count.
+    """Label one image under every variant, and count pixels.
 
     Args:
         image: Its proposals.
-        variants: K of them.
+        variants: K variants.
         task: Classes and conventions.
 
     Returns:
-        Confusion matrices (K, C, C + 1) int64 of :func:`confusion_matrix`, and the pixels (C + 1, N) of each true
-        class, with the ignored pixels last, in each mask, binarised at 0.5.
+        Confusion matrices (K, C, C + 1) int64 of :func:`confusion_matrix`, and the number of pixels (C + 1, N) of each
+        ground-truth class, ignored pixels last, in each mask, binarised at 0.5.
     """
     num_classes, first = len(task.vocabulary.classes), image.views[0].masks
     scored = image.views[0].preference is not None
@@ -119,7 +119,7 @@ def image_counts(image: ImageProposals, variants: Sequence[Variant], task: Analy
     truth = torch.where((image.labels >= 0) & (image.labels < num_classes), image.labels, num_classes)
     labels = torch.empty(len(variants), *image.window.size, dtype=torch.int32, device=first.device)
     pixels = first.new_zeros(num_classes + 1, len(first))
-    # In the stripes of a prediction, a product has its operands, and so its result to the last bit.
+    # With the stripes of a prediction, products have the same operands, so results are bit for bit the same.
     widest = num_classes + 2 * scored
     for parts in zip(*(mask_stripes(view.masks, image.window, widest) for view in image.views), strict=True):
         rows, masks = parts[0][0], [stripe.flatten(0, 1) for _, stripe in parts]  # (rows · columns, N) each
@@ -140,11 +140,11 @@ def image_counts(image: ImageProposals, variants: Sequence[Variant], task: Analy
 
 
 def mask_ious(pixels: Tensor, areas: Tensor) -> Tensor:
-    """IoU of the true mask of each class in an image with the proposal that fits it best.
+    """Compute the IoU of the ground-truth mask of each class in an image with the proposal that fits it best.
 
     Args:
-        pixels: (C + 1, N) of :func:`image_counts`. Ignored pixels do not count, as in every other measure.
-        areas: (C,) labelled pixels of each class.
+        pixels: (C + 1, N) of :func:`image_counts`. Ignored pixels do not count, as in all other measures.
+        areas: (C,) number of labelled pixels of each class.
 
     Returns:
         (C,) in [0, 1]; NaN for a class that is not in the image.
@@ -156,15 +156,15 @@ def mask_ious(pixels: Tensor, areas: Tensor) -> Tensor:
 
 
 def measures(confusion: Tensor, unseen: Tensor) -> dict[str, float]:
-    """:func:`zero_shot_iou` of a confusion matrix, and how much of unseen classes goes to seen ones.
+    """Compute :func:`zero_shot_iou` of a confusion matrix, and the share of unseen pixels predicted as seen.
 
     Args:
         confusion: (C, C + 1) int64.
         unseen: (C,) bool.
 
     Returns:
-        ``pAcc``, ``mIoU``, ``mIoU_seen``, ``mIoU_unseen``, ``hIoU`` and ``unseen_as_seen`` in percent, as far as they
-        exist; the last is the share of unseen classes' pixels that a seen class takes.
+        ``pAcc``, ``mIoU``, ``mIoU_seen``, ``mIoU_unseen``, ``hIoU`` and ``unseen_as_seen`` in percent; those without a
+        value are left out. The last is the share of unseen classes' pixels that are predicted as a seen class.
     """
     result = zero_shot_iou(*split_areas(confusion), unseen)
     pixels = confusion[unseen]

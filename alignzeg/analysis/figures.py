@@ -1,4 +1,4 @@
-"""Figures as SVG that stands in a page and takes the page's colours, light or dark."""
+"""SVG figures for a web page, which use the page's light or dark colours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VARIABLES = {
     OTHER: 'var(--other)',
 }
 STYLE: dict[Any, Any] = {
-    'svg.fonttype': 'none',  # text stays text
+    'svg.fonttype': 'none',  # keep text as text
     'svg.hashsalt': 'alignzeg',
     'font.family': 'sans-serif',
     'font.size': 10,
@@ -46,7 +46,7 @@ STYLE: dict[Any, Any] = {
     'lines.linewidth': 1.8,
     'lines.markersize': 5,
 }
-# Measures as (key, label, colour, marker): the marker tells them apart without colour.
+# Measures as (key, label, colour, marker): markers distinguish them without colour.
 MEASURES = (
     ('mIoU_seen', 'mIoU seen', SEEN, 's'),
     ('hIoU', 'hIoU', HARMONIC, 'o'),
@@ -56,10 +56,10 @@ Rows = Sequence[dict[str, Any]]
 
 
 def gamma_figure(curve: Rows, without: dict[str, Any], marked: float) -> str:
-    """The measures over γ.
+    """Draw the measures over γ.
 
     Args:
-        curve: Rows of PBC, γ rising.
+        curve: Rows of PBC, sorted by γ.
         without: The row without PBC, drawn as dotted lines.
         marked: γ of a vertical line.
     """
@@ -76,13 +76,13 @@ def gamma_figure(curve: Rows, without: dict[str, Any], marked: float) -> str:
 
 
 def stacking_figure(plain: Rows, corrected: Rows, gammas: Rows, marked: float | None) -> str:
-    """Calibrated stacking: measures over its constant, and the trade-off beside that of γ.
+    """Draw calibrated stacking: the measures over its constant, and its trade-off in comparison with that of γ.
 
     Args:
-        plain: Rows without PBC, constant rising.
-        corrected: The same with PBC; empty for a model without.
-        gammas: Rows of PBC, γ rising; empty for a model without.
-        marked: Constant of a vertical line, the literature's.
+        plain: Rows without PBC, sorted by constant.
+        corrected: Rows with PBC, sorted by constant; empty for a model without PBC.
+        gammas: Rows of PBC, sorted by γ; empty for a model without PBC.
+        marked: Constant of a vertical line, the value in the literature.
     """
     with mpl.rc_context(STYLE):
         figure, (left, right) = _figure(2)
@@ -115,10 +115,10 @@ def stacking_figure(plain: Rows, corrected: Rows, gammas: Rows, marked: float | 
 
 
 def histogram_figure(groups: Sequence[tuple[str, dict[str, Any]]], xlabel: str, marked: float | None = None) -> str:
-    """Histograms over [0, 1], one panel each so that none hides another.
+    """Draw histograms over [0, 1], one panel per group.
 
     Args:
-        groups: Heading, and what :func:`~alignzeg.analysis.summary.histogram` returns.
+        groups: Heading, and result of :func:`~alignzeg.analysis.summary.histogram`.
         xlabel: Name of the quantity.
         marked: Value of a vertical line, if any.
     """
@@ -159,7 +159,7 @@ def _measures_over(axis: Axes, rows: Rows, x: str) -> None:
 
 
 def _mark(axis: Axes, value: float | None, text: str, bottom: float = 0.0) -> None:
-    """A vertical line with a word beside it, at a height in axes coordinates."""
+    """Draw a vertical line with a text beside it, at a height in axes coordinates."""
     if value is not None:
         axis.axvline(value, color=INK, linewidth=1)
         axis.annotate(
@@ -169,7 +169,7 @@ def _mark(axis: Axes, value: float | None, text: str, bottom: float = 0.0) -> No
 
 
 def _legend(axis: Axes, note: str | None = None) -> None:
-    """Names above the axes, where no curve can hide them."""
+    """Draw the legend above the axes, where it hides no curve."""
     handles, labels = axis.get_legend_handles_labels()
     if note:
         handles, labels = [*handles, mpl.lines.Line2D([], [], linestyle='none')], [*labels, note]
@@ -177,7 +177,7 @@ def _legend(axis: Axes, note: str | None = None) -> None:
 
 
 def _look_at_the_best(axis: Axes, rows: Rows, depth: float = 10.0) -> None:
-    """Leave out settings whose hIoU is far below the best: some are so bad that they would squeeze the rest."""
+    """Limit the axes to settings with a hIoU close to the best, because poor settings would compress the rest."""
     scores = [row.get('hIoU', 0.0) for row in rows]
     near = [row for row, score in zip(rows, scores, strict=True) if score > max(scores) - depth]
     for key, limit in (('mIoU_unseen', axis.set_xlim), ('mIoU_seen', axis.set_ylim)):
@@ -187,7 +187,7 @@ def _look_at_the_best(axis: Axes, rows: Rows, depth: float = 10.0) -> None:
 
 
 def _harmonic_contours(axis: Axes) -> None:
-    """Lines of equal hIoU behind the curves."""
+    """Draw lines of equal hIoU behind the curves."""
     (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
     x, y = np.meshgrid(np.linspace(max(left, 0.1), right, 80), np.linspace(max(bottom, 0.1), top, 80))
     lines = axis.contour(x, y, 2 * x * y / (x + y), levels=5, colors=GRID, linewidths=1)
@@ -196,7 +196,7 @@ def _harmonic_contours(axis: Axes) -> None:
 
 
 def _svg(figure: Figure) -> str:
-    """The figure as an <svg> element with the page's colours."""
+    """Convert a figure to an <svg> element with the page's colours."""
     stream = StringIO()
     figure.savefig(stream, format='svg', transparent=True, metadata={'Date': None, 'Creator': None})
     text = stream.getvalue()

@@ -1,4 +1,4 @@
-"""The page of a report, as a Jinja template: one file without anything from elsewhere."""
+"""Jinja template of the report, a single file without external resources."""
 
 PAGE = """\
 <!DOCTYPE html>
@@ -67,9 +67,10 @@ dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; }
 </td>{{ cells(row) }}</tr>
 {% endfor %}
 </table></div>
-<p class="faint">“Best” is read off these very test images and says what is possible, not what to report: choose γ and
-constants on validation data. All rows come from the same proposals; the config's row is what <code>mim test</code>
-gives.{% if bias_shown %} Unseen → seen is the share of unseen classes' pixels that a seen class takes.{% endif %}</p>
+<p class="faint">“Best” is chosen on these test images: it shows what is possible and is not a result to report. Choose
+γ and constants on validation data. All rows use the same proposals; the config's row equals the result of
+<code>mim test</code>.{% if bias_shown %} Unseen → seen is the share of unseen classes' pixels that are predicted as a
+seen class.{% endif %}</p>
 {% for section in sections %}
 <section>
 <h2>{{ section.heading }}</h2>
@@ -80,11 +81,11 @@ gives.{% if bias_shown %} Unseen → seen is the share of unseen classes' pixels
 {% if confusion %}
 <section>
 <h2>{{ confusion.heading }}</h2>
-<figure><p class="faint">Pixels of a class go to <i class="key itself"></i>itself, <i class="key others"></i>another
-unseen class, <i class="key seen"></i>a seen class.</p>
+<figure><p class="faint">Pixels of a class are predicted as <i class="key itself"></i>the class itself,
+<i class="key others"></i>another unseen class, <i class="key seen"></i>a seen class.</p>
 <div class="scroll"><table class="confusion">
 <tr><th>unseen class</th><th class="left">setting</th><th class="left">pixels</th><th>itself</th>
-<th>other unseen</th><th>seen</th><th class="left">seen classes that take most</th></tr>
+<th>other unseen</th><th>seen</th><th class="left">most frequent seen classes</th></tr>
 {% for group in confusion.groups %}{% for name, row in group %}
 <tr class="{{ 'with' if loop.last else 'without' }}"><td>{{ row.name if loop.first else '' }}</td>
 <td class="left">{{ name }}</td>
@@ -98,7 +99,7 @@ unseen class, <i class="key seen"></i>a seen class.</p>
 <figcaption>{{ confusion.caption }}</figcaption></figure>
 </section>
 {% endif %}
-<details><summary>Every setting that was evaluated</summary>
+<details><summary>All evaluated settings</summary>
 <div class="scroll"><table>
 <tr><th>setting</th>{% for _, heading in columns %}<th>{{ heading }}</th>{% endfor %}</tr>
 {% for label, row in everything %}<tr><td>{{ label }}</td>{{ cells(row) }}</tr>

@@ -1,4 +1,4 @@
-"""The report: findings in words, figures, tables, and the same numbers as JSON and CSV."""
+"""The report: findings, figures and tables as a page, and the same numbers as JSON and CSV."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def write_report(result: Mapping[str, Any], about: Mapping[str, str], folder: Pa
     """Write ``report.html``, ``analysis.json`` and ``curves.csv``.
 
     Args:
-        result: Of :meth:`Summary.result`.
-        about: What to say at the bottom: config, checkpoint, images, date, versions.
-        folder: Where to; it is made if need be.
+        result: Result of :meth:`Summary.result`.
+        about: Entries of the footer: config, checkpoint, images, date, versions.
+        folder: Output folder; created if necessary.
     """
     write_text(folder / 'report.html', render(result, about))
     text = json.dumps({'about': about, **result}, indent=1, ensure_ascii=False, allow_nan=False)
@@ -46,7 +46,7 @@ def write_report(result: Mapping[str, Any], about: Mapping[str, str], folder: Pa
 
 
 def label(row: Row) -> str:
-    """A setting in words."""
+    """Describe a setting."""
     if row['oracle']:
         return 'oracle classes'
     parts = [f'PBC γ={row["gamma"]:g}'] if row['gamma'] is not None else []
@@ -55,22 +55,22 @@ def label(row: Row) -> str:
 
 
 def measured(result: Mapping[str, Any]) -> dict[str, str]:
-    """Measures that exist, with their headings."""
+    """Return the measures that have values, with their headings."""
     return {key: text for key, text in HEADINGS.items() if any(key in row for row in result['rows'])}
 
 
 class Curves:
-    """The rows of a result by what they show.
+    """The rows of a result, grouped by curve.
 
     Attributes:
-        leading: The measure that settings are compared by.
+        leading: The measure by which settings are compared.
         plain: The row without any correction.
-        gammas: PBC, γ rising.
+        gammas: PBC, sorted by γ.
         base: PBC at the γ of comparisons, if there is PBC.
-        stacking: Stacking without PBC, constant rising; the first may be 0, which is ``plain``.
-        both: Stacking on top of ``base``.
-        oracle: With true classes.
-        own: What the config asks for.
+        stacking: Stacking without PBC, sorted by constant; the first may be 0, which is ``plain``.
+        both: Stacking in addition to ``base``.
+        oracle: Oracle classes.
+        own: The setting of the config.
     """
 
     def __init__(self, result: Mapping[str, Any]) -> None:
@@ -86,11 +86,11 @@ class Curves:
         self.both = [row for row in rows if row['gamma'] == result['base'] and row['gamma'] is not None]
 
     def best(self, rows: Sequence[Row]) -> Row:
-        """The first row with the largest leading measure."""
+        """Return the first row with the largest leading measure."""
         return max(rows, key=lambda row: row.get(self.leading, 0.0))
 
     def summary(self) -> list[tuple[str, Row]]:
-        """What the table on top shows, each row once."""
+        """Return the rows of the table at the top, without duplicates."""
         chosen = [(self.plain, '')]
         if self.base is not None:
             chosen += [(self.base, ''), (self.best(self.gammas), 'best')]
@@ -106,7 +106,7 @@ class Curves:
 
 
 def render(result: Mapping[str, Any], about: Mapping[str, str]) -> str:
-    """The page as text."""
+    """Render the page as text."""
     curves = Curves(result)
     summary = curves.summary()
     sections = [
@@ -133,7 +133,7 @@ def render(result: Mapping[str, Any], about: Mapping[str, str]) -> str:
 
 
 def _change(name: str, before: float, after: float) -> str:
-    """'raises hIoU from 1.00 to 2.00', or what else happened."""
+    """Return 'raises hIoU from 1.00 to 2.00' or a similar description of a change."""
     if f'{before:.2f}' == f'{after:.2f}':
         return f'leaves {name} at {before:.2f}'
     return f'{"raises" if after > before else "lowers"} {name} from {before:.2f} to {after:.2f}'
@@ -149,12 +149,12 @@ def _gamma_section(curves: Curves) -> list[dict[str, Any]]:
     key, base, best = curves.leading, curves.base, curves.best(curves.gammas)
     heading = f'PBC at γ = {base["gamma"]:g} {_change(key, curves.plain[key], base[key])}'
     if best is base:
-        heading += ', and no other γ of the curve does better'
+        heading += ', and no other γ of the curve is better'
     else:
-        heading += f'; the best γ of the curve, {best["gamma"]:g}, would give {best[key]:.2f}'
+        heading += f'; the best γ of the curve, {best["gamma"]:g}, gives {best[key]:.2f}'
     caption = (
         'A proposal whose indicator I exceeds γ loses its scores of seen classes (Eq. 7; the curve is figure 6 of the '
-        'paper). At γ = 1 nothing is corrected; a smaller γ corrects more proposals, in the end those of seen classes.'
+        'paper). At γ = 1 nothing is corrected. A smaller γ corrects more proposals, eventually also of seen classes.'
     )
     return _section(heading, gamma_figure(curves.gammas, curves.plain, base['gamma']), caption, narrow=True)
 
@@ -163,9 +163,9 @@ def _stacking_section(curves: Curves) -> list[dict[str, Any]]:
     if len(curves.stacking) < 2:
         return []
     key, best = curves.leading, curves.best(curves.stacking)
-    heading = f'Taking {best["constant"]:g} from all seen scores {_change(key, curves.plain[key], best[key])}'
+    heading = f'Subtracting {best["constant"]:g} from all seen scores {_change(key, curves.plain[key], best[key])}'
     if not best['constant']:
-        heading = f'No constant taken from seen scores beats leaving them as they are ({key} {best[key]:.2f})'
+        heading = f'Subtracting a constant from seen scores does not improve the result ({key} {best[key]:.2f})'
     if curves.gammas:
         rival = curves.best(curves.gammas)[key]
         gap = best[key] - rival
@@ -173,11 +173,11 @@ def _stacking_section(curves: Curves) -> list[dict[str, Any]]:
         heading += f', {words} PBC at its best γ'
     marked = 0.1 if any(row['constant'] == 0.1 for row in curves.stacking) else None
     figure = stacking_figure(curves.stacking, curves.both, curves.gammas, marked)
-    on_top = f', alone and on top of PBC at γ = {curves.base["gamma"]:g}' if curves.base else ''
+    on_top = f', alone and in addition to PBC at γ = {curves.base["gamma"]:g}' if curves.base else ''
     caption = (
-        f'Calibrated stacking (Chao et al. 2016){on_top}: every seen class loses a constant of its pixel score '
-        'Σ p·σ(M) before the argmax. ZegCLIP and OTSeg take 0.1, of sigmoid scores. Right: what each method pays in '
-        'seen classes for what it gains in unseen ones; grey lines have equal hIoU.'
+        f'Calibrated stacking (Chao et al. 2016){on_top}: a constant is subtracted from the pixel score Σ p·σ(M) of '
+        'every seen class before the argmax. ZegCLIP and OTSeg subtract 0.1 from sigmoid scores. Right: trade-off of '
+        'each method between seen and unseen classes; grey lines have equal hIoU.'
     )
     return _section(heading, figure, caption)
 
@@ -187,16 +187,18 @@ def _masks_section(masks: Mapping[str, Any], curves: Curves) -> list[dict[str, A
     if not groups:
         return []
     key = curves.leading
-    heading = f'With true classes the same masks would give {key} {curves.oracle[key]:.2f}, not {curves.own[key]:.2f}'
+    heading = (
+        f'With oracle classes, the same masks give {key} {curves.oracle[key]:.2f} instead of {curves.own[key]:.2f}'
+    )
     if len(groups) == 2:
         gap = masks['unseen']['mean'] - masks['seen']['mean']
         words = 'as well as' if abs(gap) < 0.005 else ('better than' if gap > 0 else 'worse than')
         heading += f'; masks of unseen classes fit {words} those of seen ones'
     shares = ', '.join(f'{100 * group["above_half"]:.0f} % of {name}' for name, group in groups)
     caption = (
-        'IoU of each class region of an image with the one proposal that fits it best, whatever its class (masks of '
-        f'Eq. 1, binarised at 0.5, on labelled pixels). Over 0.5 are {shares} regions. True classes: each proposal '
-        'is given the class of most of its pixels (table 6 of the paper).'
+        'IoU of each class region of an image with the proposal that fits it best, whatever its class (masks of '
+        f'Eq. 1, binarised at 0.5, on labelled pixels). It exceeds 0.5 for {shares} regions. Oracle classes: each '
+        'proposal gets the class of most of its pixels (table 6 of the paper).'
     )
     panels = [(f'regions of {name} classes', group) for name, group in groups]
     return _section(heading, histogram_figure(panels, 'IoU of the best proposal'), caption)
@@ -212,15 +214,15 @@ def _indicator_section(indicator: Mapping[str, Any], base: float | None) -> list
     }
     groups = [(text, indicator[name]) for name, text in names.items() if indicator[name]['count']]
     if indicator['auroc'] is None:
-        heading = 'The indicator φ_bc has no matched proposals of both seen and unseen classes to tell apart'
+        heading = 'φ_bc cannot be evaluated: there are no matched proposals of both seen and unseen classes'
     else:
         heading = (
-            f'φ_bc ranks proposals of unseen classes over those of seen ones with an AUROC of {indicator["auroc"]:.3f}'
+            f'φ_bc ranks proposals of unseen classes above those of seen ones with an AUROC of {indicator["auroc"]:.3f}'
         )
     shares = ', '.join(f'{100 * group["above_base"]:.0f} % of those {text}' for text, group in groups)
     caption = (
-        'Indicator I of all proposals (Eq. 5), grouped by Hungarian matching with the true masks as in training. '
-        f'Over γ = {base:g}, and so corrected, are {shares}. An AUROC of 0.5 is chance, 1 is perfect.'
+        'Indicator I of all proposals (Eq. 5), grouped by Hungarian matching with ground-truth masks as in training. '
+        f'Above γ = {base:g}, and therefore corrected, are {shares}. An AUROC of 0.5 is chance, 1 is perfect.'
     )
     return _section(heading, histogram_figure(groups, 'indicator I', base), caption)
 
@@ -231,10 +233,10 @@ def _confusion(confusion: Mapping[str, list[Row]], curves: Curves) -> dict[str, 
     if not last or 'unseen_as_seen' not in curves.plain:
         return None
     order = sorted(last.values(), key=lambda row: row['itself'])[:SHOWN_CLASSES]
-    heading = f'{curves.plain["unseen_as_seen"]:.1f} % of unseen pixels go to seen classes without PBC'
+    heading = f'{curves.plain["unseen_as_seen"]:.1f} % of unseen pixels are predicted as seen classes without PBC'
     if curves.base is not None:
-        heading += f', {curves.base["unseen_as_seen"]:.1f} % with it'
-    heading += f'; “{order[0]["name"]}” keeps the least of its own'
+        heading += f', {curves.base["unseen_as_seen"]:.1f} % with PBC'
+    heading += f'; “{order[0]["name"]}” has the lowest accuracy'
     more = (
         f' The {SHOWN_CLASSES} worst of {len(last)} classes; all are in analysis.json.'
         if len(last) > len(order)
@@ -243,6 +245,6 @@ def _confusion(confusion: Mapping[str, list[Row]], curves: Curves) -> dict[str, 
     return {
         'heading': heading,
         'groups': [[(name, table[row['name']]) for name, table in tables.items()] for row in order],
-        'caption': 'Share of the true pixels of each unseen class, in percent. The bias to seen classes is what '
-        f'section 3.3 of the paper corrects; names say which seen classes profit.{more}',
+        'caption': 'Share of the ground-truth pixels of each unseen class, in percent. Section 3.3 of the paper '
+        f'corrects this bias towards seen classes.{more}',
     }

@@ -1,4 +1,4 @@
-"""Proposals on disk: an uncompressed npz of plain arrays, written and read image by image."""
+"""Storage of proposals in an uncompressed npz file of plain arrays, written and read image by image."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from .collect import AnalysisTask, ImageProposals, ViewScores
 
 FORMAT = 2
 VIEW = ('masks', 'scores', 'indicator', 'preference')
-NOT_IN_THE_PASS = ('bias_correction', 'calibration')  # parts of a model that change no proposal
+NOT_IN_THE_PASS = ('bias_correction', 'calibration')  # parts of a model that do not change proposals
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What proposals belong to.
+    """Identifies the checkpoint and config of stored proposals.
 
     Attributes:
         checkpoint: SHA-256 of the checkpoint's bytes.
-        config: SHA-256 of what the config says about the model and the test set, as far as it changes proposals.
+        config: SHA-256 of the settings of model and test set that affect proposals.
     """
 
     checkpoint: str
@@ -40,7 +40,7 @@ class Fingerprint:
 
     @classmethod
     def of(cls, checkpoint: Path, model: Mapping[str, Any], dataset: Mapping[str, Any]) -> Fingerprint:
-        """From a file and two configs.
+        """Compute the fingerprint of a file and two configs.
 
         Args:
             checkpoint: The file.
@@ -55,12 +55,12 @@ class Fingerprint:
 
 
 class ProposalWriter:
-    """Writes images as they come; the file appears under its name when it is whole.
+    """Writes images one by one; the file gets its name when it is complete.
 
     Args:
-        path: The file, by custom ``proposals.npz``.
-        task: What the images have in common.
-        fingerprint: What they belong to.
+        path: The file, by convention ``proposals.npz``.
+        task: Properties that the images share.
+        fingerprint: Fingerprint of their checkpoint and config.
     """
 
     def __init__(self, path: Path, task: AnalysisTask, fingerprint: Fingerprint) -> None:
@@ -69,7 +69,7 @@ class ProposalWriter:
         self.fingerprint = fingerprint
 
     def tee(self, images: Iterable[ImageProposals]) -> Iterator[ImageProposals]:
-        """Write images and hand them on; what was written stays only if all of them were taken."""
+        """Write images and yield them; the file is kept only if all of them are consumed."""
         count = 0
         with whole_file(self.path) as part, zipfile.ZipFile(part, 'w') as file:
             for image in images:
@@ -102,21 +102,21 @@ class ProposalWriter:
 
 
 def read_proposals(path: Path, fingerprint: Fingerprint) -> tuple[AnalysisTask, int, Iterator[ImageProposals]]:
-    """Open what a :class:`ProposalWriter` wrote.
+    """Open a file of :class:`ProposalWriter`.
 
     Args:
         path: The file.
-        fingerprint: What it must belong to.
+        fingerprint: Expected fingerprint.
 
     Returns:
-        What the images have in common, how many there are, and the images, on the CPU.
+        Properties that the images share, their number, and the images, on the CPU.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it does not hold proposals, or those of another checkpoint or config.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it does not contain proposals, or those of another checkpoint or config.
     """
     if not path.is_file():
-        raise FileNotFoundError(f'{path} is no file: run without --from first, which writes proposals.npz.')
+        raise FileNotFoundError(f'{path} does not exist: run without --from first, which writes proposals.npz.')
     try:
         meta = json.loads(str(np.load(path, allow_pickle=False)['meta']))
         saved = Fingerprint(**meta['fingerprint'])
@@ -124,7 +124,7 @@ def read_proposals(path: Path, fingerprint: Fingerprint) -> tuple[AnalysisTask, 
         vocabulary, trained = Vocabulary(**fields['vocabulary']), tuple(fields['trained_classes'])
         task = AnalysisTask(**{**fields, 'vocabulary': vocabulary, 'trained_classes': trained})
     except (KeyError, IndexError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f'{path} is no file of proposals ({error}): run without --from to write one.') from None
+        raise ValueError(f'{path} is not a file of proposals ({error}): run without --from to write one.') from None
     if meta['format'] != FORMAT:
         raise ValueError(
             f'{path} has format {meta["format"]}, this version reads {FORMAT}: run without --from to write it again.'
@@ -133,8 +133,8 @@ def read_proposals(path: Path, fingerprint: Fingerprint) -> tuple[AnalysisTask, 
         there, here = getattr(saved, part), getattr(fingerprint, part)
         if there != here:
             raise ValueError(
-                f'{path} was made with another {part} (SHA-256 {there[:12]}…, the one given has {here[:12]}…): give '
-                'the one it was made with, or run without --from.'
+                f'{path} was created with another {part} (SHA-256 {there[:12]}…, the given one has {here[:12]}…): give '
+                'the original one, or run without --from.'
             )
     return task, meta['count'], _read_images(path, meta['count'])
 
@@ -155,7 +155,7 @@ def _read_images(path: Path, count: int) -> Iterator[ImageProposals]:
 
 
 def _write_array(file: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
-    """Add an array as ``np.savez`` would; label maps alone are worth compressing."""
+    """Add an array as ``np.savez`` would, but compress label maps, which are compressible."""
     entry = zipfile.ZipInfo(f'{name}.npy')
     entry.compress_type = zipfile.ZIP_DEFLATED if array.dtype.kind in 'iu' else zipfile.ZIP_STORED
     with file.open(entry, 'w', force_zip64=True) as stream:

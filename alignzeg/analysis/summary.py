@@ -1,4 +1,4 @@
-"""From images to everything a report says, as plain numbers."""
+"""Aggregation of all images to the plain numbers of a report."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ BINS = 20
 
 
 class Summary:
-    """Adds up images, one by one.
+    """Accumulates images one by one.
 
     Args:
-        variants: What :func:`plan_variants` lists.
-        own: What the config asks for, one of them.
-        base: γ where PBC is compared with something else, None for a model without indicator.
+        variants: Result of :func:`plan_variants`.
+        own: The setting of the config, one of the variants.
+        base: γ for comparisons of PBC; None for a model without indicator.
         task: Classes and conventions.
     """
 
@@ -39,7 +39,7 @@ class Summary:
         self._indicators: dict[str, list[Tensor]] = {'seen': [], 'unseen': [], 'background': []}
 
     def add(self, image: ImageProposals) -> None:
-        """Count one image."""
+        """Add one image."""
         confusion, pixels = image_counts(image, self.variants, self.task)
         self.images += 1
         self.confusion += confusion
@@ -50,7 +50,7 @@ class Summary:
                 self._indicators[group].append(values)
 
     def result(self) -> dict[str, Any]:
-        """All numbers, in types that JSON knows.
+        """Return all numbers in JSON-compatible types.
 
         Returns:
             ``images``; ``base``; ``rows``, one dict per variant with its settings, whether it is the config's own, and
@@ -69,10 +69,12 @@ class Summary:
             )
         if not unseen.any():
             left_out.append(
-                'No test class is unseen, so calibrated stacking and all about unseen classes are left out.'
+                'No test class is unseen, so calibrated stacking and everything about unseen classes are left out.'
             )
         elif unseen.all():
-            left_out.append('All test classes are unseen, so calibrated stacking and all about bias are left out.')
+            left_out.append(
+                'All test classes are unseen, so calibrated stacking and everything about bias are left out.'
+            )
         elif not self.task.has_both:
             left_out.append('Training had labels for all test classes or none, so calibrated stacking is left out.')
         compared = {'without PBC': Variant()}
@@ -95,7 +97,7 @@ class Summary:
 
 
 def indicator_groups(indicator: Tensor, matched: Tensor, trained: Tensor) -> dict[str, Tensor]:
-    """I of one image's proposals by what they show.
+    """Group I of one image's proposals by what they were matched to.
 
     Args:
         indicator: I, (N,).
@@ -112,7 +114,7 @@ def indicator_groups(indicator: Tensor, matched: Tensor, trained: Tensor) -> dic
 
 
 def histogram(values: np.ndarray) -> dict[str, Any]:
-    """``count``, ``mean`` (None if empty) and ``histogram`` of values in [0, 1], which has :data:`BINS` equal bins."""
+    """Return ``count``, ``mean`` (None if empty) and ``histogram`` of values in [0, 1], in :data:`BINS` equal bins."""
     counts = np.histogram(values, bins=BINS, range=(0, 1))[0]
     return {
         'count': len(values),
@@ -122,15 +124,15 @@ def histogram(values: np.ndarray) -> dict[str, Any]:
 
 
 def indicator_quality(groups: dict[str, np.ndarray], base: float | None) -> dict[str, Any]:
-    """How well I tells unseen from seen.
+    """Measure how well I separates unseen from seen classes.
 
     Args:
         groups: Values of all images, see :func:`indicator_groups`; empty for a model without φ_bc.
         base: γ.
 
     Returns:
-        For each group :func:`histogram` and ``above_base``, the share with I > γ (None if it is empty); and ``auroc``:
-        how often a matched unseen proposal has a larger I than a matched seen one, None where there are not both.
+        For each group, :func:`histogram` and ``above_base``, the share with I > γ (None if it is empty); and ``auroc``,
+        the probability that a matched unseen proposal has a larger I than a matched seen one, None if one is missing.
     """
     if not groups:
         return {}
@@ -146,15 +148,15 @@ def indicator_quality(groups: dict[str, np.ndarray], base: float | None) -> dict
 
 
 def mask_quality(ious: Tensor, unseen: Tensor) -> dict[str, Any]:
-    """How well the best proposals fit.
+    """Measure how well the best proposals fit.
 
     Args:
         ious: (images, C) of :func:`mask_ious`.
         unseen: (C,) bool.
 
     Returns:
-        For ``seen`` and ``unseen`` classes :func:`histogram` over true masks and ``above_half``, the share of IoUs
-        over 0.5 (None if there is no mask).
+        For ``seen`` and ``unseen`` classes, :func:`histogram` over ground-truth masks and ``above_half``, the share of
+        IoUs above 0.5 (None if there is no mask).
     """
     result = {}
     for name, members in (('seen', ~unseen), ('unseen', unseen)):
@@ -166,17 +168,17 @@ def mask_quality(ious: Tensor, unseen: Tensor) -> dict[str, Any]:
 
 
 def unseen_confusion(confusion: Tensor, unseen: Tensor, classes: Sequence[str], top: int = 3) -> list[dict[str, Any]]:
-    """Where the pixels of unseen classes go.
+    """Return the classes that pixels of unseen classes are predicted as.
 
     Args:
         confusion: (C, C + 1) int64.
         unseen: (C,) bool.
         classes: C names.
-        top: Seen classes to name.
+        top: Number of seen classes to list.
 
     Returns:
-        One dict per unseen class with a pixel: ``name``, ``pixels``, and the shares ``itself``, ``other_unseen`` and
-        ``seen`` in percent; ``takers``, the seen classes that take most, as [name, share] pairs.
+        One dict per unseen class with pixels: ``name``, ``pixels``, and the shares ``itself``, ``other_unseen`` and
+        ``seen`` in percent; ``takers``, the most frequent seen classes, as [name, share] pairs.
     """
     table = []
     for label in unseen.nonzero().flatten().tolist():

@@ -1,4 +1,4 @@
-"""Any pictures and any words: the Python interface for those who want labels, not training."""
+"""Python interface for inference with arbitrary images and class names."""
 
 from .inferencer import AlignZegInferencer
 from .prediction import Failure, Prediction, Proposal

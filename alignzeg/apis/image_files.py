@@ -1,4 +1,4 @@
-"""Pictures as people have them: found by path, folder or array, read upright as RGB."""
+"""Find input images by path, folder or array, and read them upright as RGB."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from PIL import Image, ImageOps
 
 from mmseg_alignzeg.open_picture import open_picture, readable_formats
 
-ROWS = 1024  # rows that leave Pillow at a time: a second copy of a large picture would double the memory
+ROWS = 1024  # rows converted at a time, because a second full copy of a large image would double the memory
 
 
 @dataclass(frozen=True)
 class Source:
-    """One picture that is still to be read.
+    """One image that has not been read yet.
 
     Attributes:
-        name: Its path as given, or ``array 0``, ``array 1``, … by the position in the list.
-        array: Its pixels, if it came as an array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8.
-        content: All bytes of its file, if they are in memory already; no file is opened then.
+        name: Its path as given, or ``array 0``, ``array 1``, … with its position in the list.
+        array: Its pixels, if it was given as an array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8.
+        content: All bytes of its file, if they are already in memory; no file is opened then.
     """
 
     name: str
@@ -34,26 +34,25 @@ class Source:
 
 
 def suffixes() -> frozenset[str]:
-    """Endings of file names, lower case with their dot, that this Pillow can read as a picture."""
+    """Return the file suffixes, in lower case with the dot, of the image formats that this Pillow can read."""
     return frozenset(ending for ending, name in Image.registered_extensions().items() if name in readable_formats())
 
 
 def find_images(inputs: Any) -> list[Source]:
-    """List pictures, without reading them.
+    """List images without reading them.
 
-    Of a folder, the files with a picture's ending are taken in the order of their names; not those of folders within
-    it, nor hidden ones.
+    For a folder, all files with an image suffix are listed in alphabetical order, without subfolders and hidden files.
 
     Args:
         inputs: A path, a folder, an array, or a list of those.
 
     Raises:
         FileNotFoundError: If a path does not exist.
-        ValueError: If there is no picture, or something is neither path nor a uint8 array of a picture's shape.
+        ValueError: If there is no image, or an item is neither a path nor a uint8 array with the shape of an image.
     """
     items = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
     if not items:
-        raise ValueError('There is no picture to segment: the list is empty.')
+        raise ValueError('There is no image to segment: the list is empty.')
     return [source for position, item in enumerate(items) for source in _expand(item, position)]
 
 
@@ -63,11 +62,11 @@ def _expand(item: Any, position: int) -> Sequence[Source]:
         return [Source(f'array {position}', item)]
     if not isinstance(item, (str, os.PathLike)):
         raise ValueError(
-            f'Input {position} is of type {type(item).__name__}: give a path, a folder, or a uint8 RGB array (H, W, 3).'
+            f'Input {position} is of type {type(item).__name__}: expected a path or a uint8 RGB array (H, W, 3).'
         )
     path = Path(item)
     if not path.exists():
-        raise FileNotFoundError(f'{os.fspath(item)!r} does not exist: give the path of a picture or of a folder.')
+        raise FileNotFoundError(f'{os.fspath(item)!r} does not exist: give the path of an image or a folder.')
     if path.is_file():
         return [Source(os.fspath(item))]
     if not path.is_dir():
@@ -78,7 +77,7 @@ def _expand(item: Any, position: int) -> Sequence[Source]:
     if not files:
         count = sum(1 for _ in path.iterdir())
         raise ValueError(
-            f'The folder {os.fspath(item)!r} holds no picture ({count:,} other entries; folders within it are not '
+            f'The folder {os.fspath(item)!r} contains no image ({count:,} other entries; subfolders are not '
             'searched): give a folder with files such as .jpg or .png.'
         )
     return [Source(str(file)) for file in files]
@@ -94,14 +93,14 @@ def _check_array(array: np.ndarray, position: int) -> None:
 
 
 def read_rgb(source: Source) -> np.ndarray:
-    """Read a picture upright, as (H, W, 3) uint8 RGB.
+    """Read an image upright, as (H, W, 3) uint8 RGB.
 
-    EXIF's orientation is obeyed, transparency becomes white, 16-bit grey is scaled to 8 bits, CMYK and palettes are
-    converted as Pillow does (without colour profiles), and of an animation the first frame counts.
+    The EXIF orientation is applied, transparency becomes white, 16-bit grey is scaled to 8 bits, CMYK and palettes are
+    converted by Pillow (without colour profiles), and only the first frame of an animation is read.
 
     Raises:
-        ValueError: If it is no picture, cut off, larger than Pillow's limit, or has pixels without an agreed range;
-            without the name.
+        ValueError: If it is not an image, is truncated, exceeds Pillow's size limit, or has pixels without a standard
+            range; the message does not contain the name.
     """
     if source.array is not None:
         array = source.array
@@ -109,22 +108,22 @@ def read_rgb(source: Source) -> np.ndarray:
             return np.ascontiguousarray(array)
         return _pixels(_to_rgb(Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)))
     try:
-        with warnings.catch_warnings():  # Pillow warns from half of its limit on
+        with warnings.catch_warnings():  # Pillow warns above half of its limit
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
             with open_picture(_file(source)) as image:
                 ImageOps.exif_transpose(image, in_place=True)
                 return _pixels(_to_rgb(image))
     except FileNotFoundError:
-        raise ValueError('does not exist any more') from None
+        raise ValueError('no longer exists') from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise ValueError(f"has more than {limit:,} pixels, Pillow's limit against decompression bombs") from None
     except Image.UnidentifiedImageError:
         size = os.path.getsize(source.name) if source.content is None else len(source.content)
-        raise ValueError(f'is no picture that Pillow can read ({size:,} bytes)' if size else 'is empty') from None
+        raise ValueError(f'is not an image that Pillow can read ({size:,} bytes)' if size else 'is empty') from None
     except _UnclearRangeError:
         raise
-    except Exception as error:  # every decoder has its own exceptions; all mean the same to the user
+    except Exception as error:  # each decoder has its own exceptions; they all mean that the file is unreadable
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f'cannot be read: {reason}') from error
 
@@ -134,13 +133,13 @@ def _file(source: Source) -> str | io.BytesIO:
 
 
 class _UnclearRangeError(ValueError):
-    """Pixels whose range nobody can know."""
+    """The range of the pixel values is unknown."""
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB."""
+    """Convert any mode to RGB."""
     if image.mode == 'F':
-        raise _UnclearRangeError('has floating-point pixels, which have no agreed range: save it with 8 or 16 bits')
+        raise _UnclearRangeError('has floating-point pixels, which have no standard range: save it with 8 or 16 bits')
     if image.mode == 'I' or image.mode.startswith('I;16'):
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
@@ -153,7 +152,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
-    """RGB pixels as an array of their own."""
+    """Copy RGB pixels to a new array."""
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     for top in range(0, image.height, ROWS):
         bottom = min(top + ROWS, image.height)

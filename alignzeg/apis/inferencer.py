@@ -1,4 +1,4 @@
-"""Segment anyone's pictures into anyone's words."""
+"""Segmentation of arbitrary images into arbitrary classes."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from .words import Words, check_words, cut_words
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 OTHERS = 'others'
-OTHERS_BELOW = 0.5  # of the scores Σ_n p_nc·σ(M_n)
+OTHERS_BELOW = 0.5  # threshold on the scores Σ_n p_nc·σ(M_n)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What one call asks for.
+    """Settings of one call.
 
     Attributes:
-        question: The words and how their scores are corrected.
-        words: The same words, with notes on them.
-        others: Whether there is a last class for pixels of none of them.
-        proposals: Whether proposals are wanted.
+        question: The class names and how their scores are corrected.
+        words: The same class names, with notes.
+        others: Whether there is a last class for pixels that match no name.
+        proposals: Whether proposals are returned.
     """
 
     question: Question
@@ -43,25 +43,25 @@ class Request:
 
 
 class AlignZegInferencer:
-    """Segments pictures into words. Argument names are those of MMEngine's inferencers.
+    """Segment images into classes given by name. Argument names are those of MMEngine's inferencers.
 
-    It is none of their subclasses: those run the config that a checkpoint brings along, and one file that cannot be
-    read ends a whole call.
+    It is not a subclass of them: they execute the config stored in a checkpoint, and one unreadable file ends a whole
+    call.
 
     Args:
         model: A config (``.py``), a folder of ``save_pretrained``, or None for the trained model of the embedded world.
         weights: A checkpoint (``.pth``) or ``.safetensors``; only with a config.
-        device: Such as ``'cuda:0'``; by default a GPU if there is one.
-        dtype: ``'fp32'``, or ``'fp16'`` or ``'bf16'`` by autocast.
-        clip_weights: File or tag of CLIP's weights, where the one that config or folder name is not on this machine.
+        device: For example ``'cuda:0'``; by default a GPU if there is one.
+        dtype: ``'fp32'``, or ``'fp16'`` or ``'bf16'`` with autocast.
+        clip_weights: File or tag of CLIP's weights, if the one in config or folder does not exist on this machine.
 
     Attributes:
-        model: The :class:`AlignZeg`; calls leave it as it is.
-        input_scale: (long, short) pixels that pictures are fitted into, see :func:`fit`.
+        model: The :class:`AlignZeg`; calls do not change it.
+        input_scale: Maximum size of inputs as (long, short) pixels, see :func:`fit`.
 
     Raises:
         FileNotFoundError: If a file does not exist.
-        ValueError: If model and weights do not fit, or device or dtype cannot be used.
+        ValueError: If model and weights do not fit, or the device or dtype is not available.
 
     Example:
         >>> from mmseg_alignzeg.datasets.patterns import draw_scene
@@ -88,7 +88,7 @@ class AlignZegInferencer:
         self.device = usable_device(device)
         self.model, self.input_scale = load_model(model, weights, clip_weights)
         if self.model.decoder.needs_labels:
-            raise ValueError(f'The decoder {type(self.model.decoder).__name__} needs true labels: use `mim test`.')
+            raise ValueError(f'The decoder {type(self.model.decoder).__name__} needs ground truth: use `mim test`.')
         self.model.to(self.device)
         self._banks = {(self.model.text_bank.template_set, False): self.model.text_bank}
         self._keep = True
@@ -112,17 +112,17 @@ class AlignZegInferencer:
         proposals: bool = False,
         return_datasamples: bool = False,
     ) -> list[Any]:
-        """Segment pictures; see :meth:`stream` for the arguments, and to have one batch at a time in memory.
+        """Segment images; see :meth:`stream` for the arguments, and to keep only one batch in memory.
 
         Args:
-            return_datasamples: Give mmseg's ``SegDataSample``, see :meth:`Prediction.to_datasample`.
+            return_datasamples: Return mmseg's ``SegDataSample``, see :meth:`Prediction.to_datasample`.
 
         Returns:
-            Of every picture in order a :class:`Prediction` or data sample, or a :class:`Failure` if it cannot be read.
+            For every image in order, a :class:`Prediction` or data sample, or a :class:`Failure` if it is unreadable.
 
         Raises:
             FileNotFoundError: See :meth:`stream`.
-            ValueError: See :meth:`stream`; also if no picture at all could be read.
+            ValueError: See :meth:`stream`; also if no image could be read.
         """
         settings = (classes, unseen, others, gamma, pbc, templates, batch_size, proposals)
         results = list(self.stream(inputs, *settings))
@@ -146,28 +146,29 @@ class AlignZegInferencer:
         batch_size: int = 1,
         proposals: bool = False,
     ) -> Iterator[Prediction | Failure]:
-        """Segment pictures one after the other. Arguments are checked at once; a picture is read when it is its turn.
+        """Segment images one after the other. Arguments are checked immediately, images are read when needed.
 
         Args:
-            inputs: A path, a folder (its pictures by name, without folders within), a uint8 RGB array (H, W, 3), RGBA
-                (H, W, 4) or grey (H, W), or a list of those.
-            classes: Any words, or None for those that the model was trained for.
-            unseen: Words among them that bias correction takes for unseen; None for all that were not trained on.
-            others: Add a last class for pixels where no word's score Σ_n p_nc·σ(M_n) reaches 0.5, so that "none of
-                them", 1 - score, wins. On 60 validation scenes of the embedded world, whose ground is truly something
-                else, its IoU is 76.5, and on labelled pixels the mIoU of the 20 words falls from 68.6 to 64.6.
+            inputs: A path, a folder (its images in alphabetical order, without subfolders), a uint8 RGB array
+                (H, W, 3), RGBA (H, W, 4) or grey (H, W), or a list of those.
+            classes: Class names, or None for those that the model was trained for.
+            unseen: Names that PBC treats as unseen; None for all names without training labels.
+            others: Add a last class for pixels where no score Σ_n p_nc·σ(M_n) reaches 0.5, so that "none of the
+                classes", 1 - score, is larger. On 60 validation scenes of the embedded world, whose background is
+                something else, its IoU is 76.5, and on labelled pixels the mIoU of the 20 names falls from 68.6 to
+                64.6.
             gamma: γ of the bias correction, in (0, 1]; None for that of the model, or the paper's 0.3 if it has none.
-            pbc: False leaves the bias correction out, whatever ``gamma``.
+            pbc: False disables the bias correction, whatever ``gamma``.
             templates: Name of a template set; None for that of the model.
-            batch_size: Pictures read at a time; those whose inputs have one size go through the model together.
-            proposals: Also give the proposals of each picture.
+            batch_size: Number of images read at a time; those with the same input size are predicted together.
+            proposals: Also return the proposals of each image.
 
         Returns:
-            One result per picture, in order; a :class:`Failure` for one that cannot be read.
+            One result per image, in order; a :class:`Failure` for an unreadable one.
 
         Raises:
             FileNotFoundError: If a path does not exist.
-            ValueError: If an argument cannot be used.
+            ValueError: If an argument is invalid.
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f'batch_size={batch_size!r} must be a whole number of at least 1.')
@@ -177,28 +178,26 @@ class AlignZegInferencer:
         correction = self._correction(gamma, pbc)
         words = check_words(classes, unseen, self.model.vocabulary)
         if others and OTHERS in map(fold, words.classes):
-            raise ValueError(f'`classes` has {OTHERS!r} already: leave it out, or set others=False.')
+            raise ValueError(f'`classes` already contains {OTHERS!r}: remove it, or set others=False.')
         bank = self._bank(templates, words.classes)
         asked = self.model.ask(words.classes, words.unseen)
         question = replace(asked, text_bank=bank, bias_correction=correction)
-        question.text_embeds(self.device)  # what is wrong with words or CLIP shows before any picture is read
+        question.text_embeds(self.device)  # reports problems with class names or CLIP before any image is read
         return self._run(sources, Request(question, cut_words(words, bank), others, proposals), batch_size)
 
     def _correction(self, gamma: float | None, pbc: bool) -> PredictiveBiasCorrection | None:
         if gamma is not None and (isinstance(gamma, (bool, str)) or not 0 < gamma <= 1):
-            raise ValueError(f'gamma={gamma!r} must be in (0, 1]; pbc=False switches the bias correction off.')
+            raise ValueError(f'gamma={gamma!r} must be in (0, 1]; pbc=False disables the bias correction.')
         if not pbc:
             return None
         if self.model.class_indicator is None:
-            raise ValueError(
-                'This model was trained without φ_bc (`class_indicator`), which PBC needs: give pbc=False.'
-            )
+            raise ValueError('This model was trained without φ_bc (`class_indicator`), which PBC needs: set pbc=False.')
         if gamma is None:
             return self.model.question.bias_correction or PredictiveBiasCorrection()
         return PredictiveBiasCorrection(gamma)
 
     def _bank(self, templates: str | None, classes: Sequence[str]) -> TextBank:
-        """The text bank of a template set, kept so that the text tower reads a vocabulary once."""
+        """Return the text bank of a template set; it is kept, so the text tower encodes a vocabulary only once."""
         own, templates = self.model.text_bank, templates or self.model.text_bank.template_set
         strange = bool(own.names.table) and not any(name in own.names.table for name in classes)
         if (templates, strange) not in self._banks:
@@ -209,7 +208,7 @@ class AlignZegInferencer:
     def _run(self, sources: Sequence[Source], request: Request, batch_size: int) -> Iterator[Prediction | Failure]:
         for start in range(0, len(sources), batch_size):
             results: dict[int, Prediction | Failure] = {}
-            groups: dict[torch.Size, dict[int, Item]] = {}  # padding to one size would change results
+            groups: dict[torch.Size, dict[int, Item]] = {}  # padding to a common size would change results
             for i, source in enumerate(sources[start : start + batch_size]):
                 try:
                     item = prepare(source, self.input_scale)
@@ -223,7 +222,7 @@ class AlignZegInferencer:
 
     @torch.no_grad()
     def _predict(self, items: list[Item], request: Request) -> list[Prediction]:
-        """Predictions of pictures whose inputs have one size."""
+        """Return predictions of images with the same input size."""
         model, words = self.model, request.words
         data = model.data_preprocessor(pseudo_collate([item.packed for item in items]), False)
         with torch.autocast(self.device.type, DTYPES[self.dtype], enabled=self.dtype != 'fp32'):

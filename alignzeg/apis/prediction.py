@@ -1,4 +1,4 @@
-"""What a user gets for one picture, and how it is made of proposals."""
+"""The result for one image, and its computation from proposals."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from mmseg_alignzeg.models.decoding import Answer, Drawing
 from mmseg_alignzeg.models.inference import binary_masks
 from mmseg_alignzeg.models.proposals import Window
 
-DRAWN_PIXELS = 2**22  # of a larger picture, labels are drawn with so many pixels and enlarged
-MASK_BYTES = 2**30  # all masks of a picture's proposals together
+DRAWN_PIXELS = 2**22  # maximum number of pixels at which labels are computed; larger images use enlarged labels
+MASK_BYTES = 2**30  # limit on all masks of an image's proposals together
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """One proposal of a picture.
+    """One proposal of an image.
 
     Attributes:
         mask: (H, W) bool, where σ(M) > 0.5; proposals may overlap.
-        label: The word that fits it best.
-        score: Probability of that word, 0..1, after bias correction.
-        unseen_score: I of φ_bc, 0..1, how little it looks like a class trained on; None for a model without φ_bc.
+        label: The most probable class.
+        score: Probability of that class, 0..1, after bias correction.
+        unseen_score: I of φ_bc, 0..1, the probability that it shows no trained class; None without φ_bc.
     """
 
     mask: np.ndarray
@@ -38,16 +38,16 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The labels of one picture.
+    """The labels of one image.
 
     Attributes:
         name: Path as given, or ``array 0``, ….
         image: (H, W, 3) uint8 RGB, upright.
         labels: (H, W) unsigned integers, positions in ``classes``.
-        classes: The words in label order; ``'others'`` is last where it was asked for.
-        unseen: Those that count as unseen.
-        notes: What the user should know, one line each.
-        proposals: By falling score, where they were asked for.
+        classes: Class names in label order; ``'others'`` is last if requested.
+        unseen: Names that count as unseen.
+        notes: Messages for the user, one line each.
+        proposals: Sorted by decreasing score, if requested.
     """
 
     name: str
@@ -59,14 +59,14 @@ class Prediction:
     proposals: tuple[Proposal, ...] | None = None
 
     def shares(self) -> dict[str, float]:
-        """Share of the pixels of each class, 0..1, in label order."""
-        # Part by part, because counting makes 8 bytes of each label.
+        """Return the share of pixels of each class, 0..1, in label order."""
+        # Counted in parts, because counting needs 8 bytes per label.
         parts = np.array_split(self.labels, math.ceil(self.labels.size / DRAWN_PIXELS))
         counts = np.sum([np.bincount(part.ravel(), minlength=len(self.classes)) for part in parts], axis=0)
         return dict(zip(self.classes, (counts / self.labels.size).tolist(), strict=True))
 
     def to_datasample(self) -> SegDataSample:
-        """As mmseg gives it: ``pred_sem_seg`` (1, H, W) int64, and all but the image as meta information."""
+        """Convert to mmseg's format: ``pred_sem_seg`` (1, H, W) int64, and all but the image as meta information."""
         names = dict(img_path=self.name, classes=self.classes, unseen_classes=self.unseen)
         rest = dict(ori_shape=self.labels.shape, notes=self.notes, proposals=self.proposals)
         sample = SegDataSample(metainfo={**names, **rest})
@@ -76,14 +76,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Failure:
-    """A picture that could not be segmented, and why, in one line."""
+    """An image that could not be segmented, with the reason in one line."""
 
     name: str
     message: str
 
 
 def drawn(window: Window) -> Window:
-    """A window of the same ratio with at most ``DRAWN_PIXELS`` pixels: masks are far coarser than that."""
+    """Return a window of the same ratio with at most ``DRAWN_PIXELS`` pixels; masks have a much lower resolution."""
     factor = math.sqrt(DRAWN_PIXELS / (window.size[0] * window.size[1]))
     if factor >= 1:
         return window
@@ -91,7 +91,7 @@ def drawn(window: Window) -> Window:
 
 
 def enlarge(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Nearest-neighbour resize of (h, w) to ``size``."""
+    """Resize (h, w) to ``size`` with nearest-neighbour interpolation."""
     if pixels.shape == size:
         return pixels
     rows, columns = (
@@ -101,11 +101,11 @@ def enlarge(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def label_map(answer: Drawing, others_below: float | None) -> np.ndarray:
-    """Labels (H, W) of one image in the smallest unsigned type that holds them.
+    """Compute the labels (H, W) of one image, in the smallest unsigned type that can hold them.
 
     Args:
-        answer: About C words.
-        others_below: Pixels whose best score is lower get label C; None leaves that class out.
+        answer: Answer for C class names.
+        others_below: Pixels whose best score is lower get label C; None disables that class.
     """
     count, canvas = answer.like.shape[1], drawn(answer.window)
     labels = np.empty(canvas.size, np.min_scalar_type(count))
@@ -120,15 +120,15 @@ def label_map(answer: Drawing, others_below: float | None) -> np.ndarray:
 def find_proposals(
     answer: Answer, indicator: Tensor | None, classes: tuple[str, ...]
 ) -> tuple[tuple[Proposal, ...], int]:
-    """Proposals that hold a pixel, by falling score; those of the first view.
+    """Return the proposals of the first view with at least one pixel, by decreasing score.
 
     Args:
-        answer: About C words.
+        answer: Answer for C class names.
         indicator: I, (N,) probabilities, or None.
-        classes: C words.
+        classes: C class names.
 
     Returns:
-        The best, as many as ``MASK_BYTES`` have room for, and how many more there are.
+        The best proposals, as many as fit into ``MASK_BYTES``, and the number of the rest.
     """
     view, window = answer.views[0], answer.window
     masks = binary_masks(view.mask_logits, drawn(window)).numpy()

@@ -1,4 +1,4 @@
-"""From a picture to what the model takes."""
+"""Preparation of images for the model."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .image_files import Source, read_rgb
 
 @dataclass(frozen=True)
 class Item:
-    """One picture on its way through a batch.
+    """One prepared image of a batch.
 
     Attributes:
-        source: Where it is from.
+        source: Origin of the image.
         image: (H, W, 3) uint8 RGB, upright.
-        packed: ``inputs`` (3, h, w) uint8 BGR and ``data_samples``, as mmseg's ``PackSegInputs`` gives them.
-        notes: What the user should know, one line each.
+        packed: ``inputs`` (3, h, w) uint8 BGR and ``data_samples``, as created by mmseg's ``PackSegInputs``.
+        notes: Messages for the user, one line each.
     """
 
     source: Source
@@ -32,7 +32,7 @@ class Item:
 
 
 def prepare(source: Source, scale: Sequence[int]) -> Item:
-    """Read and resize a picture.
+    """Read and resize an image.
 
     Args:
         source: See :func:`read_rgb`.
@@ -44,7 +44,7 @@ def prepare(source: Source, scale: Sequence[int]) -> Item:
     image = read_rgb(source)
     height, width = image.shape[:2]
     columns, rows = fit((width, height), scale)
-    # Bilinear as in mmseg's pipelines; below half the size it would skip pixels.
+    # Bilinear as in mmseg's pipelines; when reducing by more than half, it would skip pixels.
     interpolation = 'area' if 4 * columns * rows < width * height else 'bilinear'
     bgr = mmcv.imresize(image, (columns, rows), interpolation=interpolation)[..., ::-1]
     notes = []
@@ -56,11 +56,11 @@ def prepare(source: Source, scale: Sequence[int]) -> Item:
 
 
 def fit(size: tuple[int, int], scale: Sequence[int]) -> tuple[int, int]:
-    """Columns and rows of an input: as large as fits into ``scale``, as of mmcv's ``Resize``, and at least 1.
+    """Return columns and rows of an input: the largest that fit into ``scale``, as in mmcv's ``Resize``; at least 1.
 
     Args:
-        size: Columns and rows of the picture.
-        scale: (long, short) bounds; so an input never has more than long × short pixels.
+        size: Columns and rows of the image.
+        scale: (long, short) bounds; an input never has more than long × short pixels.
     """
     columns, rows = mmcv.rescale_size(size, tuple(scale))
     return max(1, columns), max(1, rows)

@@ -1,4 +1,4 @@
-"""A trained model from what a user has: a config and its weights, a folder, or nothing at all."""
+"""Load a trained model from a config and weights, from a folder, or from the package."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ def load_model(
 ) -> tuple[AlignZeg, tuple[int, int]]:
     """Build a trained model.
 
-    A config file is Python and runs as such; a folder and weights hold plain data.
+    A config file is Python code and is executed; folders and weights are plain data.
 
     Args:
         model: A config (``.py``), a folder of ``save_pretrained``, or None for the model of the embedded world.
-        weights: A checkpoint (``.pth``) or ``.safetensors``, for a config alone.
-        clip_weights: A file or tag of CLIP weights instead of those that config or folder name.
+        weights: A checkpoint (``.pth``) or ``.safetensors``; only with a config.
+        clip_weights: A file or tag of CLIP weights in place of those named in config or folder.
 
     Returns:
-        The model in evaluation mode on the CPU, and into which (long, short) pixels its inputs are resized.
+        The model in evaluation mode on the CPU, and the (long, short) pixels that its inputs are resized to.
 
     Raises:
         FileNotFoundError: If something does not exist.
-        ValueError: If the two do not go together, or are none of these.
+        ValueError: If the arguments do not fit together, or have the wrong type.
     """
     if model is None:
         if weights is not None:
             raise ValueError(
-                f'Weights {os.fspath(weights)!r} need the config they were trained with: give both, as in '
-                "AlignZegInferencer('config.py', 'weights.pth'). MMEngine keeps the config beside the weights."
+                f'Weights {os.fspath(weights)!r} need the config they were trained with: pass both, as in '
+                "AlignZegInferencer('config.py', 'weights.pth'). MMEngine stores the config beside the weights."
             )
         model = ASSETS / 'patterns'
     path = Path(model).expanduser()
     if path.is_dir():
         if weights is not None:
-            raise ValueError(f'The folder {path} has weights of its own: leave {os.fspath(weights)!r} out.')
+            raise ValueError(f'The folder {path} has its own weights: do not pass {os.fspath(weights)!r}.')
         built, config = load_pretrained(path, clip_weights=clip_weights), read_config(path)
         return built, default_input_scale(config, str(path))
     if not path.exists():
@@ -58,7 +58,7 @@ def load_model(
         )
     if path.suffix != '.py':
         raise ValueError(
-            f'{path} is neither a config (.py) nor a folder of a saved model; weights go second, as in '
+            f'{path} is neither a config (.py) nor a folder of a saved model; weights are the second argument, as in '
             "AlignZegInferencer('config.py', 'weights.pth')."
         )
     if weights is None:
@@ -71,15 +71,15 @@ def load_model(
 
 
 def build_trained(cfg: Config, weights: PathLike) -> AlignZeg:
-    """The model of a config with its weights, in evaluation mode on the CPU.
+    """Build the model of a config with its weights, in evaluation mode on the CPU.
 
     Args:
-        cfg: With ``model``.
+        cfg: Config with ``model``.
         weights: A checkpoint (``.pth``) or ``.safetensors``.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the config builds another model, or the weights do not fit it.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the config builds another type of model, or the weights do not fit it.
     """
     with DefaultScope.overwrite_default_scope('mmseg'):
         model = MODELS.build(cfg.model).eval()
@@ -90,16 +90,16 @@ def build_trained(cfg: Config, weights: PathLike) -> AlignZeg:
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:
-    """A device that this machine has; a GPU, if there is one, for None.
+    """Return a device that this machine has; for None, a GPU if there is one.
 
     Raises:
-        ValueError: If torch does not know it, or has no such GPU.
+        ValueError: If torch does not know the device, or there is no such GPU.
     """
     try:
         chosen = torch.device(get_device() if device is None else device)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device={device!r} is no device of torch: give 'cpu' or 'cuda:0'.") from error
+        raise ValueError(f"device={device!r} is not a device of torch: use 'cpu' or 'cuda:0'.") from error
     if chosen.type == 'cuda' and (chosen.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
-        raise ValueError(f"device='{chosen}' was asked for, but torch sees {count} CUDA device(s): give device='cpu'.")
+        raise ValueError(f"device='{chosen}' was requested, but torch sees {count} CUDA device(s): use device='cpu'.")
     return chosen

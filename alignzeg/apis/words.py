@@ -1,4 +1,4 @@
-"""Words as people type them: checked, and told apart from those that training had labels for."""
+"""Checks of users' class names, and their split into seen and unseen."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mmseg_alignzeg.vocabulary import Vocabulary, abridged
 
 @dataclass(frozen=True)
 class Words:
-    """What the pixels are to be told apart into.
+    """The class names to predict.
 
     Attributes:
-        classes: The words, in label order, without blanks around them.
-        unseen: Those of them that count as not trained on, in label order.
-        notes: What the user should know about them, one line each.
+        classes: Class names in label order, without surrounding spaces.
+        unseen: Those that count as unseen, in label order.
+        notes: Messages for the user, one line each.
     """
 
     classes: tuple[str, ...]
@@ -29,15 +29,15 @@ class Words:
 
 
 def check_words(classes: Sequence[str] | None, unseen: Sequence[str] | None, trained: Vocabulary) -> Words:
-    """Check words and find out which are unseen.
+    """Check class names and determine which are unseen.
 
     Args:
-        classes: Any words, or None for those of the model.
-        unseen: Words that count as unseen, trained on or not; None for all that were not trained on.
+        classes: Class names, or None for those of the model.
+        unseen: Names that count as unseen, whether trained or not; None for all that were not trained.
         trained: The vocabulary of the model.
 
     Raises:
-        ValueError: If there is no word, one is blank or stands twice, or an unseen one is not among them.
+        ValueError: If there is no name, a name is blank or repeated, or an unseen name is not in ``classes``.
     """
     names = trained.classes if classes is None else _names(classes, 'classes')
     if not names:
@@ -58,12 +58,12 @@ def check_words(classes: Sequence[str] | None, unseen: Sequence[str] | None, tra
     chosen = set(asked)
     chosen_names = tuple(name for name in names if fold(name) in chosen)
     told = list(filter(trained.has_labels_for, chosen_names))
-    notes = (f'trained on, but treated as unseen as asked: {abridged(told)}',) if told else ()
+    notes = (f'treated as unseen as requested, although trained: {abridged(told)}',) if told else ()
     return Words(names, chosen_names, notes)
 
 
 def cut_words(words: Words, bank: TextBank) -> Words:
-    """Add a note about words whose prompts are longer than CLIP reads: its tokenizer silently cuts their ends."""
+    """Add a note about names whose prompts exceed CLIP's context length: its tokenizer cuts their ends silently."""
     tokenizer = open_clip.get_tokenizer(bank.source.model_name)
     longest = max(bank.templates, key=len)
     prompts = [(name, longest.format(phrase)) for name in words.classes for phrase in bank.names.phrases(name)]
@@ -71,12 +71,12 @@ def cut_words(words: Words, bank: TextBank) -> Words:
     if not cut:
         return words
     room = tokenizer.context_length
-    note = f'CLIP reads {room} tokens, and not the end of {len(cut):,} long word(s): {cut[0][:40]!r}…'
+    note = f'CLIP reads only {room} tokens and ignores the end of {len(cut):,} long name(s): {cut[0][:40]!r}…'
     return replace(words, notes=(*words.notes, note))
 
 
 def _is_cut(prompt: str, tokenizer: open_clip.SimpleTokenizer) -> bool:
-    room = len(prompt.encode()) + 2  # a token covers at least one byte; start and end are two more
+    room = len(prompt.encode()) + 2  # a token covers at least one byte; two more mark the start and the end
     if room <= tokenizer.context_length:
         return False
     tokens = tokenizer([prompt], context_length=room)[0]
@@ -84,7 +84,7 @@ def _is_cut(prompt: str, tokenizer: open_clip.SimpleTokenizer) -> bool:
 
 
 def _names(given: Any, argument: str) -> tuple[str, ...]:
-    """The words of a list, stripped; ValueError if something is no word."""
+    """Return the words of a list, stripped; raise ValueError if an item is not a word."""
     if isinstance(given, (str, bytes)) or not hasattr(given, '__iter__'):
         raise ValueError(f'`{argument}` must be a list of words, got {given!r}.')
     names = []
@@ -94,6 +94,6 @@ def _names(given: Any, argument: str) -> tuple[str, ...]:
         try:
             name.encode()
         except UnicodeEncodeError:
-            raise ValueError(f'`{argument}` has {name!r} at position {i}, which is no valid Unicode.') from None
+            raise ValueError(f'`{argument}` has {name!r} at position {i}, which is not valid Unicode.') from None
         names.append(' '.join(name.split()))
     return tuple(names)

@@ -1,1 +1,1 @@
-"""Many configs, many seeds, one table: what to run, running it, and what came of it."""
+"""Benchmarks of several configs over several seeds: planning, running, and one table of the results."""

@@ -1,4 +1,4 @@
-"""Running trials with mim: one line of progress each, nothing done twice, a failure stops nothing else."""
+"""Run trials with mim: one progress line each, finished work is not repeated, a failure does not stop other trials."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ ITERATION = re.compile(r'Iter\((?:train|test)\)\s*\[\s*(\d+)/(\d+)\]')
 
 
 class Bench:
-    """Runs trials, each device one at a time.
+    """Runs trials, one at a time on each device.
 
     Args:
-        devices: For each job that runs at the same time, the ids of its GPUs; an empty list is the CPU.
-        progress: Where to show one line per run.
+        devices: For each concurrent job, the ids of its GPUs; an empty list means the CPU.
+        progress: Display for one line per run.
     """
 
     def __init__(self, devices: list[list[str]], progress: Progress) -> None:
@@ -45,7 +45,7 @@ class Bench:
         self.processes: set[subprocess.Popen] = set()
 
     def run(self, trials: list[Trial]) -> None:
-        """Train what is not trained, then test; a failure does not stop the rest, Ctrl-C stops everything."""
+        """Run missing trainings, then tests; a failure does not stop other trials, Ctrl-C stops all of them."""
         groups: dict[Path, list[Trial]] = {}  # by the folder of their training
         for trial in trials:
             groups.setdefault(trial.train.work_dir, []).append(trial)
@@ -57,7 +57,7 @@ class Bench:
                     future.result()
             except BaseException:
                 self.stopping.set()
-                for process in list(self.processes):  # mim's children too; what they saved is not lost
+                for process in list(self.processes):  # including mim's children; what they have saved is kept
                     os.killpg(process.pid, signal.SIGTERM)
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -85,7 +85,7 @@ class Bench:
             if finished_checkpoint(job) is None:
                 last = job.load().train_cfg.max_iters
                 self._fail(
-                    f'{job.work_dir} holds no iter_{last}.pth: `default_hooks.checkpoint` must save the last one'
+                    f'{job.work_dir} has no iter_{last}.pth: `default_hooks.checkpoint` must save the last checkpoint'
                 )
         return finished_checkpoint(job)
 
@@ -112,7 +112,7 @@ class Bench:
         self._say(line, 'red')
 
     def _mim(self, command: str, job: Job, arguments: list[str], device: list[str]) -> bool:
-        """Run one mim command with its output in a file; True if it succeeded."""
+        """Run a mim command with its output in a file; return whether it succeeded."""
         if self.stopping.is_set():
             return False
         job.work_dir.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ class Bench:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                start_new_session=True,  # Ctrl-C reaches this program alone, which then ends the group
+                start_new_session=True,  # Ctrl-C reaches only this program, which then ends the group
             )
             self.processes.add(process)
             assert process.stdout is not None
@@ -146,12 +146,12 @@ class Bench:
         code = process.wait()
         self.processes.discard(process)
         if code and not self.stopping.is_set():
-            self._fail(f'{command} of {job.work_dir} failed: {last_error(log)} (all of it: {log})')
+            self._fail(f'{command} of {job.work_dir} failed: {last_error(log)} (complete output: {log})')
         return code == 0
 
 
 def last_error(log: Path) -> str:
-    """The line of a log that says why a run failed: its last error, without mim's own about the process."""
+    """Return the line of a log that shows why a run failed: its last error, except mim's error about the process."""
     lines = [line for line in log.read_text().splitlines() if line.strip()] or ['no output']
     errors = [
         line for line in lines if re.match(r'[\w.]*(Error|Exception)\b', line) and 'CalledProcessError' not in line
@@ -160,10 +160,10 @@ def last_error(log: Path) -> str:
 
 
 def device_groups(jobs: int | None, gpus_per_run: int) -> list[list[str]]:
-    """Which GPUs each simultaneous job has; empty lists where there is no GPU.
+    """Return the GPUs of each concurrent job; empty lists if there is no GPU.
 
     Raises:
-        ValueError: If more is asked for than there is.
+        ValueError: If more GPUs are requested than available.
     """
     visible = os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',')
     count = torch.cuda.device_count()
@@ -171,7 +171,7 @@ def device_groups(jobs: int | None, gpus_per_run: int) -> list[list[str]]:
     groups = [names[i : i + gpus_per_run] for i in range(0, count - gpus_per_run + 1, gpus_per_run)]
     if count and (not groups or (jobs or 1) > len(groups)):
         raise ValueError(
-            f'{jobs or 1} job(s) with {gpus_per_run} GPU(s) each were asked for, but torch sees {count} GPU(s): '
+            f'{jobs or 1} job(s) with {gpus_per_run} GPU(s) each were requested, but torch sees {count} GPU(s): '
             'lower --jobs or --gpus-per-run.'
         )
     return groups[: jobs or len(groups)] if groups else [[] for _ in range(jobs or 1)]

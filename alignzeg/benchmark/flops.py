@@ -1,7 +1,7 @@
-"""Parameters and FLOPs of a model: the image side of one prediction, and the text side of one vocabulary, apart.
+"""Parameters and FLOPs of a model, separately for the image side of a prediction and the text side of a vocabulary.
 
-A FLOP here is a multiplication or an addition, as torch counts them: a matrix product of m × k by k × n has 2·m·k·n.
-Convolutions, matrix products and attention count; element-wise operations, norms, softmax and resizing do not.
+A FLOP is a multiplication or an addition, as counted by torch: a matrix product of m × k and k × n has 2·m·k·n FLOPs.
+Convolutions, matrix products and attention are counted; element-wise operations, norms, softmax and resizing are not.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmseg_alignzeg.models import AlignZeg
 from mmseg_alignzeg.models.text_bank import encode_tokens
 
-#: The stage of whatever no part of the model computes in its own forward: scores of classes, masks to labels.
+#: The stage of everything outside the forward passes of the model's parts: class scores, and labels from masks.
 REST = 'classes and labels'
 
 
 @contextmanager
 def counting() -> Iterator[FlopCounterMode]:
-    """Count the FLOPs of what runs inside."""
+    """Count the FLOPs of the operations in the block."""
     fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the counter knows no formula for torch's fused attention module
+    torch.backends.mha.set_fastpath_enabled(False)  # the counter does not support torch's fused attention module
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             yield counter
@@ -41,17 +41,17 @@ def counting() -> Iterator[FlopCounterMode]:
 
 
 def stage_flops(model: nn.Module, run: Callable[[], object]) -> dict[str, int]:
-    """FLOPs of a run of ``model`` by its direct children; they add up to all of it.
+    """Return the FLOPs of a run of ``model`` by its direct children; they add up to the total.
 
-    What runs inside the forward of a part is that part's, whoever owns the weights.
+    Operations in the forward pass of a part belong to that part, even if the weights belong to another.
 
     Args:
-        model: Afterwards no parameter has a gradient, because the counter would hook into them.
+        model: Gradients of its parameters are disabled permanently, because the counter would hook into them.
         run: Runs the model once.
     """
     model.requires_grad_(False)
     stages: Counter[str] = Counter()
-    active: list[tuple[str, int]] = []  # modules that are running, outermost first: stage, and the count at its begin
+    active: list[tuple[str, int]] = []  # running modules, outermost first: stage, and the count at its start
     with counting() as counter, ExitStack() as hooks:
 
         def begin(stage: str) -> None:
@@ -73,12 +73,12 @@ def stage_flops(model: nn.Module, run: Callable[[], object]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Numbers of parameters; the three are disjoint.
+    """Numbers of parameters, in three disjoint groups.
 
     Attributes:
-        trained: With a gradient.
-        frozen: Without one, on the image side.
-        text_tower: Of the text tower, used once per vocabulary.
+        trained: Parameters with a gradient.
+        frozen: Parameters of the image side without a gradient.
+        text_tower: Parameters of the text tower, which is used once per vocabulary.
     """
 
     trained: int
@@ -87,7 +87,7 @@ class Parameters:
 
 
 def count_parameters(model: nn.Module) -> Parameters:
-    """Parameters of a model whose text tower, if it keeps one, is called ``text_encoder``, as in mmseg."""
+    """Count parameters; a text tower must have the name ``text_encoder``, as in mmseg."""
     own = [param for name, param in model.named_parameters() if not name.startswith('text_encoder.')]
     trained = sum(param.numel() for param in own if param.requires_grad)
     frozen = sum(param.numel() for param in own if not param.requires_grad)
@@ -101,17 +101,17 @@ def text_flops(
     templates: Sequence[str],
     batch_size: int = 256,
 ) -> int:
-    """FLOPs of :func:`~mmseg_alignzeg.models.text_bank.embed_classes`, from one prompt of each length that occurs.
+    """Return the FLOPs of :func:`~mmseg_alignzeg.models.text_bank.embed_classes`, from one prompt of each length.
 
     Args:
-        clip: As of ``embed_classes``, like the others.
+        clip: As in ``embed_classes``.
         tokenizer: Its tokenizer.
-        phrases: What is encoded; each in every template.
+        phrases: Phrases to encode, each with every template.
         templates: Prompt templates with one ``{}`` each.
-        batch_size: Prompts that are trimmed to one length.
+        batch_size: Number of prompts that are trimmed to a common length.
     """
     prompts = [template.format(name) for name in phrases for template in templates]
-    sizes: Counter[int] = Counter()  # prompts by the length that their batch is trimmed to
+    sizes: Counter[int] = Counter()  # number of prompts by the length that their batch is trimmed to
     tokens = tokenizer(prompts)  # (P, context); the end-of-text token has the largest id
     for batch in tokens.split(batch_size):
         sizes[int(batch.argmax(dim=1).max())] += len(batch)
@@ -127,13 +127,13 @@ def text_flops(
 
 @dataclass(frozen=True)
 class Complexity:
-    """What one prediction costs.
+    """Cost of one prediction.
 
     Attributes:
         parameters: See :class:`Parameters`.
         stages: FLOPs of the image side by stage.
         text: FLOPs of encoding the vocabulary once, or None for a model without a text side.
-        classes: Number of classes that the text side encodes, or None.
+        classes: Number of classes encoded by the text side, or None.
         shape: Rows and columns of the image.
     """
 
@@ -150,12 +150,12 @@ class Complexity:
 
 
 def predict_flops(model: nn.Module, shape: tuple[int, int], **options: Any) -> dict[str, int]:
-    """FLOPs of one prediction of a segmentor of mmseg, by stage, post-processing included; see :func:`stage_flops`.
+    """Return the FLOPs of one prediction of an mmseg segmentor by stage, with post-processing; see :func:`stage_flops`.
 
     Args:
         model: On any device.
         shape: Rows and columns of the image.
-        **options: Of the model's ``predict``.
+        **options: Arguments of the model's ``predict``.
     """
     image = torch.zeros(1, 3, *shape, device=next(model.parameters()).device)
     metainfo = dict(ori_shape=shape, img_shape=shape, pad_shape=shape, padding_size=[0] * 4)
@@ -164,7 +164,7 @@ def predict_flops(model: nn.Module, shape: tuple[int, int], **options: Any) -> d
 
 
 def measure(model: nn.Module, shape: tuple[int, int]) -> Complexity:
-    """Parameters and FLOPs of a model; afterwards no parameter has a gradient, and SAN's text side is a stand-in.
+    """Measure parameters and FLOPs of a model. Disables its gradients, and replaces SAN's text side by a placeholder.
 
     Args:
         model: :class:`AlignZeg`, mmseg's SAN, or another segmentor of mmseg.

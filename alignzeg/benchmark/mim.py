@@ -1,4 +1,4 @@
-"""mim as a command, and the scores that its tests write."""
+"""The mim command, and the scores written by its tests."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 import sys
 from pathlib import Path
 
-#: mim of this very environment, whatever comes first on PATH.
+#: mim of the current environment, independent of PATH.
 MIM = (sys.executable, '-m', 'mim')
 
 
 def newest_scores(work_dir: Path) -> dict[str, float] | None:
-    """Scores of the last test in a work directory, if there was one."""
+    """Return the scores of the last test in a work directory; None if there is none."""
     files = sorted(work_dir.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
     return json.loads(files[-1].read_text()) if files else None

@@ -1,4 +1,4 @@
-"""What a folder of configs asks for: which trainings, which tests, in which folders."""
+"""Trainings, tests and work folders for a folder of configs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Job:
     Attributes:
         config: Path of the config, below ``configs``.
         options: Overrides as for ``--cfg-options``, as (key, value) pairs.
-        work_dir: Where it runs.
+        work_dir: Work folder of the run.
     """
 
     config: Path
@@ -29,7 +29,7 @@ class Job:
     work_dir: Path
 
     def load(self) -> Config:
-        """The config with its overrides.
+        """Load the config with its overrides.
 
         Raises:
             ValueError: If an override does not fit the config.
@@ -42,13 +42,13 @@ class Job:
         return cfg
 
     def fingerprint(self) -> str:
-        """A hash of everything the config says."""
+        """Return a hash of the complete config."""
         return hashlib.sha256(self.load().pretty_text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One row of the table with one seed: a training, which several rows may use, and a test."""
+    """One row of the table with one seed: a training, which several rows may share, and a test."""
 
     row: str
     config: Path
@@ -60,17 +60,17 @@ class Trial:
 def plan(
     folder: Path, seeds: Iterable[int], root: Path, extra: Mapping[str, Any], sweep: Sweep | None = None
 ) -> list[Trial]:
-    """List what a folder of configs asks for.
+    """List the trials of a folder of configs.
 
     Args:
         folder: Folder with configs, or one config.
         seeds: Random seeds of the trainings.
-        root: Parent of all work directories.
-        extra: Overrides for all of them.
-        sweep: A setting to vary in each config; without one, a config is one row.
+        root: Parent of all work folders.
+        extra: Overrides for all configs.
+        sweep: A setting to vary in each config; without one, each config is one row.
 
     Raises:
-        FileNotFoundError: If there is no config, or ``trained_by`` names none.
+        FileNotFoundError: If there is no config, or the file in ``trained_by`` does not exist.
         ValueError: If a config is not below ``configs``, cannot take an override, or has no values in the sweep.
     """
     paths = [folder] if folder.is_file() else sorted(folder.glob('*.py'))
@@ -79,18 +79,18 @@ def plan(
     seeds = list(seeds)
     trials = [trial for path in paths for trial in _trials(_below_configs(path), seeds, root, extra, sweep)]
     for trial in {trial.row: trial for trial in trials}.values():  # seeds fit every config
-        trial.train.load(), trial.test.load()  # says what does not fit before anything runs
+        trial.train.load(), trial.test.load()  # reports invalid overrides before anything runs
     return trials
 
 
 def _trials(
     config: Path, seeds: Iterable[int], root: Path, extra: Mapping[str, Any], sweep: Sweep | None
 ) -> Iterator[Trial]:
-    """The rows of one config with all seeds."""
+    """Yield the trials of one config with all seeds."""
     cfg = Config.fromfile(config)
     trained_by = Path(cfg.get('trained_by', config))
     if not trained_by.is_file():
-        raise FileNotFoundError(f'{config}: `trained_by` names {trained_by}, which is no file below this folder.')
+        raise FileNotFoundError(f'{config}: `trained_by` names {trained_by}, which does not exist below this folder.')
     for label, overrides in (sweep.overrides(cfg) if sweep else {'': {}}).items():
         folder = Path(sweep.name, label) if sweep else Path()
         train_folder, train_overrides = (folder, overrides) if sweep and sweep.trains else (Path(), {})
@@ -108,10 +108,10 @@ def _trials(
 
 
 def _below_configs(path: Path) -> Path:
-    """``configs/…``, relative to the current folder.
+    """Return the path as ``configs/…``, relative to the current folder.
 
     Raises:
-        ValueError: If the path is not below it.
+        ValueError: If the path is not below ``configs``.
     """
     try:
         return Path('configs') / path.resolve().relative_to(Path('configs').resolve())
@@ -122,7 +122,7 @@ def _below_configs(path: Path) -> Path:
 
 
 def work_folder(path: Path) -> Path:
-    """Where a config, or a folder of them, keeps its runs, below the root of all work directories.
+    """Return the work folder of a config, or of a folder of configs, relative to the root of all work folders.
 
     Raises:
         ValueError: If the path is not below ``configs``.
@@ -132,7 +132,7 @@ def work_folder(path: Path) -> Path:
 
 
 def finished_checkpoint(job: Job) -> Path | None:
-    """The last checkpoint of a training, if it has come to its end."""
+    """Return the last checkpoint of a training if it is finished; otherwise None."""
     pointer = job.work_dir / 'last_checkpoint'
     checkpoint = job.work_dir / f'iter_{job.load().train_cfg.max_iters}.pth'
     if pointer.is_file() and Path(pointer.read_text().strip()).name == checkpoint.name and checkpoint.is_file():
@@ -141,7 +141,7 @@ def finished_checkpoint(job: Job) -> Path | None:
 
 
 def read_result(job: Job) -> dict[str, float] | None:
-    """Scores of a test that was run before, if any."""
+    """Return the scores of a test that has already run; None if there is none."""
     path = job.work_dir / 'result.json'
     return json.loads(path.read_text())['scores'] if path.is_file() else None
 
@@ -150,18 +150,18 @@ def check_unchanged(trials: list[Trial]) -> None:
     """Refuse to mix results of different configs.
 
     Raises:
-        ValueError: If a folder holds a run of a config that has changed since.
+        ValueError: If the config of a run in a folder has changed since.
     """
     trains = {trial.train.work_dir: ('train', trial.train) for trial in trials}
     tests = {trial.test.work_dir: ('test', trial.test) for trial in trials}
     changed = []
     for command, job in [*trains.values(), *tests.values()]:
         path = job.work_dir / f'{command}.fingerprint'
-        kept = [job.work_dir / name for name in ('last_checkpoint', 'result.json')]  # else there is nothing to mix
+        kept = [job.work_dir / name for name in ('last_checkpoint', 'result.json')]  # without these, nothing is mixed
         if any(file.is_file() for file in kept) and path.is_file() and path.read_text() != job.fingerprint():
             changed.append(job)
     if changed:
         raise ValueError(
-            f'{", ".join(str(job.work_dir) for job in changed)}: made with another version of '
-            f'{changed[0].config} or other --cfg-options: remove to run again, or choose another --work-dir.'
+            f'{", ".join(str(job.work_dir) for job in changed)}: created with another version of '
+            f'{changed[0].config} or other --cfg-options: delete to run again, or choose another --work-dir.'
         )

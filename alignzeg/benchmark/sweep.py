@@ -1,4 +1,4 @@
-"""A setting that a config is run with at several values, as ``configs/ablations/sweeps.yml`` lists them."""
+"""Sweeps: one setting at several values, as defined in ``configs/ablations/sweeps.yml``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Sweep:
     """One setting at several values.
 
     Attributes:
-        name: For rows and folders.
-        varies: What the setting is, in one line.
+        name: Name in rows and folders.
+        varies: Description of the setting in one line.
         key: The setting, as for ``--cfg-options``.
         values: Its values, or those for each CLIP, by ``model.clip.model_name``.
-        trains: Whether each value is trained; if not, all are tested with the checkpoint of the config.
+        trains: Whether each value needs a training; if not, all are tested with the checkpoint of the config.
         fixed: Overrides for all values.
     """
 
@@ -32,7 +32,7 @@ class Sweep:
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
     def overrides(self, cfg: Config) -> dict[str, dict[str, Any]]:
-        """What a config is run with, by label (``gamma=0.3``).
+        """Return the overrides of a config for each value, by label (``gamma=0.3``).
 
         Raises:
             ValueError: If there are no values for its CLIP.
@@ -42,7 +42,7 @@ class Sweep:
             clip = cfg.get('model', {}).get('clip', {}).get('model_name')
             if clip not in values:
                 raise ValueError(
-                    f'The sweep {self.name!r} has values for the CLIPs {", ".join(values)}, and {cfg.filename} has '
+                    f'The sweep {self.name!r} has values for the CLIPs {", ".join(values)}, but {cfg.filename} uses '
                     f'{clip!r}: add values for it.'
                 )
             values = values[clip]
@@ -50,17 +50,17 @@ class Sweep:
 
 
 def read_sweep(path: Path, name: str) -> Sweep:
-    """One sweep of a file.
+    """Read one sweep from a file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file has none of this name, or not all that belongs to it.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file has no sweep of this name, or the sweep is incomplete.
     """
     if not path.is_file():
-        raise FileNotFoundError(f'{path} is no file below this folder: run this from the project folder.')
+        raise FileNotFoundError(f'{path} does not exist below this folder: run this from the project folder.')
     sweeps = yaml.safe_load(path.read_text(encoding='utf-8'))
     if name not in sweeps:
-        raise ValueError(f'There is no sweep {name!r} in {path}; these are: {", ".join(sweeps)}.')
+        raise ValueError(f'There is no sweep {name!r} in {path}; available sweeps: {", ".join(sweeps)}.')
     try:
         sweep = Sweep(name, **sweeps[name])
     except TypeError as error:

@@ -1,4 +1,4 @@
-"""Mean ± standard deviation over seeds, beside the paper's figures, as Markdown; and every run, as CSV."""
+"""Mean ± standard deviation over seeds, with the paper's results, as Markdown; and all runs as CSV."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Run:
 
     Attributes:
         row: Name of the row.
-        config: What was tested, below ``configs``.
-        seed: Of the training.
-        scores: In percent, by those of :data:`KEYS` that it has.
+        config: The tested config, below ``configs``.
+        seed: Seed of the training.
+        scores: Scores in percent; its keys are among :data:`KEYS`.
     """
 
     row: str
@@ -37,12 +37,12 @@ class Run:
 
 
 def of_a_sweep(row: str) -> bool:
-    """Whether a row is one value of a sweep, ``CONFIG NAME=VALUE``, rather than the config as it is."""
+    """Return whether a row is one value of a sweep, ``CONFIG NAME=VALUE``, and not an unchanged config."""
     return '=' in row
 
 
 def finished_runs(trials: Iterable[Trial]) -> list[Run]:
-    """The runs of those trials that have a result."""
+    """Return the runs of trials that have a result."""
     results = ((trial, read_result(trial.test)) for trial in trials)
     return [
         Run(trial.row, str(trial.config), trial.seed, {key: scores[key] for key in KEYS if key in scores})
@@ -52,7 +52,7 @@ def finished_runs(trials: Iterable[Trial]) -> list[Run]:
 
 
 def read_runs(path: Path) -> list[Run]:
-    """What :func:`write_runs` wrote."""
+    """Read the file of :func:`write_runs`."""
     with path.open(newline='', encoding='utf-8') as file:
         lines = list(csv.DictReader(file))
     return [
@@ -62,7 +62,7 @@ def read_runs(path: Path) -> list[Run]:
 
 
 def write_runs(runs: Iterable[Run], path: Path) -> None:
-    """A line per run, with scores in percent to two digits, as tests print them."""
+    """Write one line per run, with scores in percent to two decimals, as printed by tests."""
     with whole_file(path) as part, part.open('w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, ['row', 'config', 'seed', *KEYS], lineterminator='\n')
         writer.writeheader()
@@ -74,18 +74,18 @@ def write_runs(runs: Iterable[Run], path: Path) -> None:
 def table_rows(
     runs: Sequence[Run], paper: Mapping[str, Mapping[str, Any]] | None = None, reference: str | None = None
 ) -> list[dict[str, Any]]:
-    """Mean and sample standard deviation over seeds, row by row.
+    """Compute mean and sample standard deviation over seeds for each row.
 
     Args:
-        runs: In the order of the table.
-        paper: The paper's figures by config path, as in ``configs/paper_results.yml``.
-        reference: A row that the others are compared with, seed by seed.
+        runs: Runs in the order of the table.
+        paper: The paper's results by config path, as in ``configs/paper_results.yml``.
+        reference: A row that all others are compared with, seed by seed.
 
     Returns:
-        One dict per row: ``row``, ``config``, ``seeds`` (how many), ``<key>_mean`` and ``<key>_std`` in percent (no
-        std for one seed), ``paper`` (where the figures stand), and ``paper_<key>``; with a reference also ``gain``,
-        the mean difference of ``COMPARED`` over common seeds, and from two seeds on its 95 % confidence interval,
-        ``low`` and ``high``, and ``p`` of a paired t-test. A row without a result has no runs and is left out.
+        One dict per row: ``row``, ``config``, ``seeds`` (number), ``<key>_mean`` and ``<key>_std`` in percent (no std
+        for one seed), ``paper`` (source in the paper), and ``paper_<key>``. With a reference, also ``gain``, the mean
+        difference of ``COMPARED`` over common seeds, and for two or more seeds its 95 % confidence interval, ``low``
+        and ``high``, and ``p`` of a paired t-test. Rows without a result are left out.
     """
     rows: dict[str, list[Run]] = {}
     for run in runs:
@@ -112,7 +112,7 @@ def table_rows(
                 line['p'] = float(test.pvalue)
                 line['low'], line['high'] = map(float, test.confidence_interval(0.95))
         published = (paper or {}).get(config)
-        if published and not of_a_sweep(name):  # the paper's row was made with the config as it is
+        if published and not of_a_sweep(name):  # the paper's result is for the unchanged config
             line['paper'] = published['where']
             line |= {f'paper_{key}': published[key] for key in KEYS if key in published}
         table.append(line)
@@ -120,7 +120,7 @@ def table_rows(
 
 
 def score_cell(row: Mapping[str, Any], key: str) -> str:
-    """Mean ± standard deviation of a score, as far as a row has them."""
+    """Format mean ± standard deviation of a score, as far as available."""
     if f'{key}_mean' not in row:
         return '-'
     std = f' ± {row[f"{key}_std"]:.1f}' if f'{key}_std' in row else ''
@@ -128,18 +128,18 @@ def score_cell(row: Mapping[str, Any], key: str) -> str:
 
 
 def gain_cells(row: Mapping[str, Any]) -> list[str]:
-    """Gain, its 95 % confidence interval and p, as far as a row has them."""
+    """Format gain, its 95 % confidence interval and p, as far as available."""
     tested = [f'[{row["low"]:+.1f}, {row["high"]:+.1f}]', f'{row["p"]:.2g}'] if 'p' in row else ['-', '-']
     return [f'{row["gain"]:+.1f}' if 'gain' in row else '-', *tested]
 
 
 def pipe_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, a line per row."""
+    """Format a Markdown table."""
     return ''.join('| ' + ' | '.join(line) + ' |\n' for line in (header, ['---'] * len(header), *lines))
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """The rows as a Markdown table; the paper's figures in columns of their own."""
+    """Format the rows as a Markdown table, with the paper's results in separate columns."""
     ours = [key for key in KEYS if any(f'{key}_mean' in row for row in rows)]
     theirs = [key for key in KEYS if any(f'paper_{key}' in row for row in rows)]
     tested = [f'Δ {COMPARED}', '95 %', 'p'] if any('gain' in row for row in rows) else []
@@ -161,8 +161,8 @@ def write_tables(rows: list[dict[str, Any]], runs: Iterable[Run], folder: Path) 
     note = 'Percent, mean ± sample standard deviation over seeds. Columns "paper" are the paper\'s own figures.'
     if any('gain' in row for row in rows):
         note += (
-            f' Δ, 95 % and p: mean difference of {COMPARED} to the row without them, its confidence interval, and a '
-            'paired t-test over seeds.'
+            f' Δ, 95 % and p: mean difference of {COMPARED} to the row without these values, its confidence interval, '
+            'and a paired t-test over seeds.'
         )
     write_text(folder / 'table.md', f'{note}\n\n{markdown(rows)}')
     write_runs(runs, folder / 'runs.csv')

@@ -1,4 +1,4 @@
-"""Trained models in forms that others can read: a folder of two plain files, and ONNX."""
+"""Exchange formats for trained models: a folder of two plain files, and ONNX."""
 
 from .pretrained import find_pretrained, load_pretrained, read_config, save_pretrained
 from .weights import load_weights, read_weights, save_weights

@@ -1,4 +1,4 @@
-"""The predictor for a fixed vocabulary as an ONNX graph: no text tower, no tokenizer, no Python."""
+"""Export of the predictor for a fixed vocabulary as an ONNX graph without text tower, tokenizer and Python."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from mmseg_alignzeg.models.decoding import merge, score_columns
 from mmseg_alignzeg.models.inference import drop_background
 from mmseg_alignzeg.models.proposals import padded_size
 
-OPSET = 18  # the first with antialiased Resize, which CLIP's smaller view of the image needs
+OPSET = 18  # the first with antialiased Resize, which is needed for CLIP's smaller input
 
 
 class FixedVocabularyPredictor(nn.Module):
-    """:meth:`AlignZeg.predict` for names that never change: their text embeddings are constants.
+    """:meth:`AlignZeg.predict` for fixed class names, whose text embeddings are constants.
 
-    Labels and scores equal those of the model, up to rounding; the scores are made for all pixels at once instead of
-    in stripes, which a graph cannot express.
+    Labels and scores equal those of the model, up to rounding. Scores are computed for all pixels at once, not in
+    stripes, which a graph cannot express.
 
     Args:
-        model: A trained model; its weights are shared, its mode is set to evaluation.
-        classes: C names to tell apart, in label order.
-        gamma: γ of PBC instead of the model's own.
-        pbc: False leaves predictive bias correction out.
-        scores: Also return the scores of classes.
-        unseen: Names whose scores PBC leaves alone; by default those that training had no labels for.
+        model: A trained model; its weights are shared, and it is set to evaluation mode.
+        classes: C class names in label order.
+        gamma: γ of PBC in place of the model's own.
+        pbc: False disables predictive bias correction.
+        scores: Also return class scores.
+        unseen: Names whose scores PBC does not change; by default those without training labels.
 
     Raises:
         ValueError: If the names are invalid, or the model cannot normalise images or correct its predictions.
@@ -55,15 +55,15 @@ class FixedVocabularyPredictor(nn.Module):
     ) -> None:
         super().__init__()
         if model.decoder.needs_labels:
-            raise ValueError(f'The decoder {type(model.decoder).__name__} needs true labels: it cannot be exported.')
+            raise ValueError(f'The decoder {type(model.decoder).__name__} needs ground truth and cannot be exported.')
         if model.tiling is not None:
             raise ValueError("The graph takes a whole image: set `test_cfg.mode='whole'` in the config.")
         preprocessor = model.data_preprocessor
         if not isinstance(preprocessor, SegDataPreProcessor) or not preprocessor._enable_normalize:
             raise ValueError('The model has no `data_preprocessor` with mean and std: set them in its config.')
         if gamma is not None and (not pbc or model.class_indicator is None):
-            why = 'was switched off by pbc=False' if model.class_indicator else 'needs φ_bc, and the model has none'
-            raise ValueError(f'gamma={gamma} is for predictive bias correction, which {why}: leave gamma out.')
+            why = 'is disabled by pbc=False' if model.class_indicator else 'needs φ_bc, which the model does not have'
+            raise ValueError(f'gamma={gamma} is for predictive bias correction, which {why}: do not pass gamma.')
         question = model.ask(classes, unseen)
         self.vocabulary = question.vocabulary
         self.correction = None
@@ -84,7 +84,7 @@ class FixedVocabularyPredictor(nn.Module):
         """Segment images.
 
         Args:
-            images: (B, 3, H, W) uint8, RGB; normalised here, and padded to whole patches.
+            images: (B, 3, H, W) uint8, RGB; they are normalised here, and padded to whole patches.
 
         Returns:
             labels (B, H, W) int64 and, if ``scores``, mask-weighted class probabilities (B, C, H, W) float32.
@@ -120,25 +120,25 @@ def export_onnx(
     """Write a model as an ONNX graph for a fixed vocabulary.
 
     Input ``images``: (B, 3, H, W) uint8 RGB. Outputs ``labels``, (B, H, W) int64, positions in ``classes``, and
-    perhaps ``scores``, (B, C, H, W) float32. B is free; H and W are ``size``: resize pictures to it, or pad them at
-    the right and bottom. The metadata holds, as JSON, ``classes``, ``unseen_classes``, ``input_size`` (H, W) and
+    optionally ``scores``, (B, C, H, W) float32. B is dynamic; H and W are ``size``: resize images to it, or pad them at
+    the right and bottom. The metadata contains, as JSON, ``classes``, ``unseen_classes``, ``input_size`` (H, W) and
     ``identity`` of the checkpoint, and ``gamma``, a number or 'none' without PBC.
 
     Args:
         model: A trained model in float32 on the CPU.
-        classes: C names to tell apart.
+        classes: C class names.
         path: The file, replaced if it exists.
         size: H and W.
-        gamma: See :class:`FixedVocabularyPredictor`, also for the next three.
-        pbc: Whether predictions are corrected.
+        gamma: See :class:`FixedVocabularyPredictor`.
+        pbc: See :class:`FixedVocabularyPredictor`.
         scores: Whether ``scores`` is an output.
-        unseen: Names whose scores are never corrected.
+        unseen: See :class:`FixedVocabularyPredictor`.
 
     Returns:
-        What was exported, as a PyTorch module.
+        The exported predictor, as a PyTorch module.
 
     Raises:
-        ImportError: Without the extra ``export``.
+        ImportError: If the extra ``export`` is not installed.
         ValueError: If an argument is invalid, or the weights are not float32 on the CPU.
     """
     try:
@@ -148,11 +148,11 @@ def export_onnx(
     if min(size) < 1:
         raise ValueError(f'size={size} must be (height, width) in pixels.')
     if any(param.dtype != torch.float32 or param.device.type != 'cpu' for param in model.parameters()):
-        raise ValueError('Only a float32 model on the CPU can be exported: call model.float().cpu() before.')
+        raise ValueError('Only a float32 model on the CPU can be exported: call model.float().cpu() first.')
     predictor = FixedVocabularyPredictor(model, classes, gamma, pbc, scores, unseen).eval()
-    example = torch.zeros(2, 3, *size, dtype=torch.uint8)  # torch.export takes a dimension of 1 for a constant
+    example = torch.zeros(2, 3, *size, dtype=torch.uint8)  # torch.export treats a dimension of 1 as constant
     batch = torch.export.Dim('batch', min=1)
-    # The CPU's fused attention has strides that the exporter's decomposition of it has not.
+    # The exporter's decomposition of the CPU's fused attention assumes other strides.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         graph = torch.export.export(predictor, (example,), dynamic_shapes=({0: batch},), strict=True)
         program = torch.onnx.export(
@@ -178,11 +178,11 @@ def export_onnx(
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two predictors agree.
+    """Agreement of two predictors.
 
     Attributes:
         labels: Share of pixels with equal labels, 0..1.
-        scores: Largest difference of scores; None where the graph has none.
+        scores: Largest difference of scores; None if the graph has no scores.
     """
 
     labels: float
@@ -191,11 +191,11 @@ class Agreement:
 
 @torch.no_grad()
 def compare_onnx(path: str | Path, predictor: FixedVocabularyPredictor, images: Tensor) -> Agreement:
-    """Run a written graph in onnxruntime beside the module it came from.
+    """Compare a written graph in onnxruntime with the module it was exported from.
 
     Args:
         path: The graph.
-        predictor: What :func:`export_onnx` returned.
+        predictor: Result of :func:`export_onnx`.
         images: (B, 3, H, W) uint8 RGB of the exported size.
     """
     import onnxruntime

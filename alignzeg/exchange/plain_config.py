@@ -1,4 +1,4 @@
-"""A model's arguments as plain JSON: what may stand there, and how they are taken from a config file."""
+"""A model's arguments as plain JSON: conversion from a config file, and checks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 FORMAT = 1
-WIDEST = 4  # long to short side of the largest input where a config has no resize, as in the full-size pipelines
-#: Sources of :class:`ClassNames` that are no file of the machine that trained.
+WIDEST = 4  # ratio of long to short side of the largest input if a config has no resize, as in the full-size pipelines
+#: Sources of :class:`ClassNames` that do not depend on files of the training machine.
 NAME_SOURCES = ('raw', 'comma', 'cleaned')
-#: What a configuration of a stranger may ask of this machine. The largest of ours: 8 deep, 847 names, 640 pixels.
+#: Limits of an untrusted configuration. The largest of this project: 8 layers, 847 names, 640 pixels.
 LARGEST_FILE = 4 << 20  # bytes
 LARGEST_AREA = 1 << 24  # pixels of an input
 SMALLEST_SIDE = 16  # pixels of an input
@@ -31,13 +31,13 @@ _SHORT.maxstring = _SHORT.maxother = 120
 
 
 def plain_config(cfg: Config) -> dict[str, Any]:
-    """What ``config.json`` holds, from the config a model was trained with.
+    """Return the content of ``config.json`` for the config a model was trained with.
 
-    No path leaves the machine: ``cache_dir`` is dropped, and so is a CLIP weight file, which the checkpoint's identity
-    still names by its digest.
+    No path of the machine is included: ``cache_dir`` is dropped, and so is a CLIP weight file, which the checkpoint's
+    identity still identifies by its digest.
 
     Args:
-        cfg: With ``model`` and, as far as images are resized before a prediction, a test pipeline.
+        cfg: Config with ``model`` and, if images are resized before a prediction, a test pipeline.
 
     Returns:
         ``format``, ``model`` (arguments of ``AlignZeg``) and, if there is one, ``input_scale``.
@@ -50,8 +50,8 @@ def plain_config(cfg: Config) -> dict[str, Any]:
     clip = model.get('clip', {})
     if clip.get('pretrained', '') is None:
         raise ValueError(
-            "`clip.pretrained` is None: CLIP's weights are random and belong to no file, so that the model could never "
-            'be built again. Train with a tag such as "openai" or with a file.'
+            "`clip.pretrained` is None: CLIP's weights are random and not in any file, so the model could never be "
+            'built again. Train with a tag such as "openai" or with a file.'
         )
     if Path(clip.get('pretrained', '')).suffix:
         del clip['pretrained']
@@ -64,10 +64,10 @@ def plain_config(cfg: Config) -> dict[str, Any]:
 
 
 def input_scale(cfg: Config) -> tuple[int, int] | None:
-    """(long, short) bounds of the test images as of mmcv's ``Resize(keep_ratio=True)``; None if they keep their size.
+    """Return the (long, short) bounds of test images in mmcv's ``Resize(keep_ratio=True)``; None if not resized.
 
     Raises:
-        ValueError: If the test pipeline resizes in a way that has no such form.
+        ValueError: If the test pipeline resizes in another way.
     """
     dataset = cfg.get('test_dataloader', {}).get('dataset', {})
     for step in dataset.get('pipeline', cfg.get('test_pipeline', [])):
@@ -85,29 +85,29 @@ def input_scale(cfg: Config) -> tuple[int, int] | None:
 
 
 def allowed_types() -> frozenset[str]:
-    """Types of parts that a configuration may name: this package's own models and mmseg's data preprocessor."""
+    """Return the types that a configuration may name: this package's own models and mmseg's data preprocessor."""
     own = {name for name, part in MODELS.module_dict.items() if part.__module__.startswith('mmseg_alignzeg.models')}
     return frozenset(own | {'SegDataPreProcessor'})
 
 
 def check_config(config: Any, origin: str) -> None:
-    """Refuse whatever could reach further than the parts of AlignZeg: other types, scopes, paths, addresses.
+    """Refuse anything that could affect more than the components of AlignZeg: other types, scopes, paths, addresses.
 
     Args:
         config: Parsed JSON.
-        origin: Where it is from, for messages.
+        origin: Origin of the config, for messages.
 
     Raises:
-        ValueError: Naming the entry.
+        ValueError: If an entry is refused; the message names it.
     """
     if not isinstance(config, dict) or config.get('format') != FORMAT or not isinstance(config.get('model'), dict):
         raise ValueError(
-            f'{origin} is no configuration of this version: expected {{"format": {FORMAT}, "model": {{…}}}}.'
+            f'{origin} is not a configuration of this version: expected {{"format": {FORMAT}, "model": {{…}}}}.'
         )
     unknown = sorted(config.keys() - {'format', 'model', 'input_scale'})
     if unknown:
         raise ValueError(
-            f'{origin}: unknown entry {_SHORT.repr(unknown[0])}; expected `model` and, if at all, `input_scale`.'
+            f'{origin}: unknown entry {_SHORT.repr(unknown[0])}; expected `model` and, optionally, `input_scale`.'
         )
     model = config['model']
     if model.get('type') != 'AlignZeg':
@@ -119,7 +119,7 @@ def check_config(config: Any, origin: str) -> None:
         if key == 'type' and (not isinstance(value, str) or value not in types):
             raise ValueError(f'{where}` is {_SHORT.repr(value)}; allowed are {", ".join(sorted(types))}.')
         if key.startswith('_') or key == 'cache_dir':
-            raise ValueError(f'{where}` is not allowed in an exchanged model; delete it.')
+            raise ValueError(f'{where}` is not allowed in an exchanged model: delete it.')
         fault = _fault(key, value)
         if fault:
             raise ValueError(f'{where}` is {_SHORT.repr(value)}; expected {fault}.')
@@ -132,7 +132,7 @@ def check_config(config: Any, origin: str) -> None:
     if not isinstance(pretrained, str) or Path(pretrained).suffix or '/' in pretrained:
         raise ValueError(
             f'{origin}: `model.clip.pretrained` is {_SHORT.repr(pretrained)}; expected "embedded" or a tag of '
-            'open_clip. Leave it out where weights come from a file, and give that file when loading.'
+            'open_clip. Omit it if the weights come from a file, and pass that file when loading.'
         )
     if not isinstance(names, dict) or names.get('source', 'raw') not in NAME_SOURCES:
         raise ValueError(f'{origin}: `model.text.names.source` must be one of {NAME_SOURCES}, not a file.')
@@ -148,17 +148,17 @@ def check_config(config: Any, origin: str) -> None:
     if min(long, short) < SMALLEST_SIDE or long * short > LARGEST_AREA:
         raise ValueError(
             f'{origin}: images would be resized to {long} × {short} pixels; expected sides of at least {SMALLEST_SIDE} '
-            f'and at most {LARGEST_AREA:,} pixels in all: change `input_scale`, or `model.data_preprocessor.size` '
-            'where there is none.'
+            f'and at most {LARGEST_AREA:,} pixels in total: change `input_scale`, or `model.data_preprocessor.size` '
+            'if there is none.'
         )
 
 
 def default_input_scale(config: Any, origin: str) -> tuple[int, int]:
-    """(long, short) of ``input_scale``; without one, the short side is the size of the training images.
+    """Return (long, short) of ``input_scale``; without one, the short side is the size of the training images.
 
     Args:
-        config: With ``model`` and perhaps ``input_scale``.
-        origin: Where it is from, for messages.
+        config: With ``model`` and optionally ``input_scale``.
+        origin: Origin of the config, for messages.
 
     Raises:
         ValueError: If there is neither.
@@ -176,10 +176,10 @@ def default_input_scale(config: Any, origin: str) -> tuple[int, int]:
 
 
 def _check_preprocessor(given: Any, where: str) -> None:
-    """Refuse a preprocessor that would not normalise images, or would pad them to any size."""
+    """Refuse a preprocessor that does not normalise images, or pads them to an arbitrary size."""
     if not isinstance(given, dict) or given.get('type') != 'SegDataPreProcessor':
         raise ValueError(f'{where}` is {_SHORT.repr(given)}; expected {{"type": "SegDataPreProcessor", …}}.')
-    for key, smallest in (('mean', 0), ('std', 1)):  # of pixels that are 0 to 255
+    for key, smallest in (('mean', 0), ('std', 1)):  # for pixels in 0..255
         values = given.get(key)
         if not isinstance(values, list) or len(values) != 3 or not all(smallest <= _number(x) <= 255 for x in values):
             raise ValueError(f'{where}.{key}` is {_SHORT.repr(values)}; expected 3 numbers from {smallest} to 255.')
@@ -195,7 +195,7 @@ def _check_preprocessor(given: Any, where: str) -> None:
 
 
 def _fault(key: str, value: Any) -> str | None:
-    """What was expected of one entry of `model`, or None."""
+    """Return the expectation that an entry of `model` violates, or None."""
     if isinstance(value, str):
         return None if len(value) <= 1000 and value.isprintable() else 'at most 1000 printable characters'
     if isinstance(value, list):
@@ -209,7 +209,7 @@ def _fault(key: str, value: Any) -> str | None:
 
 
 def _number(value: Any, otherwise: float = math.nan) -> float:
-    """A number as it is; for anything else, of which truth values are a part, NaN, with which no comparison is true."""
+    """Return a number unchanged; NaN, for which every comparison is false, for anything else, including booleans."""
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else otherwise
 
 
@@ -218,10 +218,10 @@ def _is_size(value: Any) -> bool:
 
 
 def _entries(value: Any, where: str, depth: int = 0) -> Iterator[tuple[str, str, Any]]:
-    """Every entry of every dict and list in a nested value: where it stands, the key it is under, and its value.
+    """Yield every entry of every dict and list in a nested value: its path, its key and its value.
 
     Raises:
-        ValueError: If a key is no name, or the value is nested too deep.
+        ValueError: If a key is not an identifier, or the value is nested too deeply.
     """
     if depth > DEEPEST:
         raise ValueError(f'{where}` is nested more than {DEEPEST} deep.')
@@ -236,5 +236,5 @@ def _entries(value: Any, where: str, depth: int = 0) -> Iterator[tuple[str, str,
 
 def _refuse(value: Any) -> None:
     raise ValueError(
-        f'The model config holds a {type(value).__name__} ({value!r}), which JSON cannot: use plain values.'
+        f'The model config contains a {type(value).__name__} ({value!r}), which JSON cannot hold: use plain values.'
     )

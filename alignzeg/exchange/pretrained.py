@@ -1,4 +1,4 @@
-"""A trained model as a folder: ``config.json``, plain JSON, and ``model.safetensors``, trained weights alone."""
+"""A trained model as a folder: ``config.json``, plain JSON, and ``model.safetensors``, the trained weights."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ WEIGHTS = 'model.safetensors'
 def save_pretrained(cfg: Config, checkpoint: str | Path, folder: str | Path) -> AlignZeg:
     """Write a trained model as a folder that :func:`load_pretrained` reads.
 
-    A built model does not know its arguments, so they come from its config. The model is built from what is written,
-    and the checkpoint loaded into it, before anything is written: what does not fit is never saved.
+    A built model does not know its arguments, so they are taken from its config. Before anything is written, the model
+    is built from the new configuration and the checkpoint is loaded into it, so nothing inconsistent is saved.
 
     Args:
-        cfg: The config the model was trained with, such as MMEngine keeps beside a checkpoint.
+        cfg: The config the model was trained with, as stored by MMEngine beside a checkpoint.
         checkpoint: A checkpoint (``.pth``) or weights (``.safetensors``).
-        folder: Made if need be; its two files are replaced.
+        folder: Created if necessary; its two files are replaced.
 
     Returns:
         The model that was written.
 
     Raises:
-        FileNotFoundError: If there is no such checkpoint.
+        FileNotFoundError: If the checkpoint does not exist.
         ValueError: If config and checkpoint do not fit, or the model cannot be described by plain values.
     """
     config = plain_config(cfg)
@@ -50,34 +50,34 @@ def save_pretrained(cfg: Config, checkpoint: str | Path, folder: str | Path) -> 
 
 
 def load_pretrained(name: str | Path, download: bool = False, clip_weights: str | None = None) -> AlignZeg:
-    """Build a model from a folder of :func:`save_pretrained`. Nothing in the folder can run code.
+    """Build a model from a folder of :func:`save_pretrained`. The folder cannot execute code.
 
     CLIP's weights are not in the folder: the configuration names the embedded ones or a tag of open_clip, which
-    open_clip fetches unless it has them, as in training.
+    open_clip downloads unless they are cached, as in training.
 
     Args:
-        name: A folder, or with ``download`` the id of a model on the Hugging Face hub (``org/name``).
-        download: Allow the network for that id.
-        clip_weights: A file or tag of CLIP weights instead of those that the configuration names; must be the ones of
-            the training, byte by byte.
+        name: A folder, or with ``download`` the id of a model on the Hugging Face Hub (``org/name``).
+        download: Allow the download of that id.
+        clip_weights: A file or tag of CLIP weights in place of those in the configuration; must be identical to those
+            of the training.
 
     Returns:
         The model, in evaluation mode on the CPU.
 
     Raises:
-        FileNotFoundError: If there is no such folder, a file is missing, or the hub gave none.
-        ValueError: If a file is damaged, not allowed, or the two do not fit each other or CLIP.
+        FileNotFoundError: If the folder or a file is missing, or the download fails.
+        ValueError: If a file is damaged or not allowed, or the files do not fit each other or CLIP.
     """
     folder = find_pretrained(name, download)
     config, origin = read_config(folder), str(folder / CONFIG)
-    check_shapes(folder / WEIGHTS, _outline(config, origin))  # before memory is taken for what nobody has weights for
+    check_shapes(folder / WEIGHTS, _outline(config, origin))  # before memory is allocated for a model without weights
     model = _build(config, origin, clip_weights)
     load_weights(model, folder / WEIGHTS)
     return model
 
 
 def find_pretrained(name: str | Path, download: bool = False) -> Path:
-    """The folder of a model on this machine, fetched from the hub if that is asked for.
+    """Return the folder of a model on this machine, downloading it from the hub if requested.
 
     Args:
         name: See :func:`load_pretrained`.
@@ -91,8 +91,8 @@ def find_pretrained(name: str | Path, download: bool = False) -> Path:
     if not folder.is_dir() and is_hub_id and download:
         folder = _fetch(str(name))
     if not folder.is_dir():
-        hint = ' To fetch it from the Hugging Face hub, allow the network: download=True.' if is_hub_id else ''
-        raise FileNotFoundError(f'{str(name)!r} is no folder with a saved model.{hint}')
+        hint = ' To download it from the Hugging Face Hub, pass download=True.' if is_hub_id else ''
+        raise FileNotFoundError(f'{str(name)!r} is not a folder with a saved model.{hint}')
     for file in (CONFIG, WEIGHTS):
         if not (folder / file).is_file():
             raise FileNotFoundError(
@@ -102,12 +102,12 @@ def find_pretrained(name: str | Path, download: bool = False) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read and check ``config.json``: ``model``, the arguments of ``AlignZeg``, and perhaps ``input_scale``.
+    """Read and check ``config.json``: ``model``, the arguments of ``AlignZeg``, and optionally ``input_scale``.
 
-    ``input_scale`` is [long, short]: images are resized, keeping their ratio, to fit into it.
+    ``input_scale`` is [long, short]: images are resized to fit into it, keeping their ratio.
 
     Raises:
-        ValueError: If it is no JSON, or holds what is not allowed.
+        ValueError: If it is not valid JSON, or contains anything that is not allowed.
     """
     path = folder / CONFIG
     if path.stat().st_size > LARGEST_FILE:
@@ -116,19 +116,19 @@ def read_config(folder: Path) -> dict[str, Any]:
         text = path.read_text(encoding='utf-8')
         config = json.loads(text, parse_constant=_no_number, object_pairs_hook=_each_key_once)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f'{path} is no JSON ({error}).') from error
+        raise ValueError(f'{path} is not valid JSON ({error}).') from error
     check_config(config, str(path))
     return config
 
 
 def _build(config: dict[str, Any], origin: str, clip_weights: str | None) -> AlignZeg:
-    """The model of a checked configuration, with untrained weights, in evaluation mode."""
+    """Build the model of a checked configuration, with untrained weights, in evaluation mode."""
     arguments = {**config['model'], 'clip': dict(config['model']['clip'])}
     if clip_weights is not None:
         arguments['clip']['pretrained'] = clip_weights
     if 'pretrained' not in arguments['clip']:
         raise ValueError(
-            f"{origin} names no CLIP weights, because they came from a file: give that file's path as `clip_weights`."
+            f"{origin} names no CLIP weights, because they came from a file: pass that file's path as `clip_weights`."
         )
     model = _build_parts(arguments, origin)
     if model.stride > 1024:
@@ -139,9 +139,9 @@ def _build(config: dict[str, Any], origin: str, clip_weights: str | None) -> Ali
 
 
 def _outline(config: dict[str, Any], origin: str) -> dict[str, Tensor]:
-    """The state dict of a configuration without memory for its weights; CLIP's own file is not needed."""
+    """Return the state dict of a configuration without memory for its weights; CLIP's own file is not needed."""
     arguments = {**config['model'], 'clip': {**config['model']['clip'], 'pretrained': None}}
-    arguments['criterion'] = None  # no weights, and a part of it computes with its arguments
+    arguments['criterion'] = None  # it has no weights, and a part of it computes with its arguments
     with torch.device('meta'):
         return _build_parts(arguments, origin).state_dict()
 
@@ -150,31 +150,31 @@ def _build_parts(arguments: dict[str, Any], origin: str) -> AlignZeg:
     try:
         with DefaultScope.overwrite_default_scope('mmseg'):
             return MODELS.build(arguments)
-    except OSError:  # CLIP's weights, which say what is wrong with them
+    except OSError:  # a problem with CLIP's weights, with its own message
         raise
-    except Exception as error:  # what a stranger gives to layers makes them raise nearly anything
+    except Exception as error:  # invalid arguments can make layers raise almost any exception
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise ValueError(f'{origin}: AlignZeg cannot be built from `model`: {first}') from error
 
 
 def _no_number(text: str) -> None:
-    raise ValueError(f'it has {text}, which is not a number')
+    raise ValueError(f'it contains {text}, which is not a number')
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        raise ValueError('an entry stands there twice')
+        raise ValueError('an entry is repeated')
     return content
 
 
 def _fetch(hub_id: str) -> Path:
-    """Download the two files of a model, and nothing else."""
+    """Download only the two files of a model."""
     from huggingface_hub import snapshot_download  # open_clip depends on it
 
     try:
-        # What comes is data, checked like any other folder.
+        # The downloaded files are data, checked like any other folder.
         return Path(snapshot_download(hub_id, allow_patterns=[CONFIG, WEIGHTS]))  # nosec B615
-    except (OSError, ValueError) as error:  # the hub's own errors are of both kinds
+    except (OSError, ValueError) as error:  # the hub raises both
         first = str(error).strip().splitlines()[0]
-        raise FileNotFoundError(f'{hub_id!r} could not be fetched from the Hugging Face hub: {first}') from error
+        raise FileNotFoundError(f'{hub_id!r} could not be downloaded from the Hugging Face Hub: {first}') from error

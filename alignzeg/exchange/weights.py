@@ -1,4 +1,4 @@
-"""Trained weights in a file, with the identity of the model they belong to."""
+"""Files of trained weights, with the identity of the model they belong to."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ OPTIONAL_PARTS = ('class_indicator', 'preference')
 
 
 def save_weights(model: AlignZeg, path: str | Path) -> None:
-    """Write what a checkpoint holds of a model, CLIP's frozen weights left out, as ``.safetensors``.
+    """Write the weights of a model as ``.safetensors``, without CLIP's frozen weights, as in a checkpoint.
 
     Args:
-        model: Its ``checkpoint_identity()`` goes into the metadata of the file, as JSON.
-        path: Replaced if it exists; there whole or not at all.
+        model: Its ``checkpoint_identity()`` is stored in the metadata of the file, as JSON.
+        path: Replaced atomically if it exists.
 
     Raises:
         ValueError: If a weight is not finite.
@@ -36,25 +36,25 @@ def save_weights(model: AlignZeg, path: str | Path) -> None:
     refuse_not_finite(tensors, 'The model cannot be saved', 'load an earlier checkpoint.')
     metadata = {IDENTITY_KEY: json.dumps(to_plain(model.checkpoint_identity()))}
     with whole_file(Path(path)) as part:
-        part.write_bytes(save(tensors, metadata))  # `save_file` would make it unreadable for other users
+        part.write_bytes(save(tensors, metadata))  # files of `save_file` are not readable for other users
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Read a ``.safetensors`` file or a checkpoint of MMEngine; neither can run code.
+    """Read a ``.safetensors`` file or a checkpoint of MMEngine; neither can execute code.
 
     Returns:
-        The state dict on the CPU, and the identity that the file names, if any.
+        The state dict on the CPU, and the identity stored in the file, if any.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is truncated, or not what its suffix says.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is truncated, or its content does not match its suffix.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'No weights {str(path)!r}: give a .safetensors file or a checkpoint (.pth).')
     if path.suffix == '.safetensors':
         with _opened(path) as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # it is no mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # not a mapping
             identity = json.loads((file.metadata() or {}).get(IDENTITY_KEY, 'null'))
         return tensors, identity
     checkpoint = read_checkpoint(path)
@@ -64,14 +64,14 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | 
 
 
 def check_shapes(path: Path, expected: Mapping[str, Tensor]) -> None:
-    """Compare the names and shapes in a ``.safetensors`` file with those of a model, without reading a weight.
+    """Compare the names and shapes in a ``.safetensors`` file with those of a model, without reading the weights.
 
     Args:
         path: The file.
         expected: The state dict of the model; it may be on the device 'meta'.
 
     Raises:
-        ValueError: If the file is damaged, or holds other weights.
+        ValueError: If the file is damaged, or contains other weights.
     """
     with _opened(path) as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
@@ -81,7 +81,7 @@ def check_shapes(path: Path, expected: Mapping[str, Tensor]) -> None:
 
 
 def load_weights(model: AlignZeg, path: str | Path) -> None:
-    """Load trained weights into a model, if they are this model's. Those of a part that it leaves out are not used.
+    """Load trained weights into a model after checking that they belong to it. Weights of omitted parts are ignored.
 
     Args:
         model: Changed in place.
@@ -89,18 +89,18 @@ def load_weights(model: AlignZeg, path: str | Path) -> None:
 
     Raises:
         FileNotFoundError: See :func:`read_weights`.
-        ValueError: If the file cannot be read, names no identity or another one, or holds other weights or
-            values that are not finite.
+        ValueError: If the file is unreadable, has no identity or another one, or contains other weights or
+            non-finite values.
     """
     tensors, identity = read_weights(path)
     if not isinstance(identity, dict):
         raise ValueError(
-            f'{path} does not say for which classes and which CLIP its weights were trained: give a checkpoint that '
-            '`SafeCheckpointHook` wrote, or a file of `save_pretrained`.'
+            f'{path} does not record the classes and the CLIP of its weights: use a checkpoint written by '
+            '`SafeCheckpointHook`, or a file of `save_pretrained`.'
         )
     differences = identity_differences(identity, to_plain(model.checkpoint_identity()))
     if differences:
-        raise ValueError(f'{path} was trained for something else than this model: {"; ".join(differences)}.')
+        raise ValueError(f'{path} and the model differ: {"; ".join(differences)}.')
     left_out = tuple(f'{part}.' for part in OPTIONAL_PARTS if getattr(model, part) is None)
     tensors = {name: value for name, value in tensors.items() if not name.startswith(left_out)}
     fault = _first_fault(tensors, model.state_dict())
@@ -117,29 +117,31 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except (SafetensorError, ValueError, RecursionError) as error:
         reason = ' '.join(str(error).split())[:200]
-        raise ValueError(f'{path} is not a whole .safetensors file ({reason}): copy or download it again.') from error
+        raise ValueError(
+            f'{path} is not a complete .safetensors file ({reason}): copy or download it again.'
+        ) from error
 
 
 def _misfit(given: Mapping[str, tuple[int, ...]], expected: Mapping[str, Tensor]) -> str | None:
-    """What is wrong with names or shapes, or None."""
-    for kind, names in (('has no', expected.keys() - given.keys()), ('has a foreign', given.keys() - expected.keys())):
+    """Describe what is wrong with names or shapes; None if nothing is."""
+    for kind, names in (('lacks', expected.keys() - given.keys()), ('has unknown', given.keys() - expected.keys())):
         if names:
             return f'it {kind} {min(names)[:120]!r}' + (f' (and {len(names) - 1} more)' if len(names) > 1 else '')
     for name, value in expected.items():
         if given[name] != tuple(value.shape):
-            return f'{name!r} has shape {given[name]} and not {tuple(value.shape)}'
+            return f'{name!r} has shape {given[name]}, expected {tuple(value.shape)}'
     return None
 
 
 def _first_fault(given: Mapping[str, Any], expected: Mapping[str, Tensor]) -> str | None:
-    """What is wrong with a state dict, or None."""
+    """Describe what is wrong with a state dict; None if nothing is."""
     for name, value in given.items():
         if not isinstance(value, Tensor):
-            return f'{name[:120]!r} is a {type(value).__name__} and not a tensor'
+            return f'{name[:120]!r} is a {type(value).__name__}, expected a tensor'
     fault = _misfit({name: tuple(value.shape) for name, value in given.items()}, expected)
     if fault:
         return fault
     for name, value in expected.items():
         if given[name].is_floating_point() != value.is_floating_point() or given[name].is_complex():
-            return f'{name!r} holds {given[name].dtype} and not {value.dtype}'
+            return f'{name!r} has type {given[name].dtype}, expected {value.dtype}'
     return None

@@ -1,13 +1,13 @@
-# Folders of images and label maps, names, unseen names: copy this file and change what is above the line.
+# Template for a dataset of two folders (images and label maps): copy this file and edit what is above the line.
 # `folders_tiny.py` in place of `folders.py` tries it on a CPU without a download.
 _base_ = __import__('mmseg_alignzeg').__path__[0] + '/.mim/configs/_base_/folders.py'
 data_root = 'data/mine'
 train_folders = dict(img_path='images/train', seg_map_path='labels/train')
 test_folders = dict(img_path='images/val', seg_map_path='labels/val')
 suffixes = dict(img_suffix='.jpg', seg_map_suffix='.png')
-classes = ['sky', 'road', 'car']  # what the values 0, 1, 2, … in the label maps are called
-unseen_classes = ['car']  # of these, what training must not see
-no_label = dict(ignored_labels=[])  # values without a class, besides 255; reduce_zero_label=True if classes begin at 1
+classes = ['sky', 'road', 'car']  # names of the values 0, 1, 2, … in the label maps
+unseen_classes = ['car']  # the subset without labels in training
+no_label = dict(ignored_labels=[])  # values without a class, besides 255; reduce_zero_label=True if classes start at 1
 max_iters = 20000
 # ---------------------------------------------------------------------------------------------------------------------
 seen_classes = [name for name in classes if name not in unseen_classes]

@@ -4,14 +4,14 @@ default_scope = 'mmseg'
 env_cfg = dict(
     cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='nccl')
 )
-# MMEngine's own choice but for `device_ids`, which must be None on a CPU and may be None on a GPU. With this dict,
-# `find_unused_parameters` stands here too, and not at the top of a config.
+# MMEngine's defaults except `device_ids`, which must be None on a CPU and may be None on a GPU. With this dict,
+# `find_unused_parameters` must be set here, not at the top level of a config.
 model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 log_processor = dict(by_epoch=False)
 log_level = 'INFO'
-# device = 'cuda'  # refuses to run where there is no GPU; by default the CPU takes its place
+# device = 'cuda'  # fails if there is no GPU; by default, the CPU is used instead
 load_from = None
 resume = False
 randomness = dict(seed=0)

@@ -1,4 +1,4 @@
-# AlignZeg on folders of one's own, all but the names: see custom_dataset.py beside this file.
+# AlignZeg on custom folders, without class names: see custom_dataset.py in this folder.
 _base_ = [
     './default_runtime.py',
     './models/alignzeg_vitb16.py',

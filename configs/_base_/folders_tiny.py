@@ -1,4 +1,4 @@
-# folders.py in the small: the embedded tiny CLIP at 128², to try files and names on a CPU. Its scores mean nothing.
+# A small version of folders.py: the embedded tiny CLIP at 128², to check files and names on a CPU. Scores mean nothing.
 _base_ = [
     './default_runtime.py',
     './models/alignzeg_tiny.py',

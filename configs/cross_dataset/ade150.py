@@ -7,7 +7,7 @@ dataset = dict(
     type='CheckedADE20KDataset',
     data_root='data/ade/ADEChallengeData2016',
     data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
-    metainfo=dict(unseen_classes=None),  # seen are the names that training had
+    metainfo=dict(unseen_classes=None),  # classes with trained names are seen
     pipeline={{_base_.test_pipeline}},
 )
 val_dataloader = dict(dataset=dataset)

@@ -8,7 +8,7 @@ dataset = dict(
     data_root='data/ADE20K_2021_17_01',
     prepare_command='python tools/convert_dataset.py ade847 data/ADE20K_2021_17_01',
     data_prefix=dict(img_path='images_detectron2/validation', seg_map_path='annotations_detectron2/validation'),
-    metainfo=dict(unseen_classes=None),  # seen are the names that training had
+    metainfo=dict(unseen_classes=None),  # classes with trained names are seen
     pipeline={{_base_.wide_test_pipeline}},
 )
 tta_pipeline = {{_base_.wide_test_pipeline}}

@@ -9,7 +9,7 @@ dataset = dict(
     prepare_command='python tools/convert_dataset.py context59 data/VOCdevkit/VOC2010',
     data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassContext'),
     ann_file='ImageSets/SegmentationContext/val.txt',
-    metainfo=dict(unseen_classes=None),  # seen are the names that training had
+    metainfo=dict(unseen_classes=None),  # classes with trained names are seen
     pipeline={{_base_.test_pipeline}},
 )
 val_dataloader = dict(dataset=dataset)

@@ -14,7 +14,7 @@ dataset = dict(
     data_root='data/VOCdevkit/VOC2012',
     data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
     ann_file='ImageSets/Segmentation/val.txt',
-    metainfo=dict(classes=classes, unseen_classes=None),  # seen are the names that training had
+    metainfo=dict(classes=classes, unseen_classes=None),  # classes with trained names are seen
     pipeline={{_base_.test_pipeline}},
 )
 val_dataloader = dict(dataset=dataset)

@@ -1,4 +1,4 @@
-# mmseg's own SAN, tested on all 20 classes; it predicts the names of its text encoder, so training and test differ.
+# mmseg's SAN, tested on all 20 classes. It predicts the names in its text encoder, so training and test configs differ.
 _base_ = './training/san_patterns.py'
 trained_by = 'configs/peers/training/san_patterns.py'
 model = dict(

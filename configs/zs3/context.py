@@ -1,4 +1,4 @@
-# Strict zero-shot on Context: only the unseen classes are there to choose from, and seen pixels are ignored.
+# Strict zero-shot on Context: only unseen classes can be predicted, and seen pixels are ignored.
 _base_ = ['../alignzeg_context.py']
 trained_by = 'configs/alignzeg_context.py'
 val_dataloader = dict(dataset=dict(metainfo=dict(classes={{_base_.unseen_classes}})))

@@ -1,6 +1,6 @@
-"""Hooks and the loop that guard, resume, test and draw with a vocabulary; checkpoint files; what is optimized."""
+"""Hooks and the training loop; reading of checkpoint files; construction of the optimizer."""
 
-from . import checkpoint_sources  # noqa: F401  (takes the place of MMEngine's loaders)
+from . import checkpoint_sources  # noqa: F401  (replaces MMEngine's loaders)
 from .checkpoint_file import read_checkpoint
 from .finite_guard_hook import FiniteGuardHook
 from .health_hook import HealthHook

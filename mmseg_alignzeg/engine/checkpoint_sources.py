@@ -1,7 +1,7 @@
-"""Wherever MMEngine loads a checkpoint from, it is read by :func:`read_checkpoint`.
+"""Make all of MMEngine's checkpoint loaders use :func:`read_checkpoint`.
 
-The readers here take the place of MMEngine's, so that ``--resume``, ``load_from``, ``mim test`` and
-``init_cfg=dict(type='Pretrained')`` go through the same checks. A place that is not known here is refused.
+The functions here replace MMEngine's loaders, so ``--resume``, ``load_from``, ``mim test`` and
+``init_cfg=dict(type='Pretrained')`` apply the same checks. Unknown sources are refused.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .checkpoint_file import MapLocation, read_checkpoint
 
 
 def load_from_local(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
-    """MMEngine's reader of local files; see :func:`read_checkpoint`."""
+    """Load a local file with :func:`read_checkpoint`."""
     return read_checkpoint(filename, map_location)
 
 
 def load_from_http(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
-    """MMEngine's reader of web addresses: fetched once into torch's folder, then see :func:`read_checkpoint`.
+    """Load from a URL: download once to torch's cache folder, then use :func:`read_checkpoint`.
 
-    Rank 0 fetches first; the others follow when they do not see its file, as on another machine.
+    Rank 0 downloads first; other ranks download only if they do not see its file, as on another machine.
     """
     path = Path(torch.hub.get_dir()) / 'checkpoints' / Path(urlparse(filename).path).name
     try:
@@ -47,10 +47,10 @@ def _fetch(address: str, path: Path) -> None:
 
 
 def load_from_hub(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
-    """MMEngine's reader of names: of torchvision, OpenMMLab or MMClassification.
+    """Load a model of torchvision, OpenMMLab or MMClassification by name.
 
     Raises:
-        ValueError: If the list of that hub, which MMEngine has, does not name the model.
+        ValueError: If MMEngine's list of that hub does not contain the name.
     """
     scheme, _, name = filename.partition('://')
     if scheme == 'mmcls':
@@ -61,7 +61,7 @@ def load_from_hub(filename: str, map_location: MapLocation = None) -> dict[str, 
         addresses = hubs.get_external_models()
         name = hubs.get_deprecated_model_names().get(name, name)
     if name not in addresses:
-        raise ValueError(f'{filename!r} is not in the list of {scheme}://: give the address or the path of its file.')
+        raise ValueError(f'{filename!r} is not in the list of {scheme}://: give the URL or the path of its file.')
     address = addresses[name]
     if address.startswith(('http://', 'https://')):
         checkpoint = load_from_http(address, map_location)
@@ -71,7 +71,7 @@ def load_from_hub(filename: str, map_location: MapLocation = None) -> dict[str, 
 
 
 def load_from_ceph(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
-    """MMEngine's reader of ``s3://`` and ``petrel://``: copied to a temporary file first."""
+    """Load from ``s3://`` or ``petrel://``: copy to a temporary file, then use :func:`read_checkpoint`."""
     with TemporaryDirectory() as folder:
         path = Path(folder, Path(filename).name)
         path.write_bytes(get_file_backend(filename, backend_args={'backend': 'petrel'}).get(filename))
@@ -79,8 +79,8 @@ def load_from_ceph(filename: str, map_location: MapLocation = None) -> dict[str,
 
 
 def load_from_elsewhere(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
-    """Refuse a place whose files cannot be checked before they are read."""
-    raise ValueError(f'{filename!r} is not read, because it cannot be checked: copy the file here and give its path.')
+    """Refuse a source whose files cannot be checked before they are loaded."""
+    raise ValueError(f'{filename!r} is refused, because it cannot be checked: copy the file here and give its path.')
 
 
 KNOWN = {

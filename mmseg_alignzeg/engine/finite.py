@@ -1,4 +1,4 @@
-"""Weights that are not finite: never saved, never loaded."""
+"""Refuse to save or load non-finite weights."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def refuse_not_finite(state_dict: Mapping[str, Any], what: str, todo: str) -> None:
-    """Look at every tensor of floats in a state dict.
+    """Check every floating-point tensor in a state dict.
 
     Args:
-        state_dict: Tensors by name; anything else is passed by.
-        what: Whose weights these are, for the message.
-        todo: The way out.
+        state_dict: Tensors by name; other values are ignored.
+        what: Start of the error message: what failed.
+        todo: End of the error message: what to do.
 
     Raises:
         ValueError: If a value is NaN or infinite.
@@ -22,7 +22,7 @@ def refuse_not_finite(state_dict: Mapping[str, Any], what: str, todo: str) -> No
     bad = [name for name, value in state_dict.items() if _is_bad(value)]
     if bad:
         raise ValueError(
-            f'{what}: {len(bad)} of {len(state_dict)} tensors hold values that are not finite, first {bad[0]!r}: {todo}'
+            f'{what}: {len(bad)} of {len(state_dict)} tensors have non-finite values, first {bad[0]!r}: {todo}'
         )
 
 

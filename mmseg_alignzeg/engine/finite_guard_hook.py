@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite leave the weights alone."""
+"""Skip steps with a non-finite loss or gradient."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ SHOWN = 16  # images in a message
 
 @HOOKS.register_module()
 class FiniteGuardHook(Hook):
-    """Skip a step whose loss or gradient is not finite, and stop after a few of them in a row.
+    """Skip a step with a non-finite loss or gradient, and end the training after several of them in a row.
 
-    One such step would fill every weight with NaN. Here the optimizer finds no gradient in it: weights, their decay and
-    the moments of AdamW stay as they are. (Running statistics of a batch norm, which AlignZeg does not have, change in
-    the forward pass before.) A warning names the term of the loss and the images. All ranks decide
-    together, by one small ``all_reduce`` per step.
+    A single such step would turn all weights into NaN. The hook removes the gradients of the step: the weights and the
+    moments of AdamW do not change, and no weight decay is applied. (Running statistics of a batch norm, which AlignZeg
+    does not have, would already have changed in the forward pass.) A warning names the loss term and the images. All
+    ranks decide together, with one small ``all_reduce`` per step.
 
-    A ``GradScaler`` (``AmpOptimWrapper``) skips a step of its own when the gradient overflows; that counts here only
-    if the loss is not finite, or the scale is below 1 and cannot have been the cause.
+    A ``GradScaler`` (``AmpOptimWrapper``) skips a step itself if the gradient overflows. Such a step counts here only
+    if the loss is not finite, or if the scale is below 1 and cannot be the cause.
 
     Args:
-        patience: So many skipped steps in a row end the training.
+        patience: Number of skipped steps in a row that end the training.
 
     Raises:
         ValueError: If ``patience`` is below 1.
@@ -44,11 +44,11 @@ class FiniteGuardHook(Hook):
         if patience < 1:
             raise ValueError(f'patience={patience} must be at least 1.')
         self.patience = patience
-        self.skipped = 0  # steps so far
+        self.skipped = 0  # number of steps skipped so far
         self._in_row = 0
 
     def before_train(self, runner: Runner) -> None:
-        """Listen to the model's losses and to the optimizer."""
+        """Register hooks on the model's losses and on the optimizer."""
         self._runner = runner
         self._forget()
         self._handles = [
@@ -57,19 +57,19 @@ class FiniteGuardHook(Hook):
         ]
 
     def after_train(self, runner: Runner) -> None:
-        """Stop listening, and say how many steps were skipped."""
+        """Remove the hooks, and log the number of skipped steps."""
         for handle in self._handles:
             handle.remove()
         if self.skipped:
-            runner.logger.warning(f'FiniteGuardHook skipped {self.skipped} step(s) of this run, see above.')
+            runner.logger.warning(f'FiniteGuardHook skipped {self.skipped} step(s) of this run, see the log above.')
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Judge a step that a ``GradScaler`` has skipped: the optimizer was not called."""
+        """Check a step skipped by a ``GradScaler``, for which the optimizer was not called."""
         if self._losses and runner.optim_wrapper.should_update():
             self._judge(torch.tensor(float('nan') if self._scale() < 1 else 0.0))
 
     def _listen(self, model: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-        """Keep the terms of the loss until the optimizer steps; with accumulated gradients those of several batches."""
+        """Store the loss terms until the optimizer step, of several batches if gradients are accumulated."""
         if isinstance(output, dict):
             self._losses.append({name: _mean(loss) for name, loss in output.items() if 'loss' in name})
             samples = kwargs.get('data_samples') or ()
@@ -80,21 +80,21 @@ class FiniteGuardHook(Hook):
             param.grad for group in optimizer.param_groups for param in group['params'] if param.grad is not None
         ]
         norm = get_total_norm(gradients)
-        # A fused optimizer is called although its GradScaler has found an overflow, and leaves the step out by itself.
+        # A fused optimizer is called even if its GradScaler has found an overflow, and then skips the step itself.
         fused = getattr(optimizer, '_step_supports_amp_scaling', False) and self._scale() >= 1
         if fused and not norm.isfinite() and all(loss.isfinite() for loss in self._terms()):
             return
         if self._judge(norm):
-            optimizer.zero_grad(set_to_none=True)  # without a gradient, a parameter is not touched
+            optimizer.zero_grad(set_to_none=True)  # parameters without gradient are not updated
 
     def _judge(self, gradient: Tensor) -> bool:
-        """Whether any rank has found the step bad; counts and names it.
+        """Return whether the step is bad on any rank; count and report it.
 
         Args:
-            gradient: Its norm.
+            gradient: Norm of the gradient.
 
         Raises:
-            FloatingPointError: In all ranks, if the last ``patience`` steps were bad.
+            FloatingPointError: On all ranks, if the last ``patience`` steps were bad.
         """
         terms = [loss.to(gradient.device) for loss in self._terms()]
         bad = 1 - torch.stack([gradient, *terms]).isfinite().all().int()
@@ -109,14 +109,14 @@ class FiniteGuardHook(Hook):
         self._forget()
         if self._in_row >= self.patience:
             raise FloatingPointError(
-                f'{message} It is number {self._in_row} in a row, which ends the training: the weights of the last '
-                'checkpoint are good; look at the images, lower the learning rate, or train without mixed precision.'
+                f'{message} This is skipped step {self._in_row} in a row: the training ends. The weights of the last '
+                'checkpoint are finite: check the images, lower the learning rate, or train without mixed precision.'
             )
         self._runner.logger.warning(message)
         return True
 
     def _fault(self) -> str:
-        """Terms that are not finite with the images of their rank; without such terms, the images of all ranks."""
+        """Describe non-finite terms with the images of their rank; if there are none, all images."""
         values = {
             name: loss.item() for losses in self._losses for name, loss in losses.items() if not loss.isfinite().all()
         }
@@ -133,7 +133,7 @@ class FiniteGuardHook(Hook):
         return [loss for losses in self._losses for loss in losses.values()]
 
     def _scale(self) -> float:
-        """That of the ``GradScaler``; 0 without one."""
+        """Return the scale of the ``GradScaler``; 0 without one."""
         scaler = getattr(self._runner.optim_wrapper, 'loss_scaler', None)
         return 0.0 if scaler is None else scaler.get_scale()
 
@@ -143,6 +143,6 @@ class FiniteGuardHook(Hook):
 
 
 def _mean(loss: Tensor | list[Tensor]) -> Tensor:
-    """A term of the loss as a scalar without gradient; MMEngine takes the sum of a list."""
+    """Return a loss term as a scalar without gradient; MMEngine sums the items of a list."""
     parts = loss if isinstance(loss, list) else [loss]
     return torch.stack([part.detach().float().mean() for part in parts]).sum()

@@ -1,4 +1,4 @@
-"""Whether every part of the method acts: what moves in training, and what PBC corrects in testing."""
+"""Monitor whether every component has an effect: in training, and for PBC in tests."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from ..models import AlignZeg
 from .unwrapped import unwrapped_model
 
 SATURATED = 5.0  # |M| beyond which σ(M) is within 0.7 % of 0 or 1
-RARE = 0.01  # shares of corrected proposals below this, or above 1 - this, are warned about
+RARE = 0.01  # shares of corrected proposals below this, or above 1 - this, cause a warning
 
 
 def part_of(name: str) -> str:
-    """The part that a parameter belongs to: ``decode_head.queries``, ``fusion``, ``image_encoder.vit``, and so on."""
+    """Return the component of a parameter: ``decode_head.queries``, ``fusion``, ``image_encoder.vit``, and so on."""
     return '.'.join(name.removesuffix('.weight').removesuffix('.bias').split('.')[:2])
 
 
 def norm(tensors: Iterable[Tensor]) -> float:
-    """Euclidean norm of all numbers of some tensors."""
+    """Return the Euclidean norm of all elements of several tensors."""
     return math.sqrt(sum(float(tensor.detach().float().square().sum()) for tensor in tensors))
 
 
 @HOOKS.register_module()
 class HealthHook(Hook):
-    """Log every ``interval`` iterations how each part of AlignZeg trains; in between it costs nothing.
+    """Log every ``interval`` iterations how each component of AlignZeg trains; other iterations have no overhead.
 
-    Per part: the norm of the gradient that the optimizer gets, behind the clip, and the size of the update relative to
-    the weights. Besides: the share of mask logits beyond ±5, the mean angle that background prototypes have turned
-    since the start of the run, the share of pairs of L_vir that are of one class and so expand nothing, and of φ_bc
-    the share of hidden units that no proposal reaches and of proposals it takes for unseen (I > 0.5). The numbers go to
-    the log and to the visualizer, as ``health/…``.
+    Per component: the norm of the gradient after clipping, and the size of the update relative to the weights. In
+    addition: the share of mask logits beyond ±5; the mean rotation of the background prototypes since the start of the
+    run; the share of pairs in L_vir that have the same class and therefore no effect; and for φ_bc, the share of
+    hidden units that are zero for all proposals, and of proposals predicted as unseen (I > 0.5). The numbers go to the
+    log and to the visualizer, as ``health/…``.
 
-    A test with PBC ends with the share of proposals that it corrects; almost none or almost all is a warning.
+    At the end of a test with PBC, the share of corrected proposals is logged, with a warning if it is close to 0 or 1.
 
     Args:
-        interval: Iterations.
+        interval: Number of iterations.
 
     Raises:
         ValueError: If ``interval`` is below 1.
@@ -62,14 +62,14 @@ class HealthHook(Hook):
     # ------------------------------------------------------------------ training
 
     def before_train(self, runner: Runner) -> None:
-        """Keep the prototypes as they are now."""
+        """Store the initial prototypes."""
         model = unwrapped_model(runner)
         self._model = model if isinstance(model, AlignZeg) else None
         if self._model is not None:
             self._start = self._model.semantic_head.backgrounds.detach().clone()
 
     def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Listen to one iteration in ``interval``."""
+        """Register hooks in every ``interval``-th iteration."""
         if self._model is None or (runner.iter + 1) % self.interval:
             return
         self._numbers = {}
@@ -84,7 +84,7 @@ class HealthHook(Hook):
             self._handles.append(self._model.class_indicator.register_forward_hook(self._balance))
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Log what was heard."""
+        """Log the collected numbers."""
         if not self._handles:
             return
         self._remove_handles()
@@ -134,7 +134,7 @@ class HealthHook(Hook):
     # ------------------------------------------------------------------ test
 
     def before_test(self, runner: Runner) -> None:
-        """Listen to φ_bc, if PBC is on."""
+        """Register a hook on φ_bc, if PBC is enabled."""
         self._corrected: Tensor | int = 0
         self._proposals = 0
         model = unwrapped_model(runner)
@@ -144,10 +144,10 @@ class HealthHook(Hook):
             self._handles = [model.class_indicator.register_forward_hook(self._count)]
 
     def after_test(self, runner: Runner) -> None:
-        """Say how many proposals were corrected."""
+        """Log the share of corrected proposals."""
         self._remove_handles()
         counts = torch.tensor([float(self._corrected), float(self._proposals)])
-        all_reduce(counts)  # every rank has tested its own images
+        all_reduce(counts)  # each rank has tested its own images
         if not counts[1]:
             return
         share = float(counts[0] / counts[1])
@@ -157,7 +157,7 @@ class HealthHook(Hook):
         else:
             which = 'almost no' if share < RARE else 'almost every'
             runner.logger.warning(
-                f'{line} φ_bc takes {which} proposal for unseen: it is hardly trained, or γ does not fit it; compare '
+                f'{line} φ_bc predicts {which} proposal as unseen: it is hardly trained, or γ does not fit it; compare '
                 'with model.bias_correction=None.'
             )
 

@@ -1,4 +1,4 @@
-"""Where a training goes on: the newest whole checkpoint of a folder."""
+"""Find the checkpoint from which a training resumes: the newest complete one of a folder."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 from .checkpoint_file import read_checkpoint
 from .finite import refuse_not_finite
 
-POINTER = 'last_checkpoint'  # the file in a work_dir in which MMEngine looks for the path of its newest checkpoint
+POINTER = 'last_checkpoint'  # the file in a work_dir that contains the path of MMEngine's newest checkpoint
 
 
 @dataclass(frozen=True)
 class Latest:
-    """What a folder has to go on from.
+    """Result of the search.
 
     Attributes:
         path: The checkpoint, or None if there is none.
-        passed_over: One sentence for each newer file that is not it.
+        passed_over: One sentence for each newer file that cannot be used.
         named: Whether the pointer names the checkpoint.
     """
 
@@ -30,22 +30,22 @@ class Latest:
 
 
 def find_latest(pointer: Path, folder: Path, template: str) -> Latest:
-    """Find the newest whole checkpoint.
+    """Find the newest complete checkpoint.
 
-    The pointer is written after the checkpoint, so that a training that is killed between the two leaves a newer
-    checkpoint than the pointer names. Numbers alone do not tell which is newer: a folder may also hold those of an
-    earlier, longer run. So the numbers up to that of the pointer come first, highest first, and then one above it
-    takes its place if it was not saved earlier (``meta['time']``, in seconds). If the pointer names no number, the
-    highest one is taken.
+    The pointer is written after the checkpoint, so a training killed between the two leaves a checkpoint newer than the
+    one the pointer names. The numbers alone do not show which checkpoint is newer, because the folder may contain those
+    of an earlier, longer run. Therefore, the checkpoints up to the number in the pointer are tried first, in descending
+    order. One with a higher number replaces the result only if it was not saved earlier (``meta['time']``, in seconds).
+    If the pointer contains no number, the highest number is used.
 
     Args:
-        pointer: MMEngine's ``last_checkpoint``; may be missing, empty, torn, or name what does not exist.
-        folder: Where checkpoints are.
-        template: Their names, as in ``iter_{}.pth``.
+        pointer: MMEngine's ``last_checkpoint``; may be missing, empty or truncated, or name a missing file.
+        folder: Folder of the checkpoints.
+        template: Template of their names, such as ``iter_{}.pth``.
 
     Raises:
-        OSError: If a file cannot be read at the moment, whatever is in it.
-        MemoryError: If one does not fit into memory.
+        OSError: If a file cannot be read at the moment, independent of its content.
+        MemoryError: If a checkpoint does not fit into memory.
     """
     text = pointer.read_bytes().decode('utf-8', 'replace').strip() if pointer.is_file() else ''
     named = _named(text, folder)
@@ -54,7 +54,7 @@ def find_latest(pointer: Path, folder: Path, template: str) -> Latest:
     match = name.fullmatch(re.split(r'[/\\]', text)[-1])
     last = int(match[1]) if match else max(numbered, default=0)
     if named is not None and match:
-        numbered[last] = named  # perhaps in another folder
+        numbered[last] = named  # possibly in another folder
     descending = sorted(numbered, reverse=True)
     below = [numbered[number] for number in descending if number <= last]
     if named is not None and not match:
@@ -72,18 +72,18 @@ def find_latest(pointer: Path, folder: Path, template: str) -> Latest:
             found = path
             break
         if content is not None:
-            passed_over.append(f'{path} was saved before {found}, by an earlier run: it is passed over.')
+            passed_over.append(f'{path} was saved before {found}, by an earlier run, and is not used.')
     return Latest(found, tuple(passed_over), named=found is not None and str(found) == text)
 
 
 def _whole(path: Path, faults: list[str]) -> dict[str, Any] | None:
-    """The notes of a checkpoint that a training can go on from, or None and one more fault."""
+    """Return the metadata of a usable checkpoint; otherwise add a sentence to ``faults`` and return None."""
     try:
         content = read_checkpoint(path)
         missing = {'meta', 'state_dict', 'message_hub'} - content.keys()
         if missing:
             raise ValueError(f'{path} has no `{min(missing)}`.')
-        refuse_not_finite(content['state_dict'], str(path), 'it is passed over.')
+        refuse_not_finite(content['state_dict'], str(path), 'it is not used.')
         return content['meta']
     except (FileNotFoundError, ValueError) as error:
         faults.append(str(error))
@@ -91,13 +91,13 @@ def _whole(path: Path, faults: list[str]) -> dict[str, Any] | None:
 
 
 def _time(meta: dict[str, Any]) -> str:
-    """When a checkpoint was saved, as MMEngine writes it: 20261125_004732."""
+    """Return the time at which a checkpoint was saved, in MMEngine's format: 20261125_004732; '' if unknown."""
     time = meta.get('time')
     return time if isinstance(time, str) and re.fullmatch(r'\d{8}_\d{6}', time) else ''
 
 
 def _named(text: str, folder: Path) -> Path | None:
-    """The file that a pointer means: as it stands there, or of that name in the folder if that was moved."""
+    """Return the file named by a pointer: as given, or with that name in the folder if the folder was moved."""
     if not text or '\0' in text or '\n' in text:
         return None
     unreachable = None
@@ -106,7 +106,7 @@ def _named(text: str, folder: Path) -> Path | None:
             if path.is_file():
                 return path
         except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:  # torn
+            if error.errno != errno.ENAMETOOLONG:  # the text is damaged
                 unreachable = error
     if unreachable is not None:
         raise unreachable

@@ -1,4 +1,4 @@
-"""An optimizer for the parameters that are trained, and no others."""
+"""Optimizer construction for trainable parameters only."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import nn
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """mmengine's constructor, which passes frozen modules by instead of warning about each of their parameters."""
+    """MMEngine's constructor, but it skips frozen modules instead of giving a warning for each of their parameters."""
 
     def add_params(self, params: list[dict[str, Any]], module: nn.Module, *args: Any, **kwargs: Any) -> None:
-        """Add the parameter groups of ``module`` unless all of it is frozen."""
+        """Add the parameter groups of ``module`` unless it is completely frozen."""
         if any(param.requires_grad for param in module.parameters()):
             super().add_params(params, module, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""Pictures of a test: predictions without and with PBC, the proposals it changes, and a map of proposal features."""
+"""Visualise a test: predictions without and with PBC, the proposals it changes, and a map of proposal features."""
 
 from __future__ import annotations
 
@@ -29,42 +29,42 @@ from ..visualization.inspection import (
 from .unwrapped import unwrapped_model
 from .visualization_hook import training_step
 
-MIN_POINTS = 5  # of a t-SNE map
+MIN_POINTS = 5  # minimum number of points for t-SNE
 
 
 @HOOKS.register_module()
 class ProposalVisualizationHook(Hook):
-    """Give pictures of the first test images to the visualizer, and with it to each of its backends.
+    """Draw the first test images with the visualizer, for all of its backends.
 
-    To switch it on, inherit from a config and write its hooks again, with this one::
+    To enable it, inherit from a config and repeat its hooks together with this one::
 
         custom_hooks = [dict(type='SafeCheckpointHook'), dict(type='VocabularyHook'), dict(type='RandomStateHook'),
                         dict(type='ProposalVisualizationHook', num_images=8)]
 
     ``mim test mmseg CONFIG --checkpoint FILE --show-dir DIR`` then writes PNG files to ``DIR/vis_data/vis_image``;
-    without ``--show-dir`` they lie in such folders below the work folder. ``visualizer=dict(vis_backends=[...])``
-    chooses other places, such as ``TensorboardVisBackend``.
+    without ``--show-dir``, they are written to such folders in the work folder. ``visualizer=dict(vis_backends=[...])``
+    selects other backends, such as ``TensorboardVisBackend``.
 
-    Of each image there is ``test_NUMBER_NAME_predictions``: the ground truth and the predictions without and with PBC.
-    Predictions are left out where the ground truth has no class. ``test_NUMBER_NAME_corrections`` shows the proposals
+    For each image, ``test_NUMBER_NAME_predictions`` shows the ground truth and the predictions without and with PBC.
+    Predictions are hidden where the ground truth has no class. ``test_NUMBER_NAME_corrections`` shows the proposals
     whose best class PBC changes, if there are any, and ``test_features`` is the map of all images.
 
-    The pictured images run through the model a second time; with ``tsne`` all images do. With several GPUs the first
-    one draws its own share of the test set.
+    Drawn images pass through the model a second time; with ``tsne``, all images do. With several GPUs, the first one
+    draws its own part of the test set.
 
     Args:
-        num_images: How many images are drawn.
-        unseen_only: Draw only images whose ground truth shows an unseen class.
-        num_proposals: At most so many proposals that PBC changes are drawn per image, the largest masks first.
-        tsne: Also draw F_cls of the proposals that match the ground truth, by t-SNE; needs scikit-learn.
-        tsne_classes: So many seen and so many unseen classes on that map, drawn by lot of those that were matched.
-        seed: For the lot, the points of the matching, and t-SNE.
+        num_images: Number of images to draw.
+        unseen_only: Draw only images whose ground truth contains an unseen class.
+        num_proposals: Maximum number of changed proposals drawn per image, the largest masks first.
+        tsne: Also draw a t-SNE map of F_cls of the proposals matched to the ground truth; needs scikit-learn.
+        tsne_classes: Number of seen and of unseen classes on that map, chosen at random from the matched ones.
+        seed: Seed of that choice, of the points for matching, and of t-SNE.
 
     Raises:
         ValueError: If a number is negative.
     """
 
-    priority = 'LOW'  # after VocabularyHook, which tells the model the test classes
+    priority = 'LOW'  # after VocabularyHook, which sets the test classes of the model
 
     def __init__(
         self,
@@ -88,10 +88,10 @@ class ProposalVisualizationHook(Hook):
         self.tsne = tsne
         self.tsne_classes = tsne_classes
         self.seed = seed
-        self._model: AlignZeg | None = None  # what to draw; None leaves the hook idle
+        self._model: AlignZeg | None = None  # the model to visualise; None disables the hook
 
     def before_test(self, runner: Runner) -> None:
-        """Start anew, and check what the end of the test will need.
+        """Reset the hook, and check the requirements of the end of the test.
 
         Raises:
             ImportError: If ``tsne`` is on and scikit-learn is not installed.
@@ -118,8 +118,8 @@ class ProposalVisualizationHook(Hook):
         palette = (runner.visualizer.dataset_meta or {}).get('palette') or []
         if len(palette) < len(model.question.classes):
             raise ValueError(
-                f'The test data has {len(palette)} colours for {len(model.question.classes)} classes: give its '
-                '`metainfo` a `palette` with an RGB colour for each class.'
+                f'The test data has {len(palette)} colours for {len(model.question.classes)} classes: add a `palette` '
+                'with an RGB colour for each class to its `metainfo`.'
             )
         self._vocabulary = model.question.vocabulary
         self._palette = palette[: len(model.question.classes)]
@@ -132,7 +132,7 @@ class ProposalVisualizationHook(Hook):
         data_batch: dict[str, Any] | None = None,
         outputs: Sequence[SegDataSample] | None = None,
     ) -> None:
-        """Draw the images of a batch that are wanted, and keep their features for the map."""
+        """Draw selected images of a batch, and collect their features for the map."""
         if self._model is None or data_batch is None or outputs is None:
             return
         for inputs, sample, output in zip(data_batch['inputs'], data_batch['data_samples'], outputs, strict=True):
@@ -154,11 +154,11 @@ class ProposalVisualizationHook(Hook):
                 self._features.append((features.cpu(), labels.cpu()))
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Draw the map."""
+        """Draw the map of features."""
         if self._model is None:
             return
         if self.num_images and not self._drawn_images:
-            runner.logger.warning('ProposalVisualizationHook drew no image: none shows an unseen class.')
+            runner.logger.warning('ProposalVisualizationHook drew no image: none contains an unseen class.')
         if not self.tsne:
             return
         features, labels = self._sampled_features()
@@ -174,7 +174,7 @@ class ProposalVisualizationHook(Hook):
     def _draw(
         self, runner: Runner, name: str, image: np.ndarray, found: Inspection, truth: Tensor | None, predicted: Tensor
     ) -> None:
-        """Both pictures of one image; ``predicted`` is what the test has counted."""
+        """Draw both pictures of one image; ``predicted`` are the labels that the test evaluates."""
         assert self._model is not None
         label_maps = [('prediction', predicted)]
         if corrects(self._model):
@@ -201,7 +201,7 @@ class ProposalVisualizationHook(Hook):
         return truth is not None and bool(np.isin(truth.numpy(), unseen).any())
 
     def _sampled_features(self) -> tuple[np.ndarray, np.ndarray]:
-        """F_cls (n, D) float32 and labels (n,) of the classes on the map."""
+        """Return F_cls (n, D) float32 and labels (n,) of the classes on the map."""
         assert self._model is not None
         if not self._features:
             return np.zeros((0, 1), dtype=np.float32), np.zeros(0, dtype=np.int64)
@@ -212,10 +212,10 @@ class ProposalVisualizationHook(Hook):
 
 
 def check_scikit_learn() -> None:
-    """Say at the start of a test, not at its end, that t-SNE cannot be computed.
+    """Check at the start of a test, not at its end, that t-SNE can be computed.
 
     Raises:
-        ImportError: With the command that installs what is missing.
+        ImportError: If scikit-learn is missing, with the command that installs it.
     """
     try:
         from sklearn.manifold import TSNE  # noqa: F401
@@ -227,13 +227,13 @@ def check_scikit_learn() -> None:
 
 
 def sample_classes(labels: np.ndarray, seen: np.ndarray, count: int, seed: int) -> list[int]:
-    """Draw ``count`` seen and ``count`` unseen labels by lot, or all if there are fewer.
+    """Choose ``count`` seen and ``count`` unseen labels at random, or all if there are fewer.
 
     Args:
-        labels: (n,) integers below C; only labels among them are drawn.
+        labels: (n,) integers below C; only labels among them are chosen.
         seen: (C,) bool.
-        count: Of either kind.
-        seed: Of the lot.
+        count: Number of classes of each kind.
+        seed: Random seed.
     """
     generator = np.random.default_rng(seed)
     present = np.unique(labels)
@@ -244,8 +244,8 @@ def sample_classes(labels: np.ndarray, seen: np.ndarray, count: int, seed: int) 
 
 
 def embed(features: np.ndarray, seed: int) -> np.ndarray:
-    """t-SNE of n ≥ 5 features (n, D), (n, 2)."""
+    """Compute t-SNE of n ≥ 5 features (n, D); returns (n, 2)."""
     from sklearn.manifold import TSNE
 
-    perplexity = min(30.0, (len(features) - 1) / 3)  # t-SNE needs more neighbours than that
+    perplexity = min(30.0, (len(features) - 1) / 3)  # t-SNE needs more points than that
     return TSNE(2, perplexity=perplexity, init='pca', random_state=seed).fit_transform(features)

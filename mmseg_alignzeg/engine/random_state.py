@@ -1,4 +1,4 @@
-"""The random state of a process: as plain values of a checkpoint, and put aside for as long as something else draws."""
+"""Random state of a process: conversion to plain values for checkpoints, and temporary seeding."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-_WORDS = 624  # of the Mersenne Twister
+_WORDS = 624  # size of the Mersenne Twister's state
 
 
 def random_state() -> dict[str, Any]:
-    """The state of every global generator of this process.
+    """Return the state of all global random generators of this process.
 
     Returns:
-        ``torch`` (uint8 tensor), ``cuda`` (one such tensor per visible device; empty where CUDA is not in use),
-        ``numpy`` and ``python``: each a dict of ``words`` (624 int64), ``position``, and the normal number kept for
-        the next call (``gauss``; NumPy also says in ``has_gauss`` whether there is one).
+        ``torch`` (uint8 tensor), ``cuda`` (one such tensor per visible device; empty if CUDA is not in use),
+        ``numpy`` and ``python``: each a dict of ``words`` (624 int64), ``position``, and the normal number stored for
+        the next call (``gauss``; for NumPy, ``has_gauss`` tells whether there is one).
     """
     _, words, position, has_gauss, gauss = np.random.get_state(legacy=True)
     _, (*python_words, python_position), python_gauss = random.getstate()
@@ -37,13 +37,13 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Restore what :func:`random_state` gave, from any device.
+    """Restore the result of :func:`random_state`, from any device.
 
     Args:
-        state: As it comes out of a checkpoint.
+        state: The state, as loaded from a checkpoint.
 
     Raises:
-        ValueError: If a value is missing, malformed, or of another number of CUDA devices.
+        ValueError: If a value is missing or malformed, or the number of CUDA devices differs.
     """
     try:
         torch.set_rng_state(state['torch'].cpu())
@@ -51,9 +51,9 @@ def set_random_state(state: dict[str, Any]) -> None:
         np.random.set_state(('MT19937', _twister(kept), kept['position'], kept['has_gauss'], kept['gauss']))
         kept = state['python']
         random.setstate((3, (*_twister(kept).tolist(), kept['position']), kept['gauss']))
-        cuda = [words.cpu() for words in state['cuda']]  # last, so that the others are restored in any case
+        cuda = [words.cpu() for words in state['cuda']]  # last, so that the CPU generators are restored in any case
         if cuda and len(cuda) != torch.cuda.device_count():
-            raise ValueError(f"CUDA's is of {len(cuda)} device(s), and there are {torch.cuda.device_count()}")
+            raise ValueError(f"CUDA's is of {len(cuda)} device(s), but there are {torch.cuda.device_count()}")
         if cuda:
             torch.cuda.set_rng_state_all(cuda)
     except (AttributeError, LookupError, TypeError, RuntimeError, ArithmeticError) as error:
@@ -61,30 +61,30 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def _twister(kept: dict[str, Any]) -> np.ndarray:
-    """The words of a Mersenne Twister that can be used: NumPy checks neither of these."""
+    """Return the state of a Mersenne Twister after checks that NumPy does not make."""
     words = kept['words'].cpu().numpy()
-    if not 0 <= kept['position'] <= _WORDS:  # it would read beyond its table
+    if not 0 <= kept['position'] <= _WORDS:  # NumPy would read beyond its table
         raise ValueError(f'position {kept["position"]} is not in 0 … {_WORDS}')
-    if words.shape != (_WORDS,) or not (0 <= words).all() or not 0 < words[1:].max() < 2**32:  # from 0 only 0 follows
-        raise ValueError(f'it needs {_WORDS} numbers of 32 bits, not all of them 0')
+    if words.shape != (_WORDS,) or not (0 <= words).all() or not 0 < words[1:].max() < 2**32:  # all 0 would stay 0
+        raise ValueError(f'it needs {_WORDS} 32-bit numbers, not all of them 0')
     return words.astype(np.uint32)
 
 
 @contextmanager
 def seeded(*seed: int) -> Iterator[None]:
-    """Draw from a seed of one's own inside the block; outside, everything goes on as if it had not been there.
+    """Use the random numbers of a seed inside the block, and restore the previous state afterwards.
 
-    Covers the global generators of Python, NumPy and torch's CPU, not CUDA.
+    Covers the global generators of Python, NumPy and torch's CPU generator, but not CUDA.
 
     Args:
-        seed: Non-negative numbers; each sequence gives other random numbers.
+        seed: Non-negative integers; each sequence gives different random numbers.
     """
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     words = np.random.SeedSequence(seed).generate_state(8)
     try:
         np.random.seed(words[:4])
         random.seed(words[4:6].tobytes())
-        torch.default_generator.manual_seed(int(words[6]) << 32 | int(words[7]))  # torch.manual_seed is CUDA's too
+        torch.default_generator.manual_seed(int(words[6]) << 32 | int(words[7]))  # torch.manual_seed would seed CUDA
         yield
     finally:
         random.setstate(before[0])

@@ -1,4 +1,4 @@
-"""A resumed run draws the random numbers that the uninterrupted one would have drawn."""
+"""Give a resumed run the random numbers of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -17,60 +17,60 @@ _KEY = 'process_states'  # in a checkpoint: one dict per process, see _own_state
 
 @HOOKS.register_module()
 class RandomStateHook(Hook):
-    """Keep in a checkpoint, for every process, what MMEngine leaves out, and restore it on resuming.
+    """Store in checkpoints, for every process, the state that MMEngine omits, and restore it on resuming.
 
-    That is the random state of Python, NumPy, torch and CUDA, and the gradients of an accumulation that is not
-    complete. A validation draws from these too (each data loader takes a seed), so that the state is put back after
-    it: training is the same however often it is validated. See ``ResumableTrainLoop`` for the data.
+    This is the random state of Python, NumPy, torch and CUDA, and the gradients of an incomplete accumulation. A
+    validation uses random numbers too (each data loader draws a seed), so the state is restored after it: training does
+    not depend on how often it is validated. See ``ResumableTrainLoop`` for the data.
 
-    A checkpoint without these states, or of another number of processes, is resumed with a warning.
+    If a checkpoint has no such states, or those of a different number of processes, resuming gives a warning.
     """
 
-    priority = 80  # later than what trains ('LOW'), earlier than CheckpointHook ('VERY_LOW')
+    priority = 80  # after hooks that affect training ('LOW'), before CheckpointHook ('VERY_LOW')
 
     def __init__(self) -> None:
         self._states: list[dict[str, Any]] = []  # of all processes, after the current iteration
-        self._loaded: Any = None  # those of a checkpoint, until they are restored
+        self._loaded: Any = None  # states from a checkpoint, until they are restored
         self._before_val: dict[str, Any] = {}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Keep the states until everything is set up."""
+        """Keep the loaded states until everything is set up."""
         self._loaded = checkpoint.pop(_KEY, [])
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Restore the state, after all that draws random numbers before the first iteration."""
+        """Restore the state, after everything that draws random numbers before the first iteration."""
         loaded, self._loaded = self._loaded, None
-        if loaded is None or runner.iter == 0:  # not loaded, or only the weights
+        if loaded is None or runner.iter == 0:  # nothing was loaded, or only weights
             return
         try:
             _restore(runner, loaded)
         except ValueError as error:
             runner.logger.warning(
-                f'The random state is not restored: {error}. Training goes on, with other random numbers than without '
-                'the stop.'
+                f'The random state is not restored: {error}. Training continues, but its random numbers differ from '
+                'those of an uninterrupted training.'
             )
 
     def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Forget the states of the iteration before."""
+        """Discard the states of the previous iteration."""
         self._states = []
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Collect the states of all processes if a checkpoint follows."""
+        """Collect the states of all processes if a checkpoint will be written."""
         if any(isinstance(hook, CheckpointHook) and _saves_now(hook, runner) for hook in runner.hooks):
             self._collect(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Add the states; those of this process alone if the hook could not foresee the checkpoint."""
+        """Add the states to the checkpoint; only those of this process if the checkpoint could not be predicted."""
         checkpoint[_KEY] = self._states or [_own_state(runner)]
 
     def before_val(self, runner: Runner) -> None:
-        """Remember the state; ``CheckpointHook`` may write a checkpoint again when scores are known."""
+        """Save the state. ``CheckpointHook`` may write another checkpoint after validation."""
         self._before_val = random_state()
         if not self._states:
             self._collect(runner)
 
     def after_val(self, runner: Runner) -> None:
-        """Put the state back."""
+        """Restore the state."""
         set_random_state(self._before_val)
 
     def _collect(self, runner: Runner) -> None:
@@ -86,13 +86,17 @@ def _own_state(runner: Runner) -> dict[str, Any]:
 
 
 def _restore(runner: Runner, states: Any) -> None:
-    """Restore the state of this process, or raise a ValueError."""
+    """Restore the state of this process.
+
+    Raises:
+        ValueError: If the states are unusable.
+    """
     if not isinstance(states, list):
         raise ValueError(f'`{_KEY}` of the checkpoint is not a list')
     if not states:
         raise ValueError('the checkpoint has none')
     if len(states) != get_world_size():
-        raise ValueError(f'the checkpoint was written by {len(states)} process(es), and there are {get_world_size()}')
+        raise ValueError(f'the checkpoint was written by {len(states)} process(es), but there are {get_world_size()}')
     params = dict(unwrapped_model(runner).named_parameters())
     try:
         own = states[get_rank()]
@@ -104,7 +108,7 @@ def _restore(runner: Runner, states: Any) -> None:
 
 
 def _saves_now(hook: CheckpointHook, runner: Runner) -> bool:
-    """Whether CheckpointHook will write a checkpoint after this iteration."""
+    """Return whether CheckpointHook will write a checkpoint after this iteration."""
     if hook.by_epoch:
         return False
     due = hook.every_n_train_iters(runner, hook.interval, hook.save_begin)

@@ -1,4 +1,4 @@
-"""Checkpoints that ``torch.load(weights_only=True)`` accepts, and that know the vocabulary they belong to."""
+"""Checkpoints that ``torch.load(weights_only=True)`` accepts, and that record their vocabulary."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from .finite import refuse_not_finite
 from .unwrapped import unwrapped_model
 
 _HISTORY_KEYS = {'log_history', 'count_history', 'max_length'}
-_SHORT = Repr()  # what a stranger's file holds may be long
+_SHORT = Repr()  # values from an untrusted file may be long
 _SHORT.maxstring = _SHORT.maxother = 120
 
 
 def to_plain(value: Any, name: str = 'checkpoint') -> Any:
-    """Rebuild a value from what a safe checkpoint may hold: numbers, strings, tensors, and containers of them.
+    """Convert a value to the types a safe checkpoint may contain: numbers, strings, tensors, and containers of them.
 
-    Arrays become tensors, NumPy scalars become numbers and a ``HistoryBuffer`` becomes a dict that
-    :func:`restore_history` reads back. Anything else is stored as None with a warning: a training run of days should
-    not end on a foreign object.
+    Arrays become tensors, NumPy scalars become numbers, and a ``HistoryBuffer`` becomes a dict that
+    :func:`restore_history` converts back. Anything else becomes None, with a warning and not an error, because an
+    unsupported object should not end a long training.
 
     Args:
-        value: Any object; never changed in place.
-        name: Where it stands in the checkpoint, for the warning.
+        value: Any object; not changed in place.
+        name: Its position in the checkpoint, for the warning.
     """
-    # NumPy first: np.float64 is a float and np.str_ a str, but neither loads safely.
+    # NumPy first: np.float64 is a float and np.str_ is a str, but neither loads safely.
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
@@ -46,7 +46,7 @@ def to_plain(value: Any, name: str = 'checkpoint') -> Any:
         return value
     if isinstance(value, Enum):
         return to_plain(value.value, name)
-    for plain_type in (int, float, str, bytes):  # also undoes their subclasses
+    for plain_type in (int, float, str, bytes):  # also converts subclasses
         if isinstance(value, plain_type):
             return plain_type(value)  # type: ignore[arg-type]
     if isinstance(value, HistoryBuffer):
@@ -62,7 +62,7 @@ def to_plain(value: Any, name: str = 'checkpoint') -> Any:
     if isinstance(value, PurePath):
         return str(value)
     print_log(
-        f'`{name}` is a {type(value).__name__}, which a safe checkpoint cannot hold: it is stored as None.',
+        f'`{name}` is a {type(value).__name__}, which a safe checkpoint cannot contain: it is stored as None.',
         logger='current',
         level=logging.WARNING,
     )
@@ -70,21 +70,21 @@ def to_plain(value: Any, name: str = 'checkpoint') -> Any:
 
 
 def restore_history(message_hub: dict[str, Any]) -> None:
-    """Turn the plain histories in a loaded ``checkpoint['message_hub']`` back into buffers, in place."""
+    """Convert the plain histories in a loaded ``checkpoint['message_hub']`` back to buffers, in place."""
     scalars = message_hub.get('log_scalars', {})
     for key, history in scalars.items() if isinstance(scalars, dict) else ():
         if isinstance(history, dict) and history.keys() == _HISTORY_KEYS:
             buffers = [history[k] for k in ('log_history', 'count_history')]
-            # MMEngine leaves out what is none, and says so.
+            # MMEngine ignores entries that are not buffers, with a warning.
             if all(isinstance(x, torch.Tensor) and x.shape == (len(buffers[0]),) for x in buffers):
-                # `load_checkpoint(map_location='cuda')` moves every tensor, these too.
+                # `load_checkpoint(map_location='cuda')` moves all tensors, including these.
                 scalars[key] = HistoryBuffer(*(x.cpu().numpy() for x in buffers), history['max_length'])
 
 
 def identity_differences(saved: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
-    """Say, one phrase per entry, where two results of ``model.checkpoint_identity()`` differ; anything may be saved."""
+    """Describe, one phrase per entry, how two results of ``model.checkpoint_identity()`` differ."""
     if not isinstance(saved, Mapping):
-        return [f'it names a {type(saved).__name__} instead']
+        return [f'the checkpoint contains a {type(saved).__name__} instead']
     differences = []
     for key in sorted(saved.keys() | expected.keys(), key=str):
         there, here = saved.get(key), expected.get(key)
@@ -102,25 +102,25 @@ def identity_differences(saved: Mapping[str, Any], expected: Mapping[str, Any]) 
 class SafeCheckpointHook(Hook):
     """Write checkpoints that load with ``weights_only=True``, and refuse those of another vocabulary.
 
-    Since torch 2.6 a checkpoint loads with ``weights_only=True``. MMEngine stores its log history as Python objects,
-    which that check refuses, so that testing and resuming fail. Here everything but ``state_dict`` is made plain
-    before saving and the history is rebuilt after loading: a resumed run goes on with it.
+    Since torch 2.6, checkpoints are loaded with ``weights_only=True``. MMEngine stores its log history as Python
+    objects, which this mode refuses, so testing and resuming fail. This hook converts everything except ``state_dict``
+    to plain data before saving, and restores the history after loading, so a resumed run continues it.
 
-    If the model has ``checkpoint_identity()`` (a plain dict: classes, unseen classes, templates, CLIP), that is
-    stored as ``meta['alignzeg']`` and compared on loading. Weights of another vocabulary would load silently
+    If the model has ``checkpoint_identity()`` (a plain dict: classes, unseen classes, templates, CLIP), the result is
+    stored as ``meta['alignzeg']`` and compared on loading. Otherwise, weights of another vocabulary would load silently
     and give scores near zero.
 
     Args:
-        check_identity: False only warns about a difference, e.g. to fine-tune from weights of another vocabulary.
+        check_identity: False gives only a warning if there is a difference, e.g. to fine-tune from other weights.
     """
 
-    priority = 'LOWEST'  # so that whatever other hooks add to a checkpoint is made plain too
+    priority = 'LOWEST'  # after all hooks that add entries to a checkpoint
 
     def __init__(self, check_identity: bool = True) -> None:
         self.check_identity = check_identity
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Make the checkpoint plain, in place, and add the identity of the model.
+        """Convert the checkpoint to plain data, in place, and add the identity of the model.
 
         Raises:
             ValueError: If a weight is not finite.
@@ -137,10 +137,10 @@ class SafeCheckpointHook(Hook):
                 checkpoint['state_dict'][name] = _stored_whole(value)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Rebuild the history and compare identities.
+        """Restore the history and compare identities.
 
         Raises:
-            ValueError: If the checkpoint belongs to another vocabulary, templates or CLIP, or a weight is not finite.
+            ValueError: If vocabulary, templates or CLIP of checkpoint and model differ, or a weight is not finite.
         """
         refuse_not_finite(checkpoint.get('state_dict', {}), 'The checkpoint cannot be used', 'give an earlier one.')
         restore_history(checkpoint.get('message_hub', {}))
@@ -150,43 +150,43 @@ class SafeCheckpointHook(Hook):
         saved = checkpoint.get('meta', {}).get('alignzeg')
         if saved is None:
             runner.logger.warning(
-                'The checkpoint does not say for which classes and which CLIP it was trained (no '
-                "`meta['alignzeg']`): make sure that they are those of the config."
+                'The checkpoint does not record the classes and the CLIP it was trained with (no '
+                "`meta['alignzeg']`): make sure that they match the config."
             )
             return
         differences = identity_differences(saved, to_plain(expected))
         if not differences:
             if isinstance(runner._train_loop, BaseLoop):
-                # On resuming, MMEngine would compare the names of all classes with those of the training data and warn.
+                # Otherwise, MMEngine compares the names of all classes with those of the training data and warns.
                 checkpoint['meta']['dataset_meta'] = runner.train_dataloader.dataset.metainfo
             return
-        message = f'The checkpoint was trained for something else than this model: {"; ".join(differences)}.'
+        message = f'Checkpoint and model differ: {"; ".join(differences)}.'
         if self.check_identity:
             raise ValueError(
                 f"{message} Use the config it was trained with (stored in its `meta['cfg']`); to start from its "
-                'weights all the same, set `check_identity=False` in SafeCheckpointHook.'
+                'weights anyway, set `check_identity=False` in SafeCheckpointHook.'
             )
         runner.logger.warning(message)
 
 
 def _stored_whole(value: torch.Tensor) -> torch.Tensor:
-    """An expanded tensor as one that has all of its elements in memory; any other as it is."""
+    """Return an expanded tensor with all of its elements in memory, and any other tensor unchanged."""
     if value.layout == torch.strided and value.untyped_storage().nbytes() < value.nbytes:
         return value.contiguous()
     return value
 
 
 def _identity(runner: Runner) -> dict[str, Any] | None:
-    """What the model says its weights belong to; None for a model that does not say it."""
+    """Return the identity of the model; None if it has none."""
     model = unwrapped_model(runner)
     return model.checkpoint_identity() if hasattr(model, 'checkpoint_identity') else None
 
 
 def _vocabulary_meta(runner: Runner, identity: dict[str, Any]) -> dict[str, Any]:
-    """Names (and colours) of what the model predicts, which is more than the training data has labels for.
+    """Return metadata with the names (and colours) that the model predicts, including those not in the training data.
 
-    MMEngine stores the names of the training data, and tools such as ``mmseg.apis.init_model`` take them for the names
-    of predicted labels.
+    MMEngine stores the names of the training data, which tools such as ``mmseg.apis.init_model`` use as the names of
+    predicted labels.
     """
     loops = [loop for loop in (runner.val_loop, runner.train_loop) if loop is not None]
     for loop in loops:
@@ -197,7 +197,7 @@ def _vocabulary_meta(runner: Runner, identity: dict[str, Any]) -> dict[str, Any]
 
 
 def _list_difference(there: list[Any] | tuple[Any, ...], here: list[Any] | tuple[Any, ...]) -> str:
-    """Lengths and the first differing position of two lists that differ."""
+    """Describe how two lists differ: their lengths and the first position with different items."""
     position = next(
         (i for i, (a, b) in enumerate(zip(there, here, strict=False)) if a != b), min(len(there), len(here))
     )

@@ -1,4 +1,4 @@
-"""Training samples as one endless stream: every sample has a place in it, and its seed from that place."""
+"""Training samples as one endless stream; the position of a sample determines its seed."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ from .random_state import seeded
 
 
 class SeededIndex(int):
-    """The index of a sample, with the seed of its augmentation.
+    """The index of a sample, together with the seed of its augmentation.
 
     Args:
-        index: Of the dataset.
+        index: Index in the dataset.
         seed: See :func:`~mmseg_alignzeg.engine.random_state.seeded`.
     """
 
     seed: tuple[int, ...]
 
     def __new__(cls, index: int, seed: tuple[int, ...]) -> SeededIndex:
-        """An int is made here, not in ``__init__``."""
+        """Create the integer; ``int`` is immutable, so this cannot be done in ``__init__``."""
         self = super().__new__(cls, index)
         self.seed = seed
         return self
 
     def __getnewargs__(self) -> tuple[int, tuple[int, ...]]:  # type: ignore[override]
-        """What a worker process makes its copy of."""
+        """Return the arguments from which a worker process creates its copy."""
         return int(self), self.seed
 
 
 class SampleStream(Sampler[SeededIndex]):
-    """The indices of a sampler without end, from any place on.
+    """Endless indices of a sampler, starting at any position.
 
-    With several processes, each has its own share of one stream; place k of process r of n is place k·n + r of all.
+    Several processes share one stream: position k of process r of n is position k·n + r of the stream.
 
     Args:
-        dataset: What the sampler draws from.
-        sampler: Config of a sampler, such as ``dict(type='InfiniteSampler')``. One that ends is begun again, with
+        dataset: Dataset of the sampler.
+        sampler: Config of a sampler, such as ``dict(type='InfiniteSampler')``. A finite sampler is restarted, with
             ``set_epoch(1)`` and so on.
-        seed: Of the sampler and of the samples; None draws one, the same in all processes.
+        seed: Seed of the sampler and of the samples; None draws one, the same in all processes.
 
     Attributes:
-        start: So many indices of this process are left out; counts from the next ``iter()``.
+        start: Number of indices of this process to skip; takes effect with the next ``iter()``.
 
     Raises:
         ValueError: If the dataset is empty.
     """
 
     def __init__(self, dataset: Any, sampler: Mapping[str, Any], seed: int | None = None) -> None:
-        if len(dataset) == 0:  # a sampler without end would look for an index for ever
+        if len(dataset) == 0:  # an endless sampler would search for an index forever
             raise ValueError(f'The training data ({type(dataset).__name__}) has no image: check its paths and lists.')
         self.dataset = dataset
         self.sampler = sampler
@@ -61,7 +61,7 @@ class SampleStream(Sampler[SeededIndex]):
         self.start = 0
 
     def __iter__(self) -> Iterator[SeededIndex]:
-        """Begin the sampler anew, at ``start``."""
+        """Restart the sampler at ``start``."""
         sampler = DATA_SAMPLERS.build(dict(self.sampler), default_args={'dataset': self.dataset, 'seed': self.seed})
         rank, world_size = get_dist_info()
         places = count(self.start * world_size + rank, world_size)
@@ -69,7 +69,7 @@ class SampleStream(Sampler[SeededIndex]):
         return (SeededIndex(index, (self.seed, place)) for index, place in zip(indices, places, strict=False))
 
     def __len__(self) -> int:
-        """Samples of the dataset, as MMEngine's InfiniteSampler says it."""
+        """Return the number of samples of the dataset, as MMEngine's InfiniteSampler does."""
         return len(self.dataset)
 
 
@@ -81,11 +81,11 @@ def _endless(sampler: Iterable[int]) -> Iterator[int]:
 
 
 class SeededDataset(Dataset):
-    """A dataset whose samples depend on their :class:`SeededIndex` alone, in whichever process they are made.
+    """A dataset whose samples depend only on their :class:`SeededIndex`, not on the process that loads them.
 
-    Transforms draw from the global generators of Python, NumPy and torch, and a dataset draws another image for a
-    dropped one. A worker process would draw from its own, so that the number of workers changed the images. An
-    ordinary index is passed on as it is, and so is every other attribute of the dataset.
+    Transforms use the global generators of Python, NumPy and torch, and a dataset chooses a random replacement for a
+    dropped image. With the generators of worker processes, the images would depend on the number of workers. Ordinary
+    indices are passed on unchanged, as are all other attributes of the dataset.
 
     Args:
         dataset: A dataset or its config.
@@ -95,7 +95,7 @@ class SeededDataset(Dataset):
         self._dataset = DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
 
     def __getitem__(self, index: int) -> Any:
-        """The sample; draws nothing from the random numbers of the process."""
+        """Return a sample without using the random numbers of the process."""
         if not isinstance(index, SeededIndex):
             return self._dataset[index]
         with seeded(*index.seed):
@@ -105,6 +105,6 @@ class SeededDataset(Dataset):
         return len(self._dataset)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith('_'):  # copying and unpickling ask before there is a dataset
+        if name.startswith('_'):  # copying and unpickling request attributes before there is a dataset
             raise AttributeError(f'{type(self).__name__} has no attribute {name!r}')
         return getattr(self._dataset, name)

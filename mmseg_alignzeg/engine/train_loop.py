@@ -1,4 +1,4 @@
-"""A training loop that goes on exactly where it was stopped, at once."""
+"""A training loop that resumes exactly, without loading used batches again."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from torch import nn
 
 from .sample_stream import SampleStream, SeededDataset
 
-# What the message hub of a checkpoint remembers; the second counts the samples of all processes.
+# Entries of a checkpoint's message hub; the second counts the samples of all processes.
 _SEED, _USED, _VALIDATED = 'data_seed', 'used_samples', 'last_validation'
 
 
 @LOOPS.register_module()
 class ResumableTrainLoop(IterBasedTrainLoop):
-    """MMEngine's IterBasedTrainLoop, whose data depend on nothing but the seed and the iteration.
+    """MMEngine's IterBasedTrainLoop with data that depend only on the seed and the iteration.
 
-    The order of the data is that of the configured sampler. MMEngine's loop loads and drops every batch that was
-    trained before a stop; this one begins at the right place of the sampler. MMEngine's augmentation depends on the
-    number of workers; here each sample has its own seed. A run that is resumed with another batch size or number of
-    processes goes on behind the last sample that was used. Together with ``RandomStateHook``, a resumed run equals the
-    uninterrupted one. A validation that was due at the checkpoint is made on resuming, because the checkpoint was
-    written before it.
+    The order of the data is that of the configured sampler. On resuming, MMEngine's loop loads and discards every batch
+    that was already trained; this loop starts the sampler at the right position. MMEngine's augmentation depends on the
+    number of workers; here, each sample has its own seed. A run resumed with another batch size or number of processes
+    continues after the last used sample. With ``RandomStateHook``, a resumed run equals the uninterrupted one. A
+    validation due at the checkpoint is run on resuming, because the checkpoint was written before it.
 
     Args:
         runner: The runner.
-        dataloader: Config of the training data; ``sampler`` is a config too.
+        dataloader: Config of the training data; ``sampler`` must be a config too.
         *args: See IterBasedTrainLoop.
         **kwargs: See IterBasedTrainLoop.
 
@@ -41,8 +40,8 @@ class ResumableTrainLoop(IterBasedTrainLoop):
     def __init__(self, runner: Any, dataloader: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
         if not isinstance(dataloader, Mapping) or not isinstance(dataloader.get('sampler'), Mapping):
             raise TypeError(
-                'ResumableTrainLoop needs `train_dataloader` and its `sampler` as configs (dicts), to begin them '
-                "anywhere: for a data loader of one's own, set `train_cfg=dict(type='IterBasedTrainLoop', …)`."
+                'ResumableTrainLoop needs `train_dataloader` and its `sampler` as configs (dicts), to start them at '
+                "any position: for your own data loader, set `train_cfg=dict(type='IterBasedTrainLoop', …)`."
             )
         dataset, sampler = dataloader['dataset'], dataloader['sampler']
         seeded = {
@@ -52,7 +51,7 @@ class ResumableTrainLoop(IterBasedTrainLoop):
         super().__init__(runner, {**dataloader, **seeded}, *args, **kwargs)
 
     def run(self) -> nn.Module:
-        """Train to the last iteration, from the first or from where a checkpoint was written."""
+        """Train to the last iteration, starting at the first one or at that of the loaded checkpoint."""
         hub = self.runner.message_hub
         batches = self.dataloader.batch_sampler
         stream: SampleStream = batches.sampler
@@ -91,5 +90,5 @@ class ResumableTrainLoop(IterBasedTrainLoop):
 
 
 def _count(value: Any, default: int) -> int:
-    """A count out of a checkpoint, or the default if it has none."""
+    """Return a count from a checkpoint, or the default if it is not valid."""
     return value if type(value) is int and value >= 0 else default

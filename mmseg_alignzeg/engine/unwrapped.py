@@ -1,4 +1,4 @@
-"""What hooks look at: the model itself."""
+"""Access to the model without its wrapper."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from mmengine.runner import Runner
 
 
 def unwrapped_model(runner: Runner) -> Any:
-    """The model itself, out of its wrapper for several GPUs."""
+    """Return the model of a runner, unwrapped if it is distributed."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -1,4 +1,4 @@
-"""Pictures of a test whose training data have other classes."""
+"""Visualise a test whose training data have other classes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from mmseg.registry import HOOKS
 
 
 def training_step(runner: Runner) -> int:
-    """The iteration of the training, 0 in a test; ``runner.iter`` would build the training data."""
+    """Return the training iteration, 0 in a test; ``runner.iter`` would build the training data."""
     return runner.iter if isinstance(runner._train_loop, BaseLoop) else 0
 
 
 @HOOKS.register_module()
 class ZeroShotVisualizationHook(SegVisualizationHook):
-    """mmseg's hook, with the names of the tested classes.
+    """mmseg's hook, but with the names of the tested classes.
 
-    mmseg's asks for ``runner.iter``, which builds the training data in a test that needs none; those rename the classes
-    of the visualizer to the seen ones, so that names are wrong from the first unseen class on.
+    mmseg's hook accesses ``runner.iter``, which in a test builds the unneeded training data. That sets the classes of
+    the visualizer to the seen ones, so all names from the first unseen class on are wrong.
     """
 
     def _after_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Keeps the names of the model and of the data in step while a runner trains, validates and tests."""
+"""Keep the class names of model and data consistent in training, validation and tests."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from .unwrapped import unwrapped_model
 
 @HOOKS.register_module()
 class VocabularyHook(Hook):
-    """Check the training classes, and hand the classes of each evaluated dataset to the model.
+    """Check the training classes, and pass the classes of each evaluated dataset to the model.
 
-    A label is only a number; its name comes from the dataset in training and from the model in the loss. If their
-    orders differ, training runs and learns wrong names. The model needs ``vocabulary`` (a ``Vocabulary``) and
+    Labels are numbers: in training, the dataset defines their names for the data, and the model for the loss. If the
+    orders differ, training runs but learns wrong names. The model needs ``vocabulary`` (a ``Vocabulary``) and
     ``set_test_classes(names)``.
 
-    Evaluated data whose ``metainfo`` has no ``unseen_classes``, or None, is split by name: a class is seen if the
-    model was trained on its name.
+    If the ``metainfo`` of evaluated data has no ``unseen_classes``, or None, its classes are split by name: a class is
+    seen if its name was trained.
     """
 
     def __init__(self) -> None:
         self._warned: set[tuple[str, ...]] = set()
 
     def before_run(self, runner: Runner) -> None:
-        """Stop early if the config asks for CUDA (``device='cuda'``) and there is none.
+        """Fail early if the config requests CUDA (``device='cuda'``) and there is none.
 
         Raises:
-            RuntimeError: In that case; MMEngine itself would silently train on the CPU.
+            RuntimeError: In that case; MMEngine itself would train on the CPU silently.
         """
         device = str(runner.cfg.get('device', ''))
         if device.startswith('cuda') and not torch.cuda.is_available():
             raise RuntimeError(
-                f'The config asks for `device={device!r}`, but torch {torch.__version__} sees no CUDA device: check '
+                f'The config requests `device={device!r}`, but torch {torch.__version__} sees no CUDA device: check '
                 '`nvidia-smi` and CUDA_VISIBLE_DEVICES, or remove `device` to run on the CPU.'
             )
 
@@ -46,7 +46,7 @@ class VocabularyHook(Hook):
         """Compare the training labels with the model's seen classes.
 
         Raises:
-            ValueError: If they differ in any name or in order.
+            ValueError: If names or their order differ.
         """
         labels = tuple(_metainfo(runner.train_dataloader.dataset)['classes'])
         seen = unwrapped_model(runner).vocabulary.seen_classes
@@ -60,18 +60,18 @@ class VocabularyHook(Hook):
         foreign = [name for name in labels if name not in seen]
         unseen = [name for name in foreign if name in unwrapped_model(runner).vocabulary.unseen_classes]
         if unseen:
-            detail += f'; the data even labels the unseen {unseen}'
+            detail += f'; the data even contains labels of the unseen {unseen}'
         raise ValueError(
             f"The training data and the model's seen classes disagree: {detail}. Set the dataset's "
             '`metainfo=dict(classes=...)` to the seen classes, in the order of `classes` in the model.'
         )
 
     def before_val(self, runner: Runner) -> None:
-        """Give the model the classes of the validation data."""
+        """Set the test classes of the model to those of the validation data."""
         self._set_classes(runner, runner.val_dataloader.dataset, runner.val_evaluator)
 
     def before_test(self, runner: Runner) -> None:
-        """Give the model the classes of the test data."""
+        """Set the test classes of the model to those of the test data."""
         self._set_classes(runner, runner.test_dataloader.dataset, runner.test_evaluator)
 
     def _set_classes(self, runner: Runner, dataset: Any, evaluator: Evaluator) -> None:
@@ -86,15 +86,15 @@ class VocabularyHook(Hook):
         if (called_seen or called_unseen) and vocabulary.classes not in self._warned:
             self._warned.add(vocabulary.classes)
             runner.logger.warning(
-                f'The split of the evaluated data is not that of the training: it calls {len(called_seen)} class(es) '
-                f'seen that were never trained ({abridged(called_seen)}) and {len(called_unseen)} unseen that were '
-                f'({abridged(called_unseen)}). mIoU_seen, mIoU_unseen and hIoU follow the data.'
+                f'The split of the evaluated data differs from that of the training: {len(called_seen)} class(es) are '
+                f'called seen but were not trained ({abridged(called_seen)}), and {len(called_unseen)} are called '
+                f'unseen but were trained ({abridged(called_unseen)}). mIoU_seen, mIoU_unseen and hIoU follow the data.'
             )
         model.set_test_classes(list(vocabulary.classes))
 
 
 def _metainfo(dataset: Any) -> dict[str, Any]:
-    """``metainfo`` of a dataset or of one of MMEngine's dataset wrappers."""
+    """Return the ``metainfo`` of a dataset or of one of MMEngine's dataset wrappers."""
     metainfo = getattr(dataset, 'metainfo', None) or {}
     if not metainfo.get('classes'):
         raise ValueError(

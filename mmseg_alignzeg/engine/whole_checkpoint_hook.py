@@ -1,4 +1,4 @@
-"""Checkpoints that survive the end of the process, the disk and the neighbour at any moment."""
+"""Atomic checkpoints, for trainings that may be killed at any time, and for shared work_dirs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ BACKEND = dict(backend='whole_file')
 
 
 class WholeFileBackend(LocalBackend):
-    """MMEngine's storage on local disks, with files that are there whole or not at all."""
+    """MMEngine's local storage backend with atomic writes."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write bytes beside the file, flush them to the disk, and rename."""
+        """Write bytes to a temporary file, flush it to the disk, and rename it."""
         with whole_file(Path(filepath)) as part:
             part.write_bytes(obj)
 
@@ -35,16 +35,16 @@ register_backend(BACKEND['backend'], WholeFileBackend, force=True)
 class WholeCheckpointHook(CheckpointHook):
     """MMEngine's ``CheckpointHook`` for trainings that may be killed at any moment.
 
-    A checkpoint is written beside its name, flushed to the disk and renamed; then ``last_checkpoint`` is; then what it
-    replaces is deleted: with ``max_keep_ckpts=1`` too there is a whole one at any time. A training with ``resume=True``
-    passes over damaged files, with a warning, and goes on from the newest whole one, whatever ``last_checkpoint`` says.
-    A work_dir in which another process trains is refused.
+    A checkpoint is written to a temporary file, flushed to the disk and renamed. Then ``last_checkpoint`` is written,
+    and then the replaced checkpoints are deleted. There is always a complete one, also with ``max_keep_ckpts=1``.
+    A training with ``resume=True`` skips damaged files with a warning and resumes from the newest complete one,
+    whatever ``last_checkpoint`` names. A work_dir in which another process trains is refused.
 
     Args:
-        **kwargs: Of ``CheckpointHook``.
+        **kwargs: Arguments of ``CheckpointHook``.
 
     Raises:
-        ValueError: On ``before_run``: the work_dir is in use, or all of its checkpoints are damaged.
+        ValueError: In ``before_run``, if the work_dir is in use or all of its checkpoints are damaged.
     """
 
     backend_args: dict[str, Any] | None
@@ -58,17 +58,17 @@ class WholeCheckpointHook(CheckpointHook):
             self.backend_args = BACKEND
 
     def before_run(self, runner: Runner) -> None:
-        """Take the work_dir, and see to it that MMEngine finds a whole checkpoint if it is to resume."""
-        if isinstance(runner._train_loop, BaseLoop):  # built, so this is a training
+        """Lock the work_dir, and make sure that MMEngine finds a complete checkpoint when resuming."""
+        if isinstance(runner._train_loop, BaseLoop):  # it is built, so this is a training
             together(lambda: self._prepare(runner) if is_main_process() else None)
 
     def after_run(self, runner: Runner) -> None:
-        """Give the work_dir back."""
+        """Unlock the work_dir."""
         if is_main_process():
             work_dir_lock.release(runner.work_dir)
 
     def before_train(self, runner: Runner) -> None:
-        """As MMEngine's, but a resumed checkpoint can name no file to be deleted outside of the folder."""
+        """Run MMEngine's method, but do not let a loaded checkpoint name files outside the folder for deletion."""
         kept = runner.message_hub.get_info('keep_ckpt_ids')
         if kept is not None:
             steps = [step for step in kept if type(step) is int] if isinstance(kept, list) else []
@@ -85,31 +85,31 @@ class WholeCheckpointHook(CheckpointHook):
             return
         folder = Path(runner.work_dir)
         if self.out_dir not in (None, runner.work_dir):
-            folder = Path(str(self.out_dir), folder.name)  # as before_train makes it
+            folder = Path(str(self.out_dir), folder.name)  # as in before_train
         for part in [*folder.glob('*.pth.*.part'), *Path(runner.work_dir).glob(f'{POINTER}.*.part')]:
-            part.unlink()  # of a killed training: nobody else writes here
+            part.unlink()  # left by a killed training: no other process writes here
         if runner._resume and runner._load_from is None:
             self._point_to_latest(runner, folder)
 
     def _point_to_latest(self, runner: Runner, folder: Path) -> None:
-        """Make ``last_checkpoint`` name the newest whole checkpoint."""
+        """Make ``last_checkpoint`` name the newest complete checkpoint."""
         pointer = Path(runner.work_dir, POINTER)
         latest = find_latest(pointer, folder, self.filename_tmpl)
         for sentence in latest.passed_over:
             runner.logger.warning(sentence)
         if latest.path is None and latest.passed_over:
             raise ValueError(
-                f'{folder} has no whole checkpoint to resume from, only damaged ones ({len(latest.passed_over)}): '
+                f'{folder} has no complete checkpoint to resume from, only damaged ones ({len(latest.passed_over)}): '
                 'delete them to start from the beginning.'
             )
         if latest.path is None:
             pointer.unlink(missing_ok=True)
         elif not latest.named:
-            runner.logger.warning(f'{pointer} does not name the newest whole checkpoint: resuming from {latest.path}.')
+            runner.logger.warning(f'{pointer} does not name the newest checkpoint: resuming from {latest.path}.')
             write_text(pointer, str(latest.path))
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
-        """As MMEngine's, in another order: checkpoint, pointer, and then the deletion of what they replace."""
+        """Do what MMEngine does in another order: write the checkpoint and the pointer, then delete old files."""
         outdated: list[str] = []
         if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:
             if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
@@ -140,7 +140,7 @@ class WholeCheckpointHook(CheckpointHook):
         self._keep_config(runner)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
-        """As MMEngine's, but the former best is deleted when the new one is there."""
+        """Do what MMEngine does, but delete the previous best checkpoint after the new one is written."""
         backend = self.file_backend
         self.file_backend = later = _RemoveLater(backend)
         try:
@@ -150,23 +150,23 @@ class WholeCheckpointHook(CheckpointHook):
         self._delete(later.paths)
 
     def _keep_config(self, runner: Runner) -> None:
-        """Write the config in the work_dir again if another training, which was refused, has replaced it."""
+        """Write the config to the work_dir again if another training, which was refused, has replaced it."""
         if runner.cfg.filename is None:
             return
         path, text = Path(runner.work_dir, Path(runner.cfg.filename).name), runner.message_hub.get_info('cfg')
         if path.suffix == '.py' and path.is_file() and path.read_text(encoding='utf-8', errors='replace') != text:
-            runner.logger.warning(f'{path} was replaced during training: writing it again.')
+            runner.logger.warning(f'{path} was replaced during training and is written again.')
             write_text(path, text)
 
     def _join(self, name: str) -> str:
         return self.file_backend.join_path(self.out_dir, name)
 
     def _own(self, path: Any) -> str | None:
-        """A best checkpoint of this folder, whatever folder it was said to be in."""
+        """Return the path of a best checkpoint in this folder, whatever folder ``path`` names."""
         return self._join(Path(path).name) if isinstance(path, str) and Path(path).name.startswith('best_') else None
 
     def _delete(self, paths: list[str]) -> None:
-        """Delete files, or folders as DeepSpeed writes them, unless they are the ones just written."""
+        """Delete files, or folders written by DeepSpeed, except those just written."""
         best = [getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()]
         for path in set(paths) - {self.last_ckpt, *best}:
             if self.file_backend.isdir(path):
@@ -176,7 +176,7 @@ class WholeCheckpointHook(CheckpointHook):
 
 
 class _RemoveLater:
-    """A storage that keeps a list of what it is asked to remove, and does all else."""
+    """A storage backend that collects the paths to remove instead of removing them."""
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
@@ -192,7 +192,7 @@ class _RemoveLater:
 
 
 class _SaveTogether:
-    """A runner whose ranks all raise the error of the one that saves."""
+    """A runner whose ranks all raise the error of the rank that saves."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner

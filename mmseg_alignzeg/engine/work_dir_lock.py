@@ -1,4 +1,4 @@
-"""One training at a time in a work_dir."""
+"""Lock of a work_dir, so that only one training uses it at a time."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from mmengine.logging import print_log
 
 try:
     import fcntl
-except ImportError:  # Windows: MMEngine trains there, and two trainings in one folder are not noticed
+except ImportError:  # Windows, which MMEngine supports: there, a second training in a folder is not detected
     fcntl = None  # type: ignore[assignment]
 
 NAME = 'training.lock'
-_held: dict[tuple[int, Path], IO[str]] = {}  # by process, as a forked one inherits the dict but no lock
+_held: dict[tuple[int, Path], IO[str]] = {}  # keyed by process, because a forked one inherits the dict but no lock
 
 
 def acquire(work_dir: str | Path) -> None:
-    """Take a work_dir for the training of this process, until :func:`release` or the end of the process.
+    """Lock a work_dir for the training of this process, until :func:`release` or the end of the process.
 
-    The lock is the operating system's (POSIX record locks, which NFS knows too): it ends with the process however that
-    ends, data loaders that outlive it do not inherit it, and a file that is left behind blocks nobody. A second
-    training in the same process, after one that failed, goes on with the lock of the first.
+    This is a lock of the operating system (POSIX record lock, also supported by NFS): it ends with the process in any
+    case, data loader processes that survive do not inherit it, and a remaining file blocks nothing. A second training
+    in the same process, after one that failed, reuses the lock of the first.
 
     Raises:
-        ValueError: If another process trains there; says which.
+        ValueError: If another process trains there; the message names it.
     """
     path = Path(work_dir).resolve() / NAME
     key = (os.getpid(), path)
@@ -44,10 +44,10 @@ def acquire(work_dir: str | Path) -> None:
                 file.seek(0)
                 holder = file.read(200).strip() or 'another process'
                 raise ValueError(
-                    f'{work_dir} is in use: {holder} is training there. Wait for it, end it, or give another '
+                    f'{work_dir} is in use: {holder} is training there. Wait for it, end it, or pass another '
                     '--work-dir.'
                 ) from None
-        print_log(f'{path} cannot be locked ({error}): a second training there would not be noticed.', 'current')
+        print_log(f'{path} cannot be locked ({error}): a second training there would not be detected.', 'current')
         return
     file.truncate(0)
     file.write(f'process {os.getpid()} on {platform.node()}, since {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z},')
@@ -56,7 +56,7 @@ def acquire(work_dir: str | Path) -> None:
 
 
 def release(work_dir: str | Path) -> None:
-    """Give a work_dir back; does nothing where this process does not hold it."""
+    """Unlock a work_dir; does nothing if this process does not hold the lock."""
     file = _held.pop((os.getpid(), Path(work_dir).resolve() / NAME), None)
     if file is not None:
         file.close()

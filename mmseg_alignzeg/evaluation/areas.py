@@ -1,4 +1,4 @@
-"""Pixels per class that are hit, predicted and true, and the IoU they give."""
+"""True-positive, predicted and ground-truth areas per class, and their IoU."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ def confusion_matrix(pred: Tensor, gt: Tensor, num_classes: int, ignore_index: i
     """Count the pixels of every (true, predicted) pair of labels.
 
     Args:
-        pred: Predicted labels (H, W), any integer dtype. A label outside ``0 … C-1`` is no class, hence a miss.
-        gt: True labels (H, W), any integer dtype.
+        pred: Predicted labels (H, W), any integer dtype. A label outside ``0 … C-1`` is counted as a miss.
+        gt: Ground-truth labels (H, W), any integer dtype.
         num_classes: The number of classes C.
-        ignore_index: Pixels with this true label are left out, whatever was predicted there.
+        ignore_index: Pixels with this ground-truth label are ignored, whatever the prediction.
 
     Returns:
-        int64 counts (C, C + 1): row = true label, column = predicted label; the last column holds predictions that
-        name no class.
+        int64 counts (C, C + 1): row = true label, column = predicted label; the last column counts predictions outside
+        ``0 … C-1``.
 
     Raises:
-        ValueError: On different shapes, a true label outside ``0 … C-1``, or an ``ignore_index`` that is a class.
+        ValueError: If shapes differ, a true label is outside ``0 … C-1``, or ``ignore_index`` is a class.
     """
     if pred.shape != gt.shape:
         raise ValueError(
@@ -48,9 +48,9 @@ def confusion_matrix(pred: Tensor, gt: Tensor, num_classes: int, ignore_index: i
 
 
 def class_areas(pred: Tensor, gt: Tensor, num_classes: int, ignore_index: int = 255) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels per class of one image that are hit, predicted and true.
+    """Count the true-positive, predicted and ground-truth pixels per class of one image.
 
-    Args and errors are those of :func:`confusion_matrix`.
+    Arguments and errors are those of :func:`confusion_matrix`.
 
     Returns:
         ``tp``, ``pred_area`` and ``gt_area``, each int64 (C,).
@@ -59,15 +59,15 @@ def class_areas(pred: Tensor, gt: Tensor, num_classes: int, ignore_index: int = 
 
 
 def split_areas(confusion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``tp``, ``pred_area`` and ``gt_area`` (C,) of a confusion matrix (C, C + 1)."""
+    """Return ``tp``, ``pred_area`` and ``gt_area`` (C,) of a confusion matrix (C, C + 1)."""
     return confusion.diagonal().clone(), confusion.sum(0)[:-1], confusion.sum(1)
 
 
 def class_iou(tp: Tensor, pred_area: Tensor, gt_area: Tensor) -> Tensor:
-    """IoU per class (C,), float64 in [0, 1]; NaN (0 / 0) for a class with neither true nor predicted pixels."""
+    """Return the IoU per class (C,), float64 in [0, 1]; NaN (0 / 0) for a class without true and predicted pixels."""
     return tp.double() / (pred_area + gt_area - tp).double()
 
 
 def harmonic_mean(seen: float, unseen: float) -> float:
-    """2·S·U / (S + U), and 0 where both are 0."""
+    """Return 2·S·U / (S + U), or 0 if both are 0."""
     return 2 * seen * unseen / (seen + unseen) if seen + unseen > 0 else 0.0

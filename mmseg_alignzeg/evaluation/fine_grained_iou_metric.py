@@ -1,4 +1,4 @@
-"""mIoU per data set, image, class and segment, with worst cases, split into seen and unseen classes."""
+"""mIoU per dataset, image, class and segment, with worst cases, split into seen and unseen classes."""
 
 from __future__ import annotations
 
@@ -29,37 +29,37 @@ class FineGrainedIoUMetric(VocabularyMetric):
     """The fine-grained IoU of "Revisiting Evaluation Metrics for Semantic Segmentation" (arXiv 2310.19252), in percent.
 
     ========== =======================================================================================================
-    ``mIoU_D`` Pixels summed over the data set, IoU per class, mean over classes; ``mIoU`` of ``ZeroShotIoUMetric``.
-    ``mIoU_I`` Per image the mean over the classes in its ground truth, then the mean over images.
-    ``mIoU_C`` Per class the mean over the images whose ground truth holds it, then the mean over classes.
-    ``mIoU_K`` Per class the mean over its ground-truth segments in all images, then the mean over classes.
+    ``mIoU_D`` Pixels summed over the dataset, IoU per class, mean over classes; ``mIoU`` of ``ZeroShotIoUMetric``.
+    ``mIoU_I`` Per image, the mean over the classes in its ground truth, then the mean over images.
+    ``mIoU_C`` Per class, the mean over images with the class in their ground truth, then the mean over classes.
+    ``mIoU_K`` Per class, the mean over its ground-truth segments in all images, then the mean over classes.
     ========== =======================================================================================================
 
-    I, C and K also have worst cases: ``mIoU_I_q5`` looks at the lowest 5% of the images (C: of the images of each
-    class, K: of the segments of each class), at least at one; ``mIoU_I_qbar`` averages q = 10, 20 … 100.
+    I, C and K also have worst cases: ``mIoU_I_q5`` uses only the lowest 5% of the images (C: of the images of each
+    class, K: of the segments of each class), at least one; ``mIoU_I_qbar`` averages over q = 10, 20 … 100.
 
-    Every key also comes as ``…_seen``, ``…_unseen`` and ``…_harmonic``, the harmonic mean of the two. For D, C and K
-    the last mean goes over the classes of the group. For I an image counts with the mean over those of its classes
-    that are in the group, and an image without any of them is skipped; so seen and unseen values are means over
+    Every key also exists as ``…_seen``, ``…_unseen`` and ``…_harmonic``, the harmonic mean of the two. For D, C and K,
+    the last mean is over the classes of the group. For I, the score of an image is the mean over those of its classes
+    that are in the group; images without such a class are skipped. Seen and unseen values are therefore means over
     different images, and ``mIoU_I`` need not lie between them.
 
-    A class that is predicted but absent from the image's ground truth enters none of I, C and K, and images without
-    a labelled pixel are skipped. A key without a value is left out. No label map is kept: one result is one image,
-    because MMEngine drops the images that a distributed sampler repeats by counting results.
+    A class that is predicted but absent from an image's ground truth does not count in I, C and K, and images without
+    labelled pixels are skipped. Keys without a value are left out. No label maps are stored. Each result is one image,
+    because MMEngine removes the images that a distributed sampler repeats by counting results.
 
-    The split is read from ``dataset_meta`` (``classes`` and ``unseen_classes``). With instance maps in the samples
-    (``gt_instance_map``) every instance of a thing class is a segment of ``mIoU_K``; without them every class of an
-    image is one, which makes ``mIoU_K`` equal to ``mIoU_C``.
+    The split is read from ``dataset_meta`` (``classes`` and ``unseen_classes``). If samples have instance maps
+    (``gt_instance_map``), every instance of a thing class is a segment of ``mIoU_K``. Without them, every class of an
+    image is one segment, and ``mIoU_K`` equals ``mIoU_C``.
 
     Args:
         worst_q: Percentages q of the worst cases, each in (0, 100].
         thing_classes: Names of the classes with instances; ``dataset_meta['thing_classes']`` by default.
-        num_worst: How many of the worst images are logged and listed.
+        num_worst: Number of worst images that are logged and listed.
         **kwargs: Those of :class:`VocabularyMetric`; ``output_dir`` receives ``image_scores.png``, a histogram of the
             images' scores, and ``worst_images.csv``.
 
     Raises:
-        ValueError: On a q outside (0, 100].
+        ValueError: If a q is outside (0, 100].
     """
 
     def __init__(
@@ -93,13 +93,13 @@ class FineGrainedIoUMetric(VocabularyMetric):
         """Score the images of one batch.
 
         Args:
-            data_batch: Not used.
+            data_batch: Ignored.
             data_samples: ``SegDataSample`` objects or dicts with ``pred_sem_seg`` and ``gt_sem_seg``, whose ``data``
-                are integer label maps (1, H, W) or (H, W), and perhaps ``gt_instance_map`` with instance numbers of
+                are integer label maps (1, H, W) or (H, W), and optionally ``gt_instance_map`` with instance numbers of
                 the same size, 0 for none.
 
         Raises:
-            ValueError: On a sample without labels or that :func:`image_scores` refuses; names the image.
+            ValueError: If a sample has no labels, or :func:`image_scores` fails; the message names the image.
         """
         num_classes, thing_mask = len(self.vocabulary.classes), self.thing_mask
         for sample in data_samples:
@@ -114,14 +114,14 @@ class FineGrainedIoUMetric(VocabularyMetric):
                 raise ValueError(f'{path or "Sample without `img_path`"}: {error}') from None
             if has_instances and not thing_mask.any():
                 warnings.warn(
-                    'The samples have instance maps but no thing class is named, so each class is one segment of '
-                    "`mIoU_K`: give `thing_classes` to the metric or to the dataset's `metainfo`.",
+                    'The samples have instance maps, but there are no thing classes, so each class is one segment of '
+                    "`mIoU_K`: pass `thing_classes` to the metric or add it to the dataset's `metainfo`.",
                     stacklevel=2,
                 )
             self.results.append(scores)
 
     def compute_metrics(self, results: list[ImageScores]) -> dict[str, float]:
-        """Derive all measures; logs them as a table, then the worst images."""
+        """Compute all measures; log them as a table, then the worst images."""
         unseen_mask = self.unseen_mask
         measures = fine_grained_iou(results, unseen_mask, self.worst_q)
         print_log(f'fine-grained results:\n{_measure_table(measures)}', logger='current')
@@ -141,13 +141,13 @@ class FineGrainedIoUMetric(VocabularyMetric):
 
 
 def _worst_images(scores: Tensor, images: Sequence[ImageScores], number: int) -> list[tuple[float, str]]:
-    """Score and path (or position, without a path) of the images with the lowest of the scores (N,), NaN left out."""
+    """Return score and path (or position, without a path) of the images with the lowest scores (N,), without NaN."""
     numbered = [(score, i) for i, score in enumerate(scores.tolist()) if score == score]
     return [(score, images[i].path or f'image {i}') for score, i in sorted(numbered)[:number]]
 
 
 def _measure_table(measures: Mapping[str, float]) -> str:
-    """One line per measure with its groups in columns, ``-`` where there is no value."""
+    """Format a table with one line per measure and its groups in columns; ``-`` for a missing value."""
     groups = {'All': '', 'Seen': '_seen', 'Unseen': '_unseen', 'Harmonic': '_harmonic'}
     table = PrettyTable(['Measure', *groups])
     table.align['Measure'] = 'l'
@@ -159,7 +159,7 @@ def _measure_table(measures: Mapping[str, float]) -> str:
 
 
 def _draw_histogram(scores: Tensor, path: Path) -> None:
-    """Write how many images have which score, percents (n,), as a PNG."""
+    """Write a histogram of the scores of images, percentages (n,), as a PNG."""
     figure = Figure(figsize=(6.0, 3.6), dpi=110)
     FigureCanvasAgg(figure)
     axis = figure.subplots()

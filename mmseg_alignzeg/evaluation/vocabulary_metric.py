@@ -1,4 +1,4 @@
-"""What the metrics share: the split in ``dataset_meta``, the label maps in a sample, a folder for what they write."""
+"""Base of the metrics: the split from ``dataset_meta``, label maps from samples, and the output folder."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class VocabularyMetric(BaseMetric):
     """A metric whose classes and unseen classes are those of the evaluated dataset.
 
     Args:
-        ignore_index: True label that is not evaluated.
-        collect_device: ``'cpu'`` or ``'gpu'``, how results of several processes meet.
-        prefix: Put before every key as ``prefix/``; none by default.
-        collect_dir: Folder that all processes see, for ``collect_device='cpu'``; a temporary one by default.
-        output_dir: Where to write files, if anywhere; `mim test --out` sets it.
-        keep_results: False writes nothing in spite of ``output_dir``, as in mmseg's ``IoUMetric``.
+        ignore_index: Ground-truth label that is not evaluated.
+        collect_device: ``'cpu'`` or ``'gpu'``, how results of several processes are collected.
+        prefix: Added to every key as ``prefix/``; none by default.
+        collect_dir: Folder that all processes can access, for ``collect_device='cpu'``; a temporary one by default.
+        output_dir: Folder for output files, if any; `mim test --out` sets it.
+        keep_results: False disables output files even with ``output_dir``, as in mmseg's ``IoUMetric``.
     """
 
-    default_prefix = ''  # not None, which MMEngine would warn about
+    default_prefix = ''  # not None, which causes a warning in MMEngine
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class VocabularyMetric(BaseMetric):
     def vocabulary(self) -> Vocabulary:
         """Classes and unseen classes of the evaluated dataset."""
         if self.dataset_meta is None:
-            raise ValueError('`dataset_meta` is not set: give the metric a dict with `classes` and `unseen_classes`.')
+            raise ValueError('`dataset_meta` is not set: it must be a dict with `classes` and `unseen_classes`.')
         return Vocabulary.from_metainfo(self.dataset_meta)
 
     @property
@@ -55,17 +55,17 @@ class VocabularyMetric(BaseMetric):
 
 
 def names_mask(classes: Sequence[str], names: Sequence[str]) -> Tensor:
-    """(C,) bool, True for the classes that are named."""
+    """Return (C,) bool, True for the classes in ``names``."""
     return torch.tensor([name in names for name in classes])
 
 
 def sample_fields(sample: Mapping[str, Any] | BaseDataElement) -> Mapping[str, Any]:
-    """The fields of a data sample, with its meta information."""
+    """Return the fields of a data sample, including its meta information."""
     return sample.to_dict() if isinstance(sample, BaseDataElement) else sample
 
 
 def label_map(fields: Mapping[str, Any], key: str) -> Tensor:
-    """The label map (H, W) in ``fields[key].data``, from a dict or a ``PixelData``."""
+    """Return the label map (H, W) in ``fields[key].data``, from a dict or a ``PixelData``."""
     field = fields.get(key)
     data = field.get('data') if isinstance(field, Mapping) else getattr(field, 'data', None)
     if data is None:

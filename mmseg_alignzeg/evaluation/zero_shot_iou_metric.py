@@ -22,19 +22,19 @@ from .vocabulary_metric import VocabularyMetric, label_map, sample_fields
 
 
 def zero_shot_iou(tp: Tensor, pred_area: Tensor, gt_area: Tensor, unseen_mask: Tensor) -> dict[str, float]:
-    """The measures of zero-shot segmentation, from areas summed over all images.
+    """Compute the measures of zero-shot segmentation from areas summed over all images.
 
-    A class with neither true nor predicted pixels has no IoU and is skipped. A measure that has no value (no unseen
-    class at all, or none with a pixel) is left out instead of being called 0.
+    A class without true and predicted pixels has no IoU and is skipped. A measure without a value (there is no unseen
+    class, or none has pixels) is left out rather than set to 0.
 
     Args:
         tp: Correctly labelled pixels (C,), integer.
-        pred_area: Predicted pixels (C,), integer; counted on labelled pixels only.
-        gt_area: True pixels (C,), integer.
+        pred_area: Predicted pixels (C,), integer; counted only where there is a label.
+        gt_area: Ground-truth pixels (C,), integer.
         unseen_mask: bool (C,), True for unseen classes.
 
     Returns:
-        ``pAcc``, ``mIoU``, ``mIoU_seen``, ``mIoU_unseen`` and ``hIoU`` in percent, as far as they exist.
+        ``pAcc``, ``mIoU``, ``mIoU_seen``, ``mIoU_unseen`` and ``hIoU`` in percent; those without a value are left out.
 
     Example:
         >>> tp, pred_area, gt_area = torch.tensor([6, 2, 1]), torch.tensor([8, 2, 4]), torch.tensor([8, 4, 2])
@@ -62,24 +62,24 @@ def zero_shot_iou(tp: Tensor, pred_area: Tensor, gt_area: Tensor, unseen_mask: T
 class ZeroShotIoUMetric(VocabularyMetric):
     """``pAcc``, ``mIoU``, ``mIoU_seen``, ``mIoU_unseen`` and ``hIoU`` in percent.
 
-    The split is read from ``dataset_meta`` (``classes`` and ``unseen_classes``). All measures come from one confusion
-    matrix over all images. Each image keeps the few entries of its own matrix that are not zero until then, because
-    MMEngine drops the images that a distributed sampler repeats by counting results: one result must be one image.
+    The split is read from ``dataset_meta`` (``classes`` and ``unseen_classes``). All measures are computed from one
+    confusion matrix over all images. Until then, the non-zero entries of each image's matrix are stored as one result
+    per image, because MMEngine removes the images that a distributed sampler repeats by counting results.
 
     Args:
         **kwargs: Those of :class:`VocabularyMetric`; ``output_dir`` receives predicted label maps as PNG.
     """
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any] | BaseDataElement]) -> None:
-        """Count one batch.
+        """Compute the confusion matrices of one batch.
 
         Args:
-            data_batch: Not used.
+            data_batch: Ignored.
             data_samples: ``SegDataSample`` objects or dicts with ``pred_sem_seg`` and ``gt_sem_seg``, whose ``data``
                 are integer label maps (1, H, W) or (H, W).
 
         Raises:
-            ValueError: On a sample without these maps or that :func:`confusion_matrix` refuses; names the image.
+            ValueError: If a sample lacks these maps, or :func:`confusion_matrix` fails; the message names the image.
         """
         num_classes = len(self.vocabulary.classes)
         for sample in data_samples:
@@ -95,14 +95,14 @@ class ZeroShotIoUMetric(VocabularyMetric):
             self.results.append((entries, confusion[entries]))
 
     def _write(self, pred: Tensor, name: str) -> None:
-        """Write predicted labels as an 8-bit PNG, or a 16-bit one where there are more than 256 classes."""
+        """Write predicted labels as an 8-bit PNG, or as a 16-bit one if there are more than 256 classes."""
         assert self.output_dir is not None
         depth = np.uint8 if len(self.vocabulary.classes) <= 256 else np.uint16
         with whole_file(self.output_dir / f'{name}.png', flush=False) as part:
             Image.fromarray(pred.cpu().numpy().astype(depth)).save(part, 'PNG')
 
     def compute_metrics(self, results: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
-        """Sum the matrices of all images and derive the measures; logs a table with one line per class."""
+        """Sum the matrices of all images and compute the measures; log a table with one line per class."""
         vocabulary = self.vocabulary
         num_classes = len(vocabulary.classes)
         total = torch.zeros(num_classes * (num_classes + 1), dtype=torch.int64)
@@ -115,12 +115,12 @@ class ZeroShotIoUMetric(VocabularyMetric):
 
 
 def _class_table(names: Sequence[str], unseen: Tensor, tp: Tensor, pred_area: Tensor, gt_area: Tensor) -> str:
-    """One line per class: split, IoU and accuracy in percent, ``-`` where there is none."""
+    """Format a table with one line per class: split, IoU and accuracy in percent; ``-`` for a missing value."""
     table = PrettyTable(['Class', 'Split', 'IoU', 'Acc'])
     table.align['Class'] = 'l'
     iou, acc = class_iou(tp, pred_area, gt_area), tp.double() / gt_area.double()
     for name, is_unseen, *values in zip(names, unseen.tolist(), iou.tolist(), acc.tolist(), strict=True):
-        # A NaN is the one number that differs from itself.
+        # NaN is the only number that differs from itself.
         shown = [f'{100 * value:.2f}' if value == value else '-' for value in values]
         table.add_row([printable(name), 'unseen' if is_unseen else 'seen', *shown])
     return table.get_string()

@@ -1,4 +1,4 @@
-"""The segmentor. Its forward reads as figure 2 of the paper."""
+"""The segmentor. Its forward pass follows figure 2 of the paper."""
 
 from __future__ import annotations
 
@@ -30,33 +30,35 @@ from .tiling import read_tiling, tiled_answers
 class AlignZeg(BaseSegmentor):
     """AlignZeg: zero-shot semantic segmentation by aligned proposals, features and predictions.
 
-    Trained on the classes that are not unseen, tested on any words. What is asked at test is a :class:`Question`:
-    :attr:`question` by default, which :meth:`set_test_classes` replaces, or the one that a caller passes. Every part
-    of the method can be left out by setting its config to None.
+    The model is trained on the seen classes and tested on any class names. A :class:`Question` holds the class names
+    and settings of a test: by default :attr:`question`, which :meth:`set_test_classes` replaces, or the one passed by
+    the caller. Setting the config of an optional part to None disables that part.
 
     Args:
-        classes: Names of the training vocabulary, in label order; unseen ones included, so that checkpoints know.
+        classes: Names of the training vocabulary, in label order, including the unseen ones (stored in checkpoints).
         unseen_classes: Names that training never sees.
         clip: Arguments of :class:`CLIPVision`, and ``model_name`` and ``pretrained`` of :class:`CLIPSource`.
         image_encoder: Config of the learnable encoder, Z_enc.
         decode_head: Config of the proposal head, :class:`MRPEHead` or the baseline :class:`PlainDecoderHead`.
         semantic_head: Config of :class:`CLIPSemanticHead`.
-        text: How names become prototypes: ``templates``, a set of :func:`get_templates`, by default 'vild'; ``names``,
-            arguments of :class:`ClassNames`; ``cache_dir``, see :class:`TextBank`.
-        class_indicator: Config of φ_bc, or None to train without it (then ``bias_correction`` must be None too).
-        bias_correction: Config of :class:`PredictiveBiasCorrection` at test, or None. Needs no retraining.
-        calibration: Config of :class:`CalibratedStacking` at test, or None (the paper has none); may go with PBC.
-        criterion: Config of :class:`AlignZegCriterion`, the losses; None is its defaults.
-        preference: Config of :class:`PreferenceHead`, scores for an ensemble, or None (the paper has none).
+        text: Text prototypes: ``templates``, a set of :func:`get_templates`, by default 'vild'; ``names``, arguments
+            of :class:`ClassNames`; ``cache_dir``, see :class:`TextBank`.
+        class_indicator: Config of φ_bc, or None to train without it (``bias_correction`` must then be None too).
+        bias_correction: Config of :class:`PredictiveBiasCorrection`, applied at test time, or None. Changing it needs
+            no retraining.
+        calibration: Config of :class:`CalibratedStacking`, applied at test time, or None (not in the paper); can be
+            combined with PBC.
+        criterion: Config of :class:`AlignZegCriterion`, the losses; None uses its defaults.
+        preference: Config of :class:`PreferenceHead`, scores for an ensemble, or None (not in the paper).
         decoder: Config of :class:`SemanticDecoder`, the default, :class:`EnsembleDecoder` or :class:`OracleDecoder`.
         test_cfg: ``mode='slide'`` with ``crop_size`` and ``stride``, see :class:`Tiling`, by default 'whole';
-            ``background_at_test``, see :func:`drop_background`; ``return_scores``: whether results hold full-size
+            ``background_at_test``, see :func:`drop_background`; ``return_scores``: whether results contain full-size
             class scores, ``seg_logits``, C × H × W floats per image.
         **base: ``data_preprocessor`` and ``init_cfg`` of :class:`BaseSegmentor`; ``pretrained`` and ``train_cfg``,
-            which ``mmseg.apis.init_model`` sets to None in every model, are not used.
+            which ``mmseg.apis.init_model`` sets to None in every model, are ignored.
 
     Raises:
-        ValueError: If the vocabulary is invalid, training has no class left, or parts do not fit each other.
+        ValueError: If the vocabulary is invalid, there is no seen class, or the parts do not fit together.
     """
 
     def __init__(
@@ -90,20 +92,20 @@ class AlignZeg(BaseSegmentor):
         self.text_bank = TextBank(source, prompts.pop('templates'), names=names, **prompts)
         self.clip = CLIPVision(source, **vision)
         self.image_encoder = MODELS.build(image_encoder)
-        self.tap_norm = nn.LayerNorm(self.clip.width)  # not given in the paper; SAN has one there
+        self.tap_norm = nn.LayerNorm(self.clip.width)  # not given in the paper; as in SAN
         self.fusion = nn.Linear(self.clip.width, self.image_encoder.embed_dim)
         self.decode_head = MODELS.build({**decode_head, 'embed_dim': self.image_encoder.embed_dim})
         #: Inputs are padded to a multiple of this many pixels.
         self.stride = common_stride(self.image_encoder.patch_size, self.clip.patch_size, self.clip.scale_factor)
         if self.decode_head.bias_heads not in (1, self.clip.num_heads):
             raise ValueError(
-                f'bias_heads={self.decode_head.bias_heads} fits neither 1 nor the {self.clip.num_heads} heads of CLIP.'
+                f"bias_heads={self.decode_head.bias_heads} must be 1 or CLIP's number of heads, {self.clip.num_heads}."
             )
         in_clip = {'embed_dim': self.clip.embed_dim}
         self.semantic_head = MODELS.build({**semantic_head, **in_clip})
         self.class_indicator = MODELS.build({**class_indicator, **in_clip}) if class_indicator else None
         self.criterion = MODELS.build({'type': 'AlignZegCriterion', **(criterion or {})})
-        # Last of all weights: a seed gives the method the same initial ones with and without it.
+        # Initialised last: with the same seed, all other parts get the same initial weights with and without it.
         self.preference = MODELS.build({**preference, **in_clip}) if preference else None
         self.decoder = MODELS.build(decoder or {'type': 'SemanticDecoder'})
         if self.preference is None and self.decoder.weighting == 'preference':
@@ -123,11 +125,11 @@ class AlignZeg(BaseSegmentor):
         self.set_test_classes(self.vocabulary.classes)
 
     def ask(self, classes: Sequence[str], unseen: Sequence[str] | None = None) -> Question:
-        """The question for other words, corrected as :attr:`question` is.
+        """Return the question for other class names, with the correction settings of :attr:`question`.
 
         Args:
-            classes: The words, in label order; any that CLIP knows.
-            unseen: Those that are not in S; by default all that training had no labels for.
+            classes: Class names in label order; any text that CLIP can encode.
+            unseen: The names that are not in S; by default all names without training labels.
 
         Raises:
             ValueError: See :class:`Vocabulary`.
@@ -135,11 +137,11 @@ class AlignZeg(BaseSegmentor):
         return replace(self.question, vocabulary=self.vocabulary.at_test(classes, unseen))
 
     def set_test_classes(self, classes: Sequence[str], unseen: Sequence[str] | None = None) -> None:
-        """Make :meth:`ask` for these words the default question of :meth:`predict`."""
+        """Set :attr:`question`, the default of :meth:`predict`, to :meth:`ask` of these class names."""
         self.question = self.ask(classes, unseen)
 
     def checkpoint_identity(self) -> dict[str, Any]:
-        """What a checkpoint must share with the model that loads it, in plain types."""
+        """Return what a checkpoint and the model that loads it must have in common, in plain types."""
         return {
             'classes': list(self.vocabulary.classes),
             'unseen_classes': list(self.vocabulary.unseen_classes),
@@ -147,10 +149,10 @@ class AlignZeg(BaseSegmentor):
             'clip': self.text_bank.source.identity,
         }
 
-    # ------------------------------------------------------------------ the figure, from left to right
+    # ------------------------------------------------------------------ figure 2, from left to right
 
     def extract_feat(self, inputs: Tensor) -> Proposals:
-        """Images (B, 3, H, W), normalised, to proposals; padded at the right and bottom to whole patches."""
+        """Compute proposals of normalised images (B, 3, H, W), padded at the right and bottom to whole patches."""
         images = pad(inputs, self.stride)
         z_enc = self.image_encoder(images)  # (B, D, h, w)
         stream = self.clip(images)
@@ -161,15 +163,15 @@ class AlignZeg(BaseSegmentor):
         return Proposals(mask_logits, feats, self.semantic_head.classify(feats))
 
     def classify(self, proposals: Proposals, text_embeds: Tensor) -> Tensor:
-        """P, (B, N, C + 1) logits of proposals against C embedded class names and the background."""
+        """Return P, (B, N, C + 1) logits of proposals for C class embeddings and the background."""
         return self.semantic_head.scores(proposals.cls_feats, text_embeds, self.clip.logit_scale)
 
     def indicate(self, proposals: Proposals) -> Tensor | None:
-        """I, (B, N) probabilities of φ_bc that a proposal shows no seen class; None for a model without φ_bc."""
+        """Return I, (B, N) probabilities of φ_bc that a proposal contains no seen class; None without φ_bc."""
         return None if self.class_indicator is None else self.class_indicator(proposals.feats).sigmoid()
 
     def prefer(self, proposals: Proposals) -> Tensor | None:
-        """r, (B, N) preference scores, if the decoder weighs views by them."""
+        """Return r, (B, N) preference scores, if the decoder weights views by them; otherwise None."""
         if self.decoder.weighting != 'preference':
             return None
         assert self.preference is not None
@@ -178,14 +180,14 @@ class AlignZeg(BaseSegmentor):
     # ------------------------------------------------------------------ training
 
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
-        """The terms of Eq. (8), each with its weight, and ``loss_preference`` if that is trained.
+        """Return the weighted terms of Eq. (8), and ``loss_preference`` if the preference head is trained.
 
         Args:
             inputs: (B, 3, H, W), normalised.
-            data_samples: With ``gt_sem_seg`` labels that index the seen classes; the rest is ``ignore_index``.
+            data_samples: With ``gt_sem_seg``: indices of the seen classes, and ``ignore_index`` elsewhere.
 
         Returns:
-            Scalars. Means are over the proposals of all ranks: W processes train as one with the W-fold batch.
+            Scalars. Means are over the proposals of all ranks: W processes train like one with a W-fold batch.
 
         Raises:
             ValueError: See :func:`checked_targets`.
@@ -201,12 +203,12 @@ class AlignZeg(BaseSegmentor):
     # ------------------------------------------------------------------ test
 
     def look(self, inputs: Tensor) -> list[Proposals]:
-        """Proposals in each view of the decoder, upright: the work of a prediction, whatever is asked."""
+        """Return upright proposals for each view of the decoder. They do not depend on the class names."""
         images = pad(inputs, self.stride)
         return [view.restored(self.extract_feat(view.apply(images, self.stride))) for view in self.decoder.views]
 
     def class_probs(self, proposals: Proposals, question: Question | None = None) -> Tensor:
-        """Probabilities of the words of a question after bias correction, (B, N, C); rows sum to at most 1."""
+        """Return probabilities of the C class names after bias correction, (B, N, C); rows sum to at most 1."""
         question = question or self.question
         scores = self.classify(proposals, question.text_embeds(proposals.cls_feats.device))
         return question.probs(scores, None if question.bias_correction is None else self.indicate(proposals))
@@ -218,13 +220,13 @@ class AlignZeg(BaseSegmentor):
         shape: Sequence[int],
         question: Question | None = None,
     ) -> list[Answer]:
-        """What the decoder makes of a look; cheap, so that one look can be asked many questions.
+        """Decode the result of :meth:`look`. This is cheap: one look can answer several questions.
 
         Args:
-            looks: Of :meth:`look`, B images.
-            samples: B data samples with their meta information.
+            looks: Result of :meth:`look` for B images.
+            samples: B data samples with meta information.
             shape: Rows and columns of the input.
-            question: What is asked; by default :attr:`question`.
+            question: Class names and correction settings; by default :attr:`question`.
         """
         question = question or self.question
         bias = question.class_bias(looks[0].feats.device)
@@ -250,17 +252,17 @@ class AlignZeg(BaseSegmentor):
     def predict(
         self, inputs: Tensor, data_samples: list[SegDataSample] | None = None, question: Question | None = None
     ) -> list[SegDataSample]:
-        """Segment images into the words of a question.
+        """Segment images into the classes of a question.
 
         Args:
             inputs: (B, 3, H, W), normalised.
-            data_samples: Meta information: results have ``ori_shape``, without padding and flips. Without samples
-                they have the size of ``inputs``.
-            question: What is asked; by default :attr:`question`.
+            data_samples: Meta information: results have size ``ori_shape``, with padding and flips undone. Without
+                samples, results have the size of ``inputs``.
+            question: Class names and correction settings; by default :attr:`question`.
 
         Returns:
             Data samples with ``pred_sem_seg`` (1, H, W) int64 and, if ``return_scores``, ``seg_logits`` (C, H, W),
-            which hold mask-weighted class probabilities.
+            mask-weighted class probabilities.
         """
         samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
         for sample, answer in zip(samples, self.answers(inputs, samples, question), strict=True):
@@ -274,10 +276,10 @@ class AlignZeg(BaseSegmentor):
 
     @torch.no_grad()
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
-        """Class scores at the size of the input, (B, C, H, W)."""
+        """Return class scores at input size, (B, C, H, W)."""
         return torch.stack([answer.scores() for answer in self.answers(inputs, [SegDataSample() for _ in inputs])])
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> tuple[Tensor, Tensor]:
-        """Mask logits (B, N, h, w) and class probabilities (B, N, C), without post-processing."""
+        """Return mask logits (B, N, h, w) and class probabilities (B, N, C), without post-processing."""
         proposals = self.extract_feat(inputs)
         return proposals.mask_logits, self.class_probs(proposals)

@@ -1,4 +1,4 @@
-"""Predictive bias correction: φ_bc, how it is trained, and what it does at test time (section 3.3)."""
+"""Predictive bias correction (section 3.3): φ_bc, its loss, and the correction at test time."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .losses.matching import Match
 
 
 def select_negatives(mask_cost: Tensor, matched: Tensor, top_k: int) -> Tensor:
-    """Background proposals far from every seen class of the image (figure 4).
+    """Select the background proposals that differ from every seen class of the image (figure 4).
 
     Args:
-        mask_cost: (N, G) mask loss of each proposal against each ground-truth mask.
-        matched: (m,) int64, proposals that matching gave to a seen class.
-        top_k: K; a proposal is kept if it is among the K largest losses of all G classes.
+        mask_cost: (N, G) mask loss of each proposal for each ground-truth mask.
+        matched: (m,) int64, proposals matched to a seen class.
+        top_k: K; a proposal is selected if it has one of the K largest losses for each of the G classes.
 
     Returns:
-        (N,) bool. All False for G = 0: without a label there is no evidence of background.
+        (N,) bool. All False for G = 0, because an image without labels gives no evidence of background.
     """
     negative = torch.zeros(mask_cost.shape, dtype=torch.bool, device=mask_cost.device)
     if mask_cost.shape[1] == 0:
@@ -38,16 +38,17 @@ def bias_correction_loss(
 ) -> Tensor:
     """Eq. (6): mean binary cross-entropy of the class indicator over the selected proposals.
 
-    Negatives outnumber positives about ten to one, which shifts I towards 1 for every proposal; γ then cuts elsewhere.
+    Negatives outnumber positives about ten to one, which shifts I towards 1 for all proposals and changes the effect
+    of γ.
 
     Args:
         logits: (n,) indicator logits; the paper's I is their sigmoid.
         targets: (n,) float, 0 for seen-class proposals ("positive"), 1 for background proposals ("negative").
-        balanced: Take the mean over positives and over negatives apart, then their mean (not in the paper).
-        counts: How many positives and negatives the mean is over, see :func:`mean_counts`; by default those given.
+        balanced: Take the mean over positives and over negatives separately, then their mean (not in the paper).
+        counts: Numbers of positives and negatives to average over, see :func:`mean_counts`; by default those given.
 
     Returns:
-        Scalar; zero, with a gradient, if nothing was selected.
+        Scalar; zero with a gradient if nothing was selected.
     """
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction='none')
     num_negatives = targets.sum().item() if counts is None else counts[1]
@@ -60,7 +61,7 @@ def bias_correction_loss(
 
 @MODELS.register_module()
 class ClassIndicator(BaseModule):
-    """φ_bc, Eq. (5): two fully connected layers that tell how little a proposal looks like a seen class.
+    """φ_bc, Eq. (5): two fully connected layers that predict whether a proposal contains no seen class.
 
     Args:
         embed_dim: Dimension of F.
@@ -68,7 +69,7 @@ class ClassIndicator(BaseModule):
         top_k: K of the negative selection.
         loss_weight: Weight of L_bc in Eq. (8).
         balanced: See :func:`bias_correction_loss`; False is Eq. (6) as written.
-        init_cfg: mmengine's initialisation config.
+        init_cfg: MMEngine's initialisation config.
     """
 
     def __init__(
@@ -87,9 +88,9 @@ class ClassIndicator(BaseModule):
         self.layers = nn.Sequential(nn.Linear(embed_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, 1))
 
     def forward(self, feats: Tensor) -> Tensor:
-        """Indicator logits (…,) of proposal features F (…, D).
+        """Return indicator logits (…,) of proposal features F (…, D).
 
-        F is detached, as figure 2 marks it, and normalised: only its direction says what a proposal shows.
+        F is detached, as in figure 2, and normalised, so that only its direction matters.
         """
         return self.layers(F.normalize(feats.detach(), dim=-1)).squeeze(-1)
 
@@ -105,7 +106,7 @@ class ClassIndicator(BaseModule):
         negatives: Sequence[Tensor],
         counts: tuple[float, float] | None = None,
     ) -> Tensor:
-        """L_bc over a batch.
+        """Return L_bc over a batch.
 
         Args:
             feats: F, (B, N, D).
@@ -124,10 +125,10 @@ class ClassIndicator(BaseModule):
 
 @MODELS.register_module()
 class PredictiveBiasCorrection:
-    """Eq. (7): proposals that φ_bc takes for unseen lose their seen-class scores. Test time only, no parameters.
+    """Eq. (7): lower the seen-class scores of proposals that φ_bc considers unseen. Test time only, no parameters.
 
     Args:
-        gamma: γ in [0, 1]; a proposal is corrected if its indicator is larger.
+        gamma: γ in [0, 1]; a proposal is corrected if its indicator exceeds γ.
 
     Raises:
         ValueError: If γ is outside [0, 1].
@@ -142,7 +143,7 @@ class PredictiveBiasCorrection:
 
     def __init__(self, gamma: float = 0.3) -> None:
         if not 0 <= gamma <= 1:
-            raise ValueError(f'gamma={gamma} is outside [0, 1]: it is compared with a probability.')
+            raise ValueError(f'gamma={gamma} is outside [0, 1]: it is a threshold on a probability.')
         self.gamma = gamma
 
     def __call__(self, scores: Tensor, indicator: Tensor, seen: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Calibrated stacking: the plain remedy against seen bias, beside which predictive bias correction can be judged."""
+"""Calibrated stacking: a simple correction of the bias towards seen classes, as a reference for PBC."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor
 
 @MODELS.register_module()
 class CalibratedStacking:
-    """argmax_c (s_c − constant·[c ∈ S]): all seen classes lose one constant. Test time only, no parameters.
+    """argmax_c (s_c − constant·[c ∈ S]): subtract a constant from all seen classes. Test time only, no parameters.
 
     Source: Chao et al., "An Empirical Study and Analysis of Generalized Zero-Shot Learning for Object Recognition in
-    the Wild", ECCV 2016. In zero-shot segmentation s are the scores of a pixel, the last thing before the argmax:
-    ZegCLIP and OTSeg subtract 0.1 from the sigmoid of a pixel's mask logits, and ZegFormer, whose masks and classes
-    are multiplied as here, subtracts from Σ_n p_nc·σ(M_n). The latter are the scores meant here, those of
-    :func:`~mmseg_alignzeg.models.inference.semantic_stripes`. They are neither logits nor probabilities: where masks
-    overlap they exceed 1, so that a constant from a model with other scores means little.
+    the Wild", ECCV 2016. In zero-shot segmentation, s are the scores of a pixel just before the argmax. ZegCLIP and
+    OTSeg subtract 0.1 from the sigmoid of a pixel's mask logits. ZegFormer, which multiplies masks and class
+    probabilities as this model does, subtracts from Σ_n p_nc·σ(M_n). Here, s are the latter, the scores of
+    :func:`~mmseg_alignzeg.models.inference.semantic_stripes`. They are neither logits nor probabilities and exceed 1
+    where masks overlap, so constants are not comparable between models with different scores.
 
     Args:
-        constant: What seen classes lose; 0 changes nothing, a negative one favours them.
+        constant: Value subtracted from seen classes; 0 has no effect, a negative value favours seen classes.
 
     Raises:
         ValueError: If the constant is not a finite number.
@@ -35,15 +35,15 @@ class CalibratedStacking:
 
     def __init__(self, constant: float = 0.1) -> None:
         if not math.isfinite(constant):
-            raise ValueError(f'constant={constant} must be a finite number: it is subtracted from scores.')
+            raise ValueError(f'constant={constant} must be a finite number.')
         self.constant = constant
 
     def __call__(self, scores: Tensor, seen: Tensor) -> Tensor:
-        """Correct the scores of pixels.
+        """Correct pixel scores.
 
         Args:
             scores: (…, C), classes last; not changed in place.
-            seen: (C,) bool, which test classes are in S.
+            seen: (C,) bool, whether each class is in S.
 
         Returns:
             (…, C).

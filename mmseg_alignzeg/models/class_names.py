@@ -1,4 +1,4 @@
-"""What a class is called in prompts: its raw name, its comma list, or the phrases of a file."""
+"""Names of classes in prompts: the raw name, a comma-separated list of synonyms, or the phrases of a file."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ COMBINATIONS = ('first', 'mean', 'max')
 
 
 class ClassNames:
-    """Phrases that stand for a class in prompts.
+    """Phrases used for a class in prompts.
 
     Args:
-        source: ``'raw'``: the name as it is, which is how the papers of the field prompt. ``'comma'``: a name is a
-            comma list of synonyms, as in A-847. Otherwise a file with lines ``name: phrase, phrase``, by path, or
-            ``'cleaned'`` for the shipped one; a class without a line keeps its name.
-        combine: What to do with several phrases: ``'first'`` takes the first alone, ``'mean'`` the mean of their
+        source: ``'raw'``: the unchanged name, as in most papers. ``'comma'``: a name is a comma-separated list of
+            synonyms, as in A-847. Otherwise, the path of a file with lines ``name: phrase, phrase``, or ``'cleaned'``
+            for the included file; a class without a line keeps its name.
+        combine: Handling of several phrases: ``'first'`` uses only the first, ``'mean'`` the mean of their
             embeddings, ``'max'`` the best score among them.
 
     Raises:
@@ -32,21 +32,21 @@ class ClassNames:
         self.table = {} if source in ('raw', 'comma') else read_names(source)
 
     def phrases(self, name: str) -> tuple[str, ...]:
-        """The phrases of one class, at least one."""
+        """Return the phrases of one class, at least one."""
         found = tuple(filter(None, map(str.strip, name.split(',')))) if self.source == 'comma' else self.table.get(name)
         found = found or (name,)
         return found[:1] if self.combine == 'first' else found
 
     def of(self, classes: Sequence[str]) -> list[tuple[str, ...]]:
-        """The phrases of every class.
+        """Return the phrases of every class.
 
         Raises:
-            ValueError: If there is a file and it knows none of the classes.
+            ValueError: If a file is used and contains none of the classes.
         """
         if self.table and not any(name in self.table for name in classes):
             raise ValueError(
-                f'{self.source!r} names none of the {len(classes)} classes ({classes[0]!r}, …); its first line is '
-                f"about {next(iter(self.table))!r}. Use the file of this dataset, or source='raw'."
+                f'{self.source!r} names none of the {len(classes)} classes ({classes[0]!r}, …); its first name is '
+                f"{next(iter(self.table))!r}. Use the file of this dataset, or source='raw'."
             )
         return [self.phrases(name) for name in classes]
 
@@ -68,7 +68,7 @@ def read_names(source: str) -> dict[str, tuple[str, ...]]:
     path = shipped if source == 'cleaned' else Path(source)
     if not path.is_file():
         raise FileNotFoundError(
-            f"No file {source!r} with class names: give a path, 'cleaned' for the shipped file, 'comma' or 'raw'."
+            f"No file {source!r} with class names: give a path, 'cleaned' (the included file), 'comma' or 'raw'."
         )
     table: dict[str, tuple[str, ...]] = {}
     for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), start=1):
@@ -79,6 +79,6 @@ def read_names(source: str) -> dict[str, tuple[str, ...]]:
         if not name or not phrases:
             raise ValueError(f'{source}, line {number}: expected `name: phrase, phrase`, got {line!r}.')
         if name in table:
-            raise ValueError(f'{source}, line {number}: {name!r} has a line already.')
+            raise ValueError(f'{source}, line {number}: {name!r} is already defined on an earlier line.')
         table[name] = phrases
     return table

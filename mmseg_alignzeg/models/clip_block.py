@@ -1,4 +1,4 @@
-"""One layer of CLIP's vision tower, as the patch stream and the semantic decoder run it."""
+"""One layer of CLIP's vision tower, used in the patch stream and in the semantic decoder."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor
 def run_block(
     block: ResidualAttentionBlock, tokens: Tensor, context: Tensor | None = None, attn_mask: Tensor | None = None
 ) -> Tensor:
-    """Let tokens read from themselves and from ``context``, then apply the MLP; both with a residual.
+    """Let tokens attend to themselves and to ``context``, then apply the MLP; both with a residual.
 
-    The same numbers as ``block(tokens)``, without ``nn.MultiheadAttention``. Where a gradient flows through a frozen
+    The result equals ``block(tokens)``, but ``nn.MultiheadAttention`` is avoided: if a gradient flows through a frozen
     layer (deep prompts), that module computes its input projection as hundreds of small products.
 
     Args:
         block: A ``ResidualAttentionBlock`` of open_clip.
-        tokens: (B, n, width), the tokens that enter the layer and leave it.
-        context: (B, m, width), tokens that are only read, normalised like ``tokens``; None for none.
+        tokens: (B, n, width), input tokens of the layer.
+        context: (B, m, width), additional keys and values, normalised like ``tokens``; or None.
         attn_mask: (B, heads or 1, n, n + m), added to the attention logits after the division by √D.
 
     Returns:

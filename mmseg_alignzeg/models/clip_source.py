@@ -1,4 +1,4 @@
-"""Where CLIP weights come from: an open_clip tag, a local file, the embedded tiny CLIP, or random numbers."""
+"""Sources of CLIP weights: an open_clip tag, a local file, the embedded tiny CLIP, or random numbers."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ open_clip.add_model_config(ASSETS / 'tiny_clip' / 'tiny_clip.json')
 
 @dataclass(frozen=True)
 class CLIPSource:
-    """One CLIP model, named but not yet loaded: each tower is built only when somebody needs it.
+    """Reference to a CLIP model. Its towers are built on demand.
 
     Args:
         model_name: An open_clip architecture such as ``ViT-B-16`` (``ViT-B-16-quickgelu`` for OpenAI's weights).
         pretrained: A local weight file (``.safetensors``, or a ``.pt``/``.bin`` state dict), an open_clip tag
-            such as ``openai`` (fetched by open_clip unless it is in its cache already), ``embedded`` for the
+            such as ``openai`` (downloaded by open_clip unless cached), ``embedded`` for the
             tiny CLIP inside this package, or ``None`` for random weights (tests and benchmarks).
 
     Raises:
-        ValueError: If open_clip knows neither the architecture nor the tag.
-        FileNotFoundError: If the file does not exist, or the tag cannot be fetched.
+        ValueError: If open_clip does not know the architecture or the tag.
+        FileNotFoundError: If the file does not exist, or the tag cannot be downloaded.
     """
 
     model_name: str
@@ -42,19 +42,19 @@ class CLIPSource:
 
     @cached_property
     def weights(self) -> Path | None:
-        """The weight file on disk, or None for random weights."""
+        """Path of the weight file, or None for random weights."""
         if self.pretrained is None:
             return None
         if self.pretrained == 'embedded':
             path = ASSETS / self.model_name / f'{self.model_name}.safetensors'
             if not path.is_file():
-                raise ValueError(f"pretrained='embedded' is for tiny_clip alone, not for {self.model_name!r}.")
+                raise ValueError(f"pretrained='embedded' is available only for tiny_clip, not for {self.model_name!r}.")
             return path
         if Path(self.pretrained).suffix:
             path = Path(self.pretrained).expanduser()
             if not path.is_file():
                 raise FileNotFoundError(
-                    f'CLIP weights {self.pretrained!r} do not exist: put a {self.model_name} state dict of open_clip '
+                    f'CLIP weights {self.pretrained!r} do not exist: put an open_clip state dict of {self.model_name} '
                     'there (.safetensors or .pt), or set `pretrained` to another file or to a tag such as "openai".'
                 )
             return path
@@ -65,10 +65,10 @@ class CLIPSource:
         return self._fetch()
 
     def _check_activation(self) -> None:
-        """Refuse a tag whose weights were trained with another activation: they load, and are quietly wrong.
+        """Refuse a tag whose weights were trained with another activation: they would load and give wrong results.
 
         Raises:
-            ValueError: If QuickGELU stands on one side alone.
+            ValueError: If only one of weights and architecture uses QuickGELU.
         """
         assert self.pretrained is not None
         trained = bool(open_clip.get_pretrained_cfg(self.model_name, self.pretrained).get('quick_gelu', False))
@@ -81,12 +81,12 @@ class CLIPSource:
             ]
             raise ValueError(
                 f'The weights {self.model_name}/{self.pretrained} were trained {"with" if trained else "without"} '
-                f'QuickGELU, and the architecture has {"GELU" if trained else "QuickGELU"}: set `model_name` to '
+                f'QuickGELU, but the architecture has {"GELU" if trained else "QuickGELU"}: set `model_name` to '
                 f'{" or ".join(map(repr, fitting)) or "an architecture with the activation of the weights"}.'
             )
 
     def _fetch(self) -> Path:
-        """The cached file of an open_clip tag, downloaded if need be."""
+        """Return the cached file of an open_clip tag, downloading it if necessary."""
         assert self.pretrained is not None
         cfg = open_clip.get_pretrained_cfg(self.model_name, self.pretrained)
         try:
@@ -94,21 +94,21 @@ class CLIPSource:
         except (OSError, RuntimeError) as error:
             origin = f'open_clip_model.safetensors of {cfg["hf_hub"]}' if cfg.get('hf_hub') else cfg.get('url')
             raise FileNotFoundError(
-                f'CLIP weights {self.model_name}/{self.pretrained} are not in the cache and could not be fetched '
-                f'({type(error).__name__}). On a machine with network access fetch {origin}, copy it here and '
+                f'CLIP weights {self.model_name}/{self.pretrained} are not in the cache and could not be downloaded '
+                f'({type(error).__name__}). Download {origin} on a machine with network access, copy it here and '
                 'set `pretrained` to its path.'
             ) from error
 
     @cached_property
     def identity(self) -> str:
-        """Architecture and a digest of the weight file; ``NAME:random`` without one, whatever the numbers."""
+        """Architecture and a digest of the weight file; ``NAME:random`` for random weights."""
         if self.weights is None:
             return f'{self.model_name}:random'
         with self.weights.open('rb') as file:
             return f'{self.model_name}:{hashlib.file_digest(file, "sha256").hexdigest()[:16]}'
 
     def load_vision(self) -> tuple[nn.Module, float]:
-        """Build the vision tower alone.
+        """Build only the vision tower.
 
         Returns:
             open_clip's ``VisionTransformer`` in float32, and the logit scale τ that multiplies cosines.
@@ -118,7 +118,7 @@ class CLIPSource:
         if self.weights is None:
             return _build_vision_tower(*args), 1 / 0.07  # CLIP's own initial scale
         state = self._read_state_dict()
-        with torch.device('meta'):  # no random numbers for weights that are about to be replaced
+        with torch.device('meta'):  # draw no random numbers for weights that are about to be replaced
             visual = _build_vision_tower(*args)
         prefix = 'visual.'
         own = {key[len(prefix) :]: value.float() for key, value in state.items() if key.startswith(prefix)}
@@ -127,7 +127,7 @@ class CLIPSource:
         except RuntimeError as error:
             raise ValueError(
                 f'{self.weights} holds no weights of {self.model_name}: {str(error).splitlines()[1].strip()[:160]} '
-                'Set `model_name` to the architecture of that file, or `pretrained` to a file of this one.'
+                'Set `model_name` to the architecture of that file, or `pretrained` to a file of this architecture.'
             ) from error
         return visual, float(state['logit_scale'].float().exp())
 
@@ -140,12 +140,12 @@ class CLIPSource:
     def _read_state_dict(self) -> dict[str, Tensor]:
         try:
             state = load_state_dict(str(self.weights), weights_only=True)
-        except Exception as error:  # every reader has its own exceptions; all mean the same to the user
+        except Exception as error:  # each reader has its own exceptions; they all mean that the file is unusable
             raise ValueError(
                 f'{self.weights} is not a readable CLIP state dict ({type(error).__name__}): expected .safetensors, or '
-                "a .pt/.bin that torch.load(weights_only=True) accepts. OpenAI's TorchScript archives must be "
-                'converted by open_clip first.'
+                "a .pt/.bin that torch.load(weights_only=True) accepts. Convert OpenAI's TorchScript archives with "
+                'open_clip first.'
             ) from error
         if 'logit_scale' not in state:
-            raise ValueError(f'{self.weights} has no `logit_scale`: it is not a CLIP state dict of open_clip.')
+            raise ValueError(f'{self.weights} has no `logit_scale`: it is not an open_clip state dict of CLIP.')
         return state

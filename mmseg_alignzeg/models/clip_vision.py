@@ -1,4 +1,4 @@
-"""The frozen CLIP vision tower, split into the stream of patches and the last layers that read proposals."""
+"""The frozen CLIP vision tower, split into the patch stream and the last layers, which encode proposals."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .clip_source import CLIPSource
 
 @dataclass
 class CLIPStream:
-    """What one pass of the image through CLIP leaves for the rest of the model.
+    """Outputs of the patch stream that the rest of the model uses.
 
     Attributes:
         tap: (B, width, h, w) patch tokens after the tapped layer, the source of Z_clip.
-        tail_inputs: Per tail layer, the (B, 1 + h·w, width) tokens that enter it; the first token is [CLS].
+        tail_inputs: Per tail layer, its (B, 1 + h·w, width) input tokens; the first token is [CLS].
     """
 
     tap: Tensor
@@ -34,21 +34,21 @@ class CLIPStream:
 
 
 class CLIPVision(BaseModule):
-    """CLIP's vision tower, frozen; only the prompts, if there are any, are learned.
+    """CLIP's vision tower, frozen; only the prompts, if any, are trained.
 
-    The patches never look at the proposal queries, so their stream is computed here once and apart; without
-    prompts it needs no gradient at all. Frozen weights are no part of the state dict: they come from ``source``.
+    The patches do not attend to the proposal queries, so their stream is computed once and separately; without
+    prompts, it needs no gradient. Frozen weights are not part of the state dict: they come from ``source``.
 
     Args:
         source: The CLIP model.
-        tap_layer: Z_clip is taken after this many layers (section 4.2: "the first 6").
-        tail_layers: Last layers that serve as the semantic decoder (section 4.2: "the last 3").
-        skip_bridge: Leave out the layers between the two, the literal reading of section 4.2. By default they run
+        tap_layer: Z_clip is the output of this layer (section 4.2: "the first 6").
+        tail_layers: Number of last layers used as semantic decoder (section 4.2: "the last 3").
+        skip_bridge: Omit the layers between the two, the literal reading of section 4.2. By default they run
             frozen, because the pretrained residual stream expects them (not given in the paper).
         num_prompts: Deep prompts per layer before the tail, learned as in VPT (20 on COCO-Stuff, else 0).
-        scale_factor: CLIP's input size relative to the image (section 4.2: 320² of 640²).
-        freeze: False trains CLIP's vision weights too, and keeps them in the state dict.
-        init_cfg: mmengine's initialisation config.
+        scale_factor: CLIP's input size relative to the image (section 4.2: 320² for 640²).
+        freeze: False trains CLIP's vision weights too, and stores them in the state dict.
+        init_cfg: MMEngine's initialisation config.
     """
 
     def __init__(
@@ -89,13 +89,13 @@ class CLIPVision(BaseModule):
             self.visual.register_load_state_dict_pre_hook(_remember)
         self.prompts = None
         if num_prompts:
-            # VPT's Xavier-like range: prompts start as large as embedded patches do.
+            # VPT's Xavier-like range: initial prompts have the scale of patch embeddings.
             bound = (6 / (3 * self.patch_size**2 + self.width)) ** 0.5
             self.prompts = nn.Parameter(torch.empty(self.num_stream_layers, num_prompts, self.width))
             nn.init.uniform_(self.prompts, -bound, bound)
 
     def train(self, mode: bool = True) -> CLIPVision:
-        """Set the mode; a frozen tower stays in evaluation mode."""
+        """Set the training mode; a frozen tower stays in evaluation mode."""
         super().train(mode)
         if self.freeze:
             self.visual.eval()
@@ -103,18 +103,18 @@ class CLIPVision(BaseModule):
 
     @property
     def tail(self) -> list[ResidualAttentionBlock]:
-        """The last CLIP layers, the semantic decoder."""
+        """The last CLIP layers, used as semantic decoder."""
         return list(self.visual.transformer.resblocks)[self.num_stream_layers :]
 
     def project(self, tokens: Tensor) -> Tensor:
-        """CLIP's final norm and projection: (…, width) → (…, embed_dim)."""
+        """Apply CLIP's final norm and projection: (…, width) → (…, embed_dim)."""
         return self.visual.ln_post(tokens) @ self.visual.proj
 
     def forward(self, images: Tensor) -> CLIPStream:
         """Run the patch stream.
 
         Args:
-            images: (B, 3, H, W) in full resolution, CLIP-normalised; H and W times ``scale_factor`` are multiples
+            images: (B, 3, H, W) at full resolution, CLIP-normalised; H and W times ``scale_factor`` are multiples
                 of CLIP's patch size.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and (self.prompts is not None or not self.freeze)):
@@ -131,12 +131,12 @@ class CLIPVision(BaseModule):
             if depth + 1 == self.tap_layer:
                 tap = tokens
         tail_inputs = [tokens]
-        for block in self.tail[:-1]:  # nobody reads the patches behind the last layer
+        for block in self.tail[:-1]:  # the patches are not needed after the last layer
             tail_inputs.append(run_block(block, tail_inputs[-1]))
         return CLIPStream(tap[:, 1:].transpose(1, 2).unflatten(2, grid), tail_inputs)
 
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Patches and [CLS] with positions: (B, 1 + h·w, width) and (h, w)."""
+        """Return [CLS] and patch tokens with positions, (B, 1 + h·w, width), and the grid (h, w)."""
         patches = self.visual.conv1(images)  # (B, width, h, w)
         grid = (patches.shape[2], patches.shape[3])
         cls_token = self.visual.class_embedding.to(patches.dtype).expand(len(images), 1, -1)
@@ -145,7 +145,7 @@ class CLIPVision(BaseModule):
         return self.visual.ln_pre(tokens + positions.to(tokens.dtype)), grid
 
     def _prompted(self, block: ResidualAttentionBlock, tokens: Tensor, depth: int) -> Tensor:
-        """One layer; its prompts stand behind the patches and are dropped again (deep VPT)."""
+        """Run one layer; its prompts are appended to the tokens and removed afterwards (deep VPT)."""
         if self.prompts is None:
             return run_block(block, tokens)
         prompts = self.prompts[depth].to(tokens.dtype).expand(len(tokens), -1, -1)
@@ -153,12 +153,12 @@ class CLIPVision(BaseModule):
 
 
 def _forget(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, _: dict) -> None:
-    """State dict hook: frozen weights are not saved."""
+    """Remove frozen weights from the state dict (state dict hook)."""
     for name, _param in module.named_parameters():
         state_dict.pop(prefix + name, None)
 
 
 def _remember(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Load hook: what a checkpoint leaves out stays as it is, and is not reported as missing."""
+    """Keep the current value of frozen weights missing in a checkpoint, without reporting them (load hook)."""
     for name, param in module.named_parameters():
         state_dict.setdefault(prefix + name, param.detach())

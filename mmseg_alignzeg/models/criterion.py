@@ -19,14 +19,14 @@ from .proposals import Proposals
 
 @MODELS.register_module()
 class AlignZegCriterion(nn.Module):
-    """Matches proposals to true masks and computes the terms of Eq. (8). It has no parameters.
+    """Match proposals to ground-truth masks and compute the terms of Eq. (8). It has no parameters.
 
     Args:
         class_weight: λ1, for L_ce.
         mask_weight: λ2, for both parts of L_mask.
         background_weight: Weight of the background class in L_ce (not given in the paper).
-        num_points: Points at which masks are matched and compared.
-        mask_overlap: The part of L_mask beside cross-entropy: 'dice' as in the paper, or 'jaccard' (JML).
+        num_points: Number of points at which masks are matched and compared.
+        mask_overlap: Overlap term of L_mask, in addition to cross-entropy: 'dice' as in the paper, or 'jaccard' (JML).
         feature_expansion: Config of :class:`FeatureExpansionLoss`, or None.
         background_diversity: Config of :class:`BackgroundDiversityLoss`, or None.
         ignore_index: Label of pixels without a class.
@@ -60,16 +60,16 @@ class AlignZegCriterion(nn.Module):
         self.background_diversity = MODELS.build(background_diversity) if background_diversity else None
 
     def match(self, masks: Tensor, scores: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-        """Hungarian matching of one image as in training, for whoever looks at a trained model.
+        """Match the proposals of one image as in training, to analyse a trained model.
 
         Args:
-            masks: M, (N, h, w) logits. They are compared at random points: seed torch for equal results.
+            masks: M, (N, h, w) logits. They are compared at random points: seed torch for reproducible results.
             scores: P, (N, C + 1) logits.
-            labels: (H', W') int64 of the area that the masks cover.
+            labels: (H', W') int64, covering the same area as the masks.
             ignore_index: Label without a mask.
 
         Returns:
-            (m, 2) int64, proposals that a true mask was given to, and the label of that mask.
+            (m, 2) int64: matched proposals, and the labels of their ground-truth masks.
         """
         sample = SegDataSample(gt_sem_seg=PixelData(data=labels[None]))
         target = seg_data_to_instance_data(ignore_index, [sample])[0]
@@ -86,10 +86,10 @@ class AlignZegCriterion(nn.Module):
         backgrounds: Tensor,
         class_indicator: ClassIndicator | None,
     ) -> dict[str, Tensor]:
-        """Compute the weighted terms.
+        """Compute the weighted loss terms.
 
         Args:
-            proposals: Of B images.
+            proposals: Proposals of B images.
             scores: P, (B, N, C + 1) logits over the seen classes and the background.
             targets: Per image, ``labels`` (G,) and ``masks`` (G, H, W).
             text_embeds: T, (C, D) unit rows of the seen classes.
@@ -98,11 +98,11 @@ class AlignZegCriterion(nn.Module):
             class_indicator: φ_bc, or None.
 
         Returns:
-            Scalars by name. Means are over the proposals of all ranks: W processes train as one with the W-fold batch.
+            Scalars by name. Means are over the proposals of all ranks: W processes train like one with a W-fold batch.
         """
         matches = [self.matcher(*image) for image in zip(scores, proposals.mask_logits, targets, strict=True)]
 
-        # Matched proposals of the whole batch, one after the other: image index, proposal index, mask, label.
+        # Matched proposals of the whole batch, concatenated: image index, proposal index, mask, label.
         images = torch.cat([torch.full_like(match.proposals, i) for i, match in enumerate(matches)])
         matched = torch.cat([match.proposals for match in matches])
         pairs = list(zip(targets, matches, strict=True))
@@ -114,7 +114,7 @@ class AlignZegCriterion(nn.Module):
         negatives = class_indicator.negatives(matches) if class_indicator is not None else []
         weight = len(matched) + (all_labels.numel() - len(matched)) * self.background_weight
         mean_weight, mean_matched, mean_negatives = mean_counts(weight, len(matched), sum(map(len, negatives)))
-        # The mean of this rank times its share is its part of the mean of all; the share of a single process is 1.
+        # The mean over this rank times its share is its part of the global mean; with a single process the share is 1.
         share_of_weight = weight / (mean_weight or 1)
 
         loss_bce, loss_overlap = mask_loss(

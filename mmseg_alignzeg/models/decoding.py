@@ -1,4 +1,4 @@
-"""From proposals to labels. Which decoder is used is part of the config: ``decoder`` of :class:`AlignZeg`."""
+"""Decoders: from proposals to labels. ``decoder`` of :class:`AlignZeg` selects one."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ WEIGHTINGS = ('uniform', 'preference')
 
 @dataclass(frozen=True)
 class ViewProposals:
-    """What one view says about an image, upright.
+    """Upright proposals of one view of an image.
 
     Attributes:
-        mask_logits: M, (N, h, w) float32; views may have grids of different fineness over the same area.
+        mask_logits: M, (N, h, w) float32; the grids of different views may differ in resolution, but cover the same
+            area.
         class_probs: (N, C) float32 probabilities.
-        preference: r, (N,) scores of :class:`PreferenceHead`, or None: all views count alike.
+        preference: r, (N,) scores of :class:`PreferenceHead`, or None: all views have the same weight.
     """
 
     mask_logits: Tensor
@@ -35,7 +36,7 @@ class ViewProposals:
 
 
 def score_columns(class_probs: Tensor, preference: Tensor | None) -> Tensor:
-    """What is summed over proposals at every pixel: probabilities p (…, N, C), and with scores o·r and o too."""
+    """Return what is summed over proposals at each pixel: p (…, N, C), followed by o·r and o if there are scores."""
     if preference is None:
         return class_probs
     objectness = class_probs.sum(dim=-1, keepdim=True)
@@ -43,21 +44,21 @@ def score_columns(class_probs: Tensor, preference: Tensor | None) -> Tensor:
 
 
 def merge(sums: Sequence[Tensor], scored: bool, temperature: float = 1.0, dim: int = -1) -> Tensor:
-    """Σ_v a_v·S_v, the class scores S_v(c) = Σ_n σ(M_vn)·p_vnc of V views merged at every pixel.
+    """Return Σ_v a_v·S_v: the class scores S_v(c) = Σ_n σ(M_vn)·p_vnc of V views, merged at each pixel.
 
-    With o_vn = Σ_c p_vnc, what a proposal is not background, the preference for a view at a pixel is the mean score of
-    the proposals there, r̄_v = Σ_n σ(M_vn)·o_vn·r_vn / Σ_n σ(M_vn)·o_vn, and a = softmax_v(r̄_v / temperature). Since
-    r was trained by Bradley and Terry's model, a_v at temperature 1 estimates how probable it is that view v has the
-    best mask of what is there. Scores of different objects, which training never compares, are never compared here.
-    Without scores a_v = 1 / V. Either way Σ_v a_v = 1: the scores stay as large as those of one view.
+    o_vn = Σ_c p_vnc is the probability that a proposal is not background. The preference for a view at a pixel is the
+    mean score of the proposals there, r̄_v = Σ_n σ(M_vn)·o_vn·r_vn / Σ_n σ(M_vn)·o_vn, and a = softmax_v(r̄_v /
+    temperature). r is trained with the Bradley-Terry model, so a_v at temperature 1 estimates the probability that
+    view v has the best mask of the object. Only scores of the same object are compared, as in training. Without
+    scores, a_v = 1 / V. In both cases Σ_v a_v = 1, so merged scores have the scale of a single view.
 
     Inspired by the ensemble of Zhu et al., "POPEN: Preference-Based Optimization and Ensemble for LVLM-Based Reasoning
-    Segmentation"; the formulas are our own, and the AlignZeg paper has no ensemble.
+    Segmentation", with different formulas; the AlignZeg paper has no ensemble.
 
     Args:
-        sums: V of them, Σ_n σ(M_vn) times :func:`score_columns`, with C or C + 2 entries along ``dim``.
-        scored: Whether the last two entries are there.
-        temperature: Above 0; the larger, the more alike views count.
+        sums: V tensors, Σ_n σ(M_vn) times :func:`score_columns`, with C or C + 2 entries along ``dim``.
+        scored: Whether the last two entries are present.
+        temperature: Above 0; higher values give views more equal weights.
         dim: Axis of the classes.
 
     Returns:
@@ -83,7 +84,7 @@ def merge(sums: Sequence[Tensor], scored: bool, temperature: float = 1.0, dim: i
 
 
 class Drawing(ABC):
-    """What a model says about one image. Pixels are computed when they are asked for.
+    """Result for one image. Pixels are computed on demand.
 
     Attributes:
         window: Its ``size`` is that of the image.
@@ -101,21 +102,21 @@ class Drawing(ABC):
         """Yield the class scores of the image stripe by stripe.
 
         Args:
-            window: What to show, and at which size; by default :attr:`window`.
+            window: Part of the image to show, and output size; by default :attr:`window`.
 
         Yields:
-            Output rows, and their (rows, columns, C) scores, valid until the next stripe is asked for.
+            Output rows, and their (rows, columns, C) scores, valid until the next stripe is requested.
         """
 
     def labels(self) -> Tensor:
-        """The best class of every pixel, (1, H, W) int64."""
+        """Return the class with the highest score at each pixel, (1, H, W) int64."""
         labels = torch.empty(self.window.size, dtype=torch.long, device=self.like.device)
         for rows, scores in self.stripes():
             torch.argmax(scores, dim=-1, out=labels[rows])
         return labels[None]
 
     def scores(self) -> Tensor:
-        """All scores, (C, H, W) float32: for inspection only."""
+        """Return all scores, (C, H, W) float32; only for inspection."""
         scores = self.like.new_empty((self.like.shape[1], *self.window.size))
         for rows, part in self.stripes():
             scores[:, rows] = part.permute(2, 0, 1)
@@ -124,12 +125,12 @@ class Drawing(ABC):
 
 @dataclass(frozen=True)
 class Answer(Drawing):
-    """The answer for an image that the model has seen as a whole.
+    """Result for an image that was encoded as a whole.
 
     Attributes:
-        views: V of them, all with preference scores or all without.
-        window: Where the grids show the image; its ``size`` is that of the image.
-        class_bias: (C,), what calibration adds to the scores of every pixel, or None.
+        views: V views, all with preference scores or all without.
+        window: Position of the image in the grids; its ``size`` is that of the image.
+        class_bias: (C,), added by calibration to the scores of every pixel, or None.
         temperature: See :func:`merge`.
     """
 
@@ -160,7 +161,7 @@ class Answer(Drawing):
 
 @MODELS.register_module()
 class SemanticDecoder:
-    """The image itself: argmax_c Σ_n p_nc·σ(M_n), the semantic inference of MaskFormer."""
+    """Decoder without an ensemble: argmax_c Σ_n p_nc·σ(M_n), the semantic inference of MaskFormer."""
 
     views: tuple[View, ...] = (View(),)
     weighting = 'uniform'
@@ -170,11 +171,11 @@ class SemanticDecoder:
     def __call__(
         self, views: Sequence[ViewProposals], window: Window, class_bias: Tensor | None, sample: SegDataSample
     ) -> Answer:
-        """The answer for one image.
+        """Return the answer for one image.
 
         Args:
             views: One for each of :attr:`views`.
-            window: Where they show the image.
+            window: Position of the image in the grids.
             class_bias: See :class:`Answer`.
             sample: The data sample of the image.
         """
@@ -183,16 +184,16 @@ class SemanticDecoder:
 
 @MODELS.register_module()
 class EnsembleDecoder(SemanticDecoder):
-    """Several views of the image, merged as in :func:`merge`. Not in the paper.
+    """Ensemble of several views of the image, merged as in :func:`merge`. Not in the paper.
 
     Args:
-        views: Arguments of :class:`View`, a dict for each; ``dict()`` is the image itself. The first should be that:
-            proposals that are shown are its. A prediction takes as many forward passes.
+        views: A dict of arguments of :class:`View` per view; ``dict()`` is the unchanged image and should come first,
+            because its proposals are the ones displayed. A prediction needs one forward pass per view.
         weighting: 'uniform' for plain test-time augmentation, or 'preference' for scores of :class:`PreferenceHead`.
         temperature: See :func:`merge`; above 0.
 
     Raises:
-        ValueError: If views or numbers are invalid.
+        ValueError: If a view, the weighting or the temperature is invalid.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The learnable image encoder that gives Z_enc."""
+"""The trained image encoder, which computes Z_enc."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class ImageEncoder(BaseModule):
     """Plain ViT without a class token, timm's (section 4.2: 8 layers, dimension 240, patch 16, input 640²).
 
     Args:
-        image_size: Training input, in pixels; other sizes resample the position embedding bicubically.
-        patch_size: Pixels a token covers along each side.
+        image_size: Training image size in pixels; for other sizes, position embeddings are resampled bicubically.
+        patch_size: Patch side in pixels.
         embed_dim: D.
         depth: Number of layers.
         num_heads: Attention heads (not given in the paper; SAN's adapter has 6).
-        init_cfg: mmengine's initialisation config.
+        init_cfg: MMEngine's initialisation config.
     """
 
     def __init__(

@@ -11,19 +11,19 @@ from .proposals import Window
 
 
 def interpolation(out: int, grid: int, start: float, extent: float, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Linear interpolation along one axis that crops and resizes in one step.
+    """Compute linear interpolation weights along one axis, cropping and resizing in one step.
 
-    Equals ``F.interpolate(mode='bilinear', align_corners=False)`` along that axis for ``start=0, extent=1``.
+    For ``start=0, extent=1``, this equals ``F.interpolate(mode='bilinear', align_corners=False)`` along that axis.
 
     Args:
-        out: Output samples.
-        grid: Input samples, evenly spread over [0, 1].
-        start: Where the output begins in [0, 1].
-        extent: What share of [0, 1] it covers.
-        like: Gives dtype and device.
+        out: Number of output samples.
+        grid: Number of input samples, evenly spread over [0, 1].
+        start: Start of the output in [0, 1].
+        extent: Share of [0, 1] that the output covers.
+        like: Tensor with the dtype and device of the result.
 
     Returns:
-        Per output sample its lower and upper input sample, (out,) int64, and the share of the upper one, (out,).
+        Per output sample, its lower and upper input sample, (out,) int64, and the weight of the upper one, (out,).
     """
     centres = start + (torch.arange(out, device=like.device, dtype=torch.float64) + 0.5) * extent / out
     position = (centres * grid - 0.5).clamp(0, grid - 1)
@@ -43,12 +43,12 @@ def semantic_stripes(
     Args:
         mask_logits: (N, h, w) on the padded grid.
         class_probs: (N, C) probabilities without the background column.
-        window: What to show of the grid, and at which size.
-        max_elements: Upper bound of the elements of a stripe's largest tensor (one row at least).
+        window: Part of the grid to show, and output size.
+        max_elements: Upper bound on the elements of a stripe's largest tensor (at least one row is used).
 
     Yields:
-        Output rows, and their (rows, columns, C) scores, valid until the next stripe is asked for: the memory is
-        used again. C is contiguous so that an argmax reads in order.
+        Output rows, and their (rows, columns, C) scores, valid until the next stripe is requested, because the memory
+        is reused. C is contiguous, so that an argmax reads memory in order.
     """
     scores = None
     for stripe, masks in mask_stripes(mask_logits, window, class_probs.shape[1], max_elements):
@@ -63,16 +63,16 @@ def semantic_stripes(
 def mask_stripes(
     mask_logits: Tensor, window: Window, num_classes: int = 1, max_elements: int = 2**19
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield σ(M) of one image stripe by stripe: those in which :func:`semantic_stripes` scores so many classes.
+    """Yield σ(M) of one image, in the stripes that :func:`semantic_stripes` uses for ``num_classes`` classes.
 
     Args:
         mask_logits: (N, h, w) on the padded grid.
-        window: What to show of the grid, and at which size.
-        num_classes: C of what is to be made of the masks.
+        window: Part of the grid to show, and output size.
+        num_classes: C of the scores that the caller computes from the masks.
         max_elements: See :func:`semantic_stripes`.
 
     Yields:
-        Output rows, and their (rows, columns, N) values, valid until the next stripe is asked for.
+        Output rows, and their (rows, columns, N) values, valid until the next stripe is requested.
     """
     height, width = window.size
     num_proposals = len(mask_logits)
@@ -92,11 +92,11 @@ def mask_stripes(
 
 
 def binary_masks(mask_logits: Tensor, window: Window) -> Tensor:
-    """Where σ(M) > 0.5, (N, *window.size) bool on the CPU: for inspection only.
+    """Return σ(M) > 0.5, (N, *window.size) bool on the CPU; only for inspection.
 
     Args:
         mask_logits: (N, h, w) on the padded grid.
-        window: What to show of the grid, and at which size.
+        window: Part of the grid to show, and output size.
     """
     masks = torch.empty((len(mask_logits), *window.size), dtype=torch.bool)
     if len(mask_logits):
@@ -106,11 +106,12 @@ def binary_masks(mask_logits: Tensor, window: Window) -> Tensor:
 
 
 def drop_background(scores: Tensor, background_at_test: str) -> Tensor:
-    """Scores with the background to probabilities without it, as section 4.2 leaves it open.
+    """Convert scores including the background to class probabilities; section 4.2 leaves the rule open.
 
     Args:
         scores: P or P_bc, (…, C + 1) logits, background last.
-        background_at_test: 'share' takes the softmax over C + 1 and drops the background, 'ignore' over C alone.
+        background_at_test: 'share': softmax over all C + 1 columns, then drop the background. 'ignore': softmax over
+            the C classes only.
 
     Returns:
         (…, C); rows sum to at most 1.

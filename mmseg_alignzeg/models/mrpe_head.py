@@ -28,7 +28,7 @@ class CrossAttention(nn.Module):
         self.w_v = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """Let ``x`` (B, n, D) read from ``context`` (B, m, D); returns (B, n, D)."""
+        """Attend from ``x`` (B, n, D) to ``context`` (B, m, D); returns (B, n, D)."""
         q, k, v = (
             projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, ·, D / heads)
             for projected in (self.w_q(x), self.w_k(context), self.w_v(context))
@@ -37,14 +37,14 @@ class CrossAttention(nn.Module):
 
 
 class Refinement(nn.Module):
-    """One step of the mutual refinement: X' = X + Eq. (1), then MLP(X'), with a residual of its own or without.
+    """One step of the mutual refinement: X' = X + Eq. (1), then MLP(X'), with or without a second residual.
 
     Args:
         dim: D.
         num_heads: Heads of the cross-attention.
         mlp_ratio: Hidden width of the MLP relative to D (not given in the paper).
-        mlp_residual: X' + MLP(X'). The paper writes "residual connections and an MLP layer", and MLP(X'). Without a
-            residual the visual features are replaced rather than refined (False; the README has both measured).
+        mlp_residual: Compute X' + MLP(X'). The paper says "residual connections and an MLP layer", but writes MLP(X').
+            With False, the visual features are replaced rather than refined (both are measured in the README).
     """
 
     def __init__(self, dim: int, num_heads: int = 1, mlp_ratio: float = 2.0, mlp_residual: bool = True) -> None:
@@ -55,22 +55,22 @@ class Refinement(nn.Module):
         self.mlp_residual = mlp_residual
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """Refine ``x`` (B, n, D) by ``context`` (B, m, D)."""
+        """Refine ``x`` (B, n, D) with ``context`` (B, m, D)."""
         x = x + self.attention(x, context)
         refined = self.mlp(self.norm(x))
         return x + refined if self.mlp_residual else refined
 
 
 class ProposalHead(BaseModule):
-    """What every proposal head shares: the queries Q_m, and M and B from refined queries and features.
+    """Base of the proposal heads: the queries Q_m, and M and B computed from refined queries and features.
 
     Args:
         embed_dim: D.
         num_queries: N, the number of mask proposals.
-        bias_heads: Attention biases per proposal: 1 as written in the supplement, or one per CLIP head as SAN does.
-        mask_scale: Factor of M; 1 is the paper's. With 1 / √D, masks start unsaturated: the plain decoder gains from
-            that, MRPE loses masks of unseen classes (docs/study.md).
-        init_cfg: mmengine's initialisation config.
+        bias_heads: Attention biases per proposal: 1 as written in the supplement, or one per CLIP head as in SAN.
+        mask_scale: Factor of M; 1 is the paper's. With 1 / √D, masks start unsaturated. This improves the plain
+            decoder, but MRPE then loses masks of unseen classes (docs/study.md).
+        init_cfg: MMEngine's initialisation config.
     """
 
     def __init__(
@@ -90,25 +90,25 @@ class ProposalHead(BaseModule):
         self.bias_out = nn.Linear(embed_dim, bias_heads * embed_dim)
 
     def refine(self, queries: Tensor, feats: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Turn Q_m (B, N, D) and Z_f (B, h·w, D) into Q_m'' and Z_f' of the same shapes; ``grid`` is (h, w)."""
+        """Refine Q_m (B, N, D) and Z_f (B, h·w, D) to Q_m'' and Z_f' of the same shapes; ``grid`` is (h, w)."""
         raise NotImplementedError
 
     def forward(self, feats: Tensor, clip_grid: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Extract proposals.
+        """Compute mask logits and attention biases.
 
         Args:
             feats: Z_f, (B, D, h, w).
             clip_grid: Rows and columns of CLIP's patches, the resolution of B.
 
         Returns:
-            mask logits M = Q_m''·Z_f'ᵀ (B, N, h, w), times ``mask_scale``, and attention bias B = Q_m''·MLP(Z_f')ᵀ
+            Mask logits M = Q_m''·Z_f'ᵀ (B, N, h, w), times ``mask_scale``, and attention bias B = Q_m''·MLP(Z_f')ᵀ
             (B, bias_heads, N, rows·columns), added to CLIP's attention logits before the division by √D.
         """
         batch, _, *grid = feats.shape
         tokens = feats.flatten(2).transpose(1, 2)  # (B, h·w, D)
         queries, tokens = self.refine(self.queries.expand(batch, -1, -1), tokens, grid)
         mask_logits = (self.mask_scale * queries @ tokens.transpose(1, 2)).unflatten(2, grid)  # (B, N, h, w)
-        # Resizing is linear, so it may go before the MLP's last layer, where there is less to compute.
+        # Resizing is linear, so it can be done before the MLP's last layer, which is cheaper.
         hidden = self.bias_hidden(tokens).transpose(1, 2).unflatten(2, grid)
         hidden = F.interpolate(hidden, size=clip_grid, mode='bilinear').flatten(2).transpose(1, 2)  # (B, l, D)
         keys = self.bias_out(hidden).unflatten(2, (self.bias_heads, -1))  # (B, l, bias_heads, D)
@@ -122,18 +122,18 @@ class MRPEHead(ProposalHead):
     Args:
         embed_dim: D.
         num_queries: N.
-        bias_heads: See :class:`ProposalHead`, like the next.
-        mask_scale: Factor of M.
+        bias_heads: See :class:`ProposalHead`.
+        mask_scale: Factor of M, see :class:`ProposalHead`.
         num_heads: Heads of Eq. (1); 1 is the equation as written.
         mlp_ratio: Hidden width of the MLPs relative to D (not given in the paper).
         mlp_residual: See :class:`Refinement`.
-        image_drop: In training, the share of images whose Z_f' is Z_f: stochastic depth, not in the paper, for splits
-            with few seen classes. Queries know seen classes alone. Features that always read from them learn to
-            belong to a seen class or to no mask, and masks of unseen classes are lost (docs/study.md).
-        init_cfg: mmengine's initialisation config.
+        image_drop: Share of training images that use Z_f in place of Z_f' (stochastic depth, not in the paper), for
+            splits with few seen classes. Queries represent only seen classes. Features that always attend to them
+            learn to belong to a seen class or to no mask, and masks of unseen classes are lost (docs/study.md).
+        init_cfg: MMEngine's initialisation config.
 
     Raises:
-        ValueError: If ``image_drop`` is not in [0, 1): a step that is never trained must not be run at test.
+        ValueError: If ``image_drop`` is not in [0, 1): a step that is never trained must not run at test time.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class MRPEHead(ProposalHead):
     ) -> None:
         super().__init__(embed_dim, num_queries, bias_heads, mask_scale, init_cfg)
         if not 0 <= image_drop < 1:
-            raise ValueError(f'image_drop={image_drop} must be in [0, 1): it is a share of images.')
+            raise ValueError(f'image_drop={image_drop} must be in [0, 1): it is a share of the images.')
         self.query_refinement = Refinement(embed_dim, num_heads, mlp_ratio, mlp_residual)
         self.image_refinement = Refinement(embed_dim, num_heads, mlp_ratio, mlp_residual)
         self.final_decoding = Refinement(embed_dim, num_heads, mlp_ratio, mlp_residual)
@@ -168,17 +168,17 @@ class MRPEHead(ProposalHead):
 
 @MODELS.register_module()
 class PlainDecoderHead(ProposalHead):
-    """The ablation's baseline: a transformer decoder as MaskFormer's; the visual features stay as they are.
+    """The ablation's baseline: a transformer decoder like MaskFormer's; the visual features are not refined.
 
     Args:
         embed_dim: D.
         num_queries: N.
-        bias_heads: See :class:`ProposalHead`, like the next.
-        mask_scale: Factor of M.
-        num_layers: Decoder layers (not given in the paper; MaskFormer has 6).
-        num_heads: Attention heads (not given in the paper; MaskFormer has 8).
+        bias_heads: See :class:`ProposalHead`.
+        mask_scale: Factor of M, see :class:`ProposalHead`.
+        num_layers: Decoder layers (not given in the paper; 6 in MaskFormer).
+        num_heads: Attention heads (not given in the paper; 8 in MaskFormer).
         mlp_ratio: Hidden width of the MLPs relative to D (not given in the paper).
-        init_cfg: mmengine's initialisation config.
+        init_cfg: MMEngine's initialisation config.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How good the masks are, whatever their classes: table 6 of the paper."""
+"""Oracle classes: mask quality independent of classification (table 6 of the paper)."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from .proposals import Window
 
 
 def oracle_probs(mask_logits: Tensor, labels: Tensor, num_classes: int, window: Window) -> Tensor:
-    """Give each proposal the true class of most of its pixels (the rule is not given in the paper).
+    """Return the most frequent ground-truth class of each proposal (the rule is not given in the paper).
 
     A pixel belongs to a proposal where σ(M) > 0.5.
 
     Args:
         mask_logits: (N, h, w) of one image on the padded grid.
-        labels: True labels (H, W) of integers, H × W being ``window.size``; what is no class is left out.
+        labels: Ground-truth labels (H, W) of integers, H × W being ``window.size``; other values are ignored.
         num_classes: C.
-        window: Where the grid shows the image.
+        window: Position of the image in the grid.
 
     Returns:
-        (N, C) rows with a single 1; zeros for a proposal without a labelled pixel.
+        (N, C) one-hot rows; zeros for a proposal without a labelled pixel.
 
     Raises:
-        ValueError: If the labels have another size than the window.
+        ValueError: If the size of the labels differs from the window's.
     """
     if tuple(labels.shape) != tuple(window.size):
         raise ValueError(f'The labels have shape {tuple(labels.shape)}, the image {tuple(window.size)}.')
@@ -45,17 +45,17 @@ def oracle_probs(mask_logits: Tensor, labels: Tensor, num_classes: int, window: 
 
 @MODELS.register_module()
 class OracleDecoder(SemanticDecoder):
-    """Proposals are told their true classes (table 6). It needs labels: for tests and analyses only."""
+    """Decoder that assigns ground-truth classes to proposals (table 6); it needs labels, as in tests and analyses."""
 
     needs_labels = True
 
     def __call__(
         self, views: Sequence[ViewProposals], window: Window, class_bias: Tensor | None, sample: SegDataSample
     ) -> Answer:
-        """See :class:`SemanticDecoder`.
+        """Return the answer for one image, see :class:`SemanticDecoder`.
 
         Raises:
-            ValueError: If ``sample`` has no ``gt_sem_seg``, or one of another size than the original image.
+            ValueError: If ``sample`` has no ``gt_sem_seg``, or its size differs from the original image's.
         """
         if 'gt_sem_seg' not in sample:
             raise ValueError(

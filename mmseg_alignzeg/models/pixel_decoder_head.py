@@ -14,10 +14,10 @@ from .mrpe_head import PlainDecoderHead
 
 @MODELS.register_module()
 class PixelDecoderHead(PlainDecoderHead):
-    """A plain decoder whose masks are read from MaskFormer's pixel decoder (mmdet's), as MaskFormer does.
+    """Plain decoder with masks computed from the output of mmdet's MaskFormer pixel decoder.
 
-    The encoder is a plain ViT, so the pyramid that the pixel decoder expects is Z_f and its averages over squares of
-    cells (levels and channels are not given in the paper).
+    The image encoder is a plain ViT, so the pyramid for the pixel decoder consists of Z_f and average-pooled copies
+    of it (levels and channels are not given in the paper).
 
     Args:
         embed_dim: D.
@@ -28,7 +28,7 @@ class PixelDecoderHead(PlainDecoderHead):
         **kwargs: Further arguments of :class:`PlainDecoderHead`.
 
     Raises:
-        ImportError: Without mmdet.
+        ImportError: If mmdet is not installed.
     """
 
     def __init__(
@@ -45,17 +45,17 @@ class PixelDecoderHead(PlainDecoderHead):
         self.pixel_decoder = build_pixel_decoder([embed_dim] * len(steps), embed_dim, num_groups)
 
     def refine(self, queries: Tensor, feats: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """See :meth:`ProposalHead.refine`."""
+        """Refine queries and features, see :meth:`ProposalHead.refine`."""
         queries, _ = super().refine(
             queries, feats, grid
-        )  # MaskFormer's queries read the encoder, not the pixel decoder
+        )  # as in MaskFormer, queries attend to the encoder, not to the pixel decoder
         level = feats.transpose(1, 2).unflatten(2, tuple(grid))  # (B, D, h, w)
         pyramid = [F.avg_pool2d(level, step, ceil_mode=True) for step in self.steps]
         return queries, self.pixel_decoder(pyramid, [])[0].flatten(2).transpose(1, 2)
 
 
 def build_pixel_decoder(in_channels: list[int], embed_dim: int, num_groups: int) -> nn.Module:
-    """mmdet's ``PixelDecoder``.
+    """Return mmdet's ``PixelDecoder``.
 
     Raises:
         ImportError: If mmdet is not installed.

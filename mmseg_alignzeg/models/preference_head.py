@@ -1,6 +1,6 @@
-"""The preference score: how good the mask of a proposal is, compared with those of other views of the same thing.
+"""The preference score: the quality of a proposal's mask relative to those of other views of the same object.
 
-An experiment beside the paper, for the ensemble of ``decoding.py``.
+An experiment for the ensemble of ``decoding.py``; not in the paper.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ NUM_STATISTICS = 3
 
 
 def mask_statistics(mask_logits: Tensor) -> Tensor:
-    """What a mask alone tells about itself.
+    """Compute statistics of masks.
 
     Args:
         mask_logits: (…, h, w).
 
     Returns:
-        (…, 3) in 0..1: its area, the mean of σ(M) where σ(M) > 0.5 (0 if nowhere), and its stability, which is the
-        IoU of the masks at the logits 1 and −1 (0 if both are empty).
+        (…, 3) in 0..1: area, mean of σ(M) where σ(M) > 0.5 (0 if nowhere), and stability, the IoU of the masks
+        thresholded at logits 1 and −1 (0 if both are empty).
     """
     logits = mask_logits.flatten(-2).float()
     probs, inside = logits.sigmoid(), (logits > 0).float()
@@ -44,18 +44,18 @@ def mask_statistics(mask_logits: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class PreferenceHead(BaseModule):
-    """The score r of a proposal, by two fully connected layers on its direction in CLIP's space and its mask.
+    """The score r of a proposal: two fully connected layers on the direction of F and on mask statistics.
 
-    It knows no class names. It is trained beside the terms of Eq. (8) on detached features of extra forward passes
-    without gradient, so that nothing of it flows into the segmentor: weights can be compared with and without
-    ensemble. (Its gradient does count in the norm that the optimizer clips.) Scores are trained on pairs that show the
-    same object, so that only their differences between views of one place mean something.
+    The score does not depend on class names. It is trained in addition to the terms of Eq. (8), on detached features
+    of extra forward passes, so the segmentor gets no gradient from it and weights can be compared with and without an
+    ensemble. (Its gradient does contribute to the norm that the optimizer clips.) Scores are trained on pairs that show
+    the same object, so only differences between views of one place are meaningful.
 
     Args:
         embed_dim: Dimension of F.
         hidden_dim: Width between the layers.
-        loss: Config of :class:`PreferenceLoss`, or None to leave the score as it is.
-        init_cfg: mmengine's initialisation config.
+        loss: Config of :class:`PreferenceLoss`, or None to keep the score fixed.
+        init_cfg: MMEngine's initialisation config.
     """
 
     steps: Tensor
@@ -72,11 +72,11 @@ class PreferenceHead(BaseModule):
         self.layers = nn.Sequential(
             nn.Linear(embed_dim + NUM_STATISTICS, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, 1, bias=False)
         )
-        #: Training steps so far. Kept in checkpoints: a curriculum goes on with it, and 0 tells an untrained head.
+        #: Number of training steps, stored in checkpoints for the curriculum; 0 means that the head is untrained.
         self.register_buffer('steps', torch.zeros((), dtype=torch.long))
 
     def forward(self, feats: Tensor, mask_logits: Tensor) -> Tensor:
-        """Scores r (…,) float32, logits without a zero of their own.
+        """Return scores r (…,) float32, logits without a meaningful zero.
 
         Args:
             feats: F, (…, D).
@@ -87,10 +87,10 @@ class PreferenceHead(BaseModule):
         return self.layers(evidence).squeeze(-1).float()
 
     def check_trained(self) -> None:
-        """Refuse to score without training.
+        """Refuse an untrained score.
 
         Raises:
-            ValueError: If the score was never trained, here or in the checkpoint it came from.
+            ValueError: If the score was trained neither here nor in the loaded checkpoint.
         """
         if not self.steps > 0:
             raise ValueError(
@@ -99,15 +99,15 @@ class PreferenceHead(BaseModule):
             )
 
     def score(self, proposals: Proposals) -> Tensor:
-        """Scores r of proposals, (B, N) float32; see :meth:`check_trained`."""
+        """Return scores r of proposals, (B, N) float32, after :meth:`check_trained`."""
         self.check_trained()
         return self(proposals.feats, proposals.mask_logits)
 
     def training_losses(self, model: AlignZeg, inputs: Tensor, targets: Sequence[InstanceData]) -> dict[str, Tensor]:
-        """``loss_preference``; empty without :attr:`loss`.
+        """Return ``loss_preference``; empty without :attr:`loss`.
 
         Args:
-            model: Makes proposals and matches them.
+            model: The segmentor, which computes proposals and matches them.
             inputs: (B, 3, H, W), normalised.
             targets: Per image, ``labels`` (G,) and ``masks`` (G, H, W).
         """
@@ -115,7 +115,7 @@ class PreferenceHead(BaseModule):
             return {}
         step = int(self.steps)
         self.steps += 1
-        if step % self.loss.interval:  # a zero with a gradient, which distributed training expects
+        if step % self.loss.interval:  # distributed training expects a gradient, so return a zero that has one
             nothing = self(inputs.new_zeros(0, model.clip.embed_dim), inputs.new_zeros(0, 1, 1))
             return {'loss_preference': nothing.sum()}
         judged = [self.judge(model, self.loss.noisy(inputs), targets, view) for view in self.loss.views]
@@ -125,18 +125,18 @@ class PreferenceHead(BaseModule):
     def judge(
         self, model: AlignZeg, images: Tensor, targets: Sequence[InstanceData], view: View
     ) -> tuple[Tensor, Tensor]:
-        """Score the proposals that matching gives to the true masks, and measure them.
+        """Score the proposals matched to ground-truth masks, and compute their IoU.
 
         Args:
             model: See :meth:`training_losses`.
             images: (B, 3, H, W), normalised.
             targets: See :meth:`training_losses`.
-            view: How the images are looked at.
+            view: The view in which proposals are computed.
 
         Returns:
-            r (ΣG,), with a gradient for the head, and IoU (ΣG,), NaN where a mask has no proposal.
+            r (ΣG,), with a gradient for the head, and IoU (ΣG,), NaN for a mask without a proposal.
         """
-        model.decode_head.eval()  # versions of an image differ by their noise alone
+        model.decode_head.eval()  # versions of an image must differ only in their noise
         with torch.no_grad():
             proposals = model.extract_feat(view.apply(pad(images, model.stride), model.stride))
             mask_logits = view.restore(proposals.mask_logits)

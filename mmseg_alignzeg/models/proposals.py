@@ -1,4 +1,4 @@
-"""Proposals of images, and where an image lies in their masks: the only place that knows padding and flips."""
+"""Proposals of images, and the image region of their masks: all handling of padding and flips is in this module."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Proposals:
 
     Attributes:
         mask_logits: M, (B, N, h, w) on the grid of the padded input.
-        feats: F, (B, N, D), CLIP's features of the proposals.
+        feats: F, (B, N, D), CLIP features of the proposals.
         cls_feats: F_cls = φ_cls(F), (B, N, D) unit rows.
     """
 
@@ -28,27 +28,27 @@ class Proposals:
 
 
 def common_stride(patch: int, clip_patch: int, clip_scale: float) -> int:
-    """Pixels of which an input has whole multiples, so that it has whole patches in both encoders.
+    """Return the stride in pixels whose multiples give whole patches in both encoders.
 
     Args:
-        patch: Patch of the image encoder, in pixels.
-        clip_patch: Patch of CLIP, in pixels of CLIP's input.
+        patch: Patch side of the image encoder, in pixels.
+        clip_patch: Patch side of CLIP, in pixels of CLIP's input.
         clip_scale: Size of CLIP's input relative to the image.
 
     Raises:
-        ValueError: If a patch of CLIP covers no whole number of pixels of the image.
+        ValueError: If a CLIP patch does not cover a whole number of pixels of the image.
     """
     covered = clip_patch / clip_scale
     if covered != int(covered):
         raise ValueError(
             f'A CLIP patch of {clip_patch} pixels at scale_factor={clip_scale} covers {covered:.2f} pixels of the '
-            'image; choose a scale that makes it a whole number, e.g. 0.5.'
+            'image; choose a scale that gives a whole number, e.g. 0.5.'
         )
     return math.lcm(patch, int(covered))
 
 
 def padded_size(shape: Sequence[int], stride: int) -> tuple[int, int]:
-    """Rows and columns rounded up to multiples of ``stride``."""
+    """Round rows and columns up to multiples of ``stride``."""
     height, width = shape
     return height + -height % stride, width + -width % stride
 
@@ -61,13 +61,13 @@ def pad(images: Tensor, stride: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Window:
-    """The part of a mask grid that shows the image, and the size of that image.
+    """The part of a mask grid that contains the image, and the size of the output.
 
     Attributes:
-        top: Padding above the image, as a share of the padded height; likewise the others.
-        left: See ``top``.
-        height: Height of the image as a share of the padded height.
-        width: See ``height``.
+        top: Padding above the image, relative to the padded height.
+        left: Padding to the left of the image, relative to the padded width.
+        height: Height of the image relative to the padded height.
+        width: Width of the image relative to the padded width.
         size: Rows and columns of the output, in pixels.
     """
 
@@ -79,11 +79,11 @@ class Window:
 
     @classmethod
     def of_image(cls, metainfo: Mapping[str, Any], shape: Sequence[int], stride: int) -> Window:
-        """The window that shows an image without its padding, at its original size.
+        """Return the window that shows an image without its padding, at its original size.
 
         Args:
-            metainfo: ``img_padding_size`` or ``padding_size`` as (left, right, top, bottom) pixels, ``ori_shape``,
-                ``flip`` and ``flip_direction``, as far as there are any.
+            metainfo: May contain ``img_padding_size`` or ``padding_size`` as (left, right, top, bottom) pixels,
+                ``ori_shape``, ``flip`` and ``flip_direction``.
             shape: Rows and columns of the input, padding included.
             stride: The model pads the input further, at the right and bottom, to a multiple of this.
         """
@@ -91,7 +91,7 @@ class Window:
         full = padded_size(shape, stride)
         left, right, top, bottom = metainfo.get('img_padding_size', metainfo.get('padding_size', (0, 0, 0, 0)))
         visible = (height - top - bottom, width - left - right)
-        if metainfo.get('flip'):  # the flipped grid has its padding at the other side
+        if metainfo.get('flip'):  # the flipped grid has its padding on the other side
             if metainfo['flip_direction'] == 'horizontal':
                 left = full[1] - left - visible[1]
             else:
@@ -105,7 +105,7 @@ class Window:
         )
 
     def place(self, labels: Tensor, shape: tuple[int, int], fill: int) -> Tensor:
-        """Lay the labels of the image over the padded input, at the place where its masks show it.
+        """Place the labels of the image in the padded input, where its masks show it.
 
         Args:
             labels: (H, W) integers, :attr:`size`.
@@ -113,7 +113,7 @@ class Window:
             fill: Label of the padding.
 
         Returns:
-            ``shape``, int64.
+            Labels of size ``shape``, int64.
         """
         height, width = round(self.height * shape[0]), round(self.width * shape[1])
         top, left = round(self.top * shape[0]), round(self.left * shape[1])
@@ -122,7 +122,7 @@ class Window:
 
 
 def unflip(mask_logits: Tensor, metainfo: Mapping[str, Any]) -> Tensor:
-    """Turn masks (N, h, w) of a flipped image back."""
+    """Undo the flip of masks (N, h, w)."""
     if not metainfo.get('flip'):
         return mask_logits
     if metainfo['flip_direction'] not in ('horizontal', 'vertical'):
@@ -131,10 +131,10 @@ def unflip(mask_logits: Tensor, metainfo: Mapping[str, Any]) -> Tensor:
 
 
 def upright(mask_logits: Tensor, samples: Sequence[SegDataSample]) -> list[Tensor]:
-    """The masks of each image, (N, h, w) float32, with flips undone.
+    """Return the masks of each image, (N, h, w) float32, with flips undone.
 
     Args:
         mask_logits: M, (B, N, h, w).
-        samples: B data samples with their meta information.
+        samples: B data samples with meta information.
     """
     return [unflip(masks.float(), sample.metainfo) for masks, sample in zip(mask_logits, samples, strict=True)]

@@ -1,4 +1,4 @@
-"""What is asked of a model at test. The model is not changed by it: every caller may ask its own question."""
+"""Inference settings (class names and score corrections), separate from the model, so each caller can have its own."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ BACKGROUND_RULES = ('share', 'ignore')
 
 @dataclass(frozen=True)
 class Question:
-    """The words to tell apart, and how their scores are corrected.
+    """The class names to predict, and how their scores are corrected.
 
     Attributes:
-        vocabulary: C words in label order; its unseen classes are those outside S of Eq. (7).
-        text_bank: Embeds the words.
+        vocabulary: C class names in label order; its unseen classes are those outside S of Eq. (7).
+        text_bank: Embeds the class names.
         bias_correction: PBC, or None.
         calibration: Calibrated stacking, or None.
         background_at_test: See :func:`~mmseg_alignzeg.models.inference.drop_background`.
@@ -43,24 +43,24 @@ class Question:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The C words in label order."""
+        """The C class names in label order."""
         return self.vocabulary.classes
 
     @property
     def seen(self) -> Tensor:
-        """(C,) bool, which words are in S."""
+        """(C,) bool, whether each class is in S."""
         return torch.tensor([name not in self.vocabulary.unseen_classes for name in self.classes])
 
     def without_correction(self) -> Question:
-        """The same question without PBC."""
+        """Return the same question without PBC."""
         return replace(self, bias_correction=None)
 
     def text_embeds(self, device: torch.device | str) -> Tensor:
-        """Embeddings of the words, see :class:`TextBank`."""
+        """Return embeddings of the class names, see :class:`TextBank`."""
         return self.text_bank(self.classes, device)
 
     def probs(self, scores: Tensor, indicator: Tensor | None) -> Tensor:
-        """Class probabilities after bias correction.
+        """Compute class probabilities after bias correction.
 
         Args:
             scores: P, (B, N, C + 1) logits, background last.
@@ -74,7 +74,7 @@ class Question:
         return drop_background(scores, self.background_at_test)
 
     def class_bias(self, device: torch.device | str) -> Tensor | None:
-        """(C,) float32: what calibration adds to the pixel scores of each class; None without calibration."""
+        """Return (C,) float32, added by calibration to the pixel scores of each class; None without calibration."""
         if self.calibration is None:
             return None
         return self.calibration(torch.zeros(len(self.classes), device=device), self.seen)

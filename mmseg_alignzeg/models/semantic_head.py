@@ -15,14 +15,14 @@ from .clip_vision import CLIPStream, CLIPVision
 
 
 def attend_to_patches(block: ResidualAttentionBlock, queries: Tensor, tokens: Tensor, attn_bias: Tensor) -> Tensor:
-    """One CLIP layer for N copies of [CLS]: softmax((Q·Kᵀ + B) / √D)·V, then the MLP (supplement 1).
+    """Apply one CLIP layer to N copies of [CLS]: softmax((Q·Kᵀ + B) / √D)·V, then the MLP (supplement 1).
 
-    A copy attends to itself and to the patches, neither to other copies nor to the image's own [CLS], as in SAN.
+    As in SAN, a copy attends to itself and to the patches, but not to other copies or to the image's own [CLS].
 
     Args:
         block: A ``ResidualAttentionBlock`` of open_clip.
-        queries: (B, N, width), the copies of [CLS] that enter the layer.
-        tokens: (B, 1 + L, width), [CLS] and the patches that enter the layer.
+        queries: (B, N, width), the copies of [CLS] before the layer.
+        tokens: (B, 1 + L, width), [CLS] and the patches before the layer.
         attn_bias: B, (B, heads or 1, N, L), added before the division by √D.
 
     Returns:
@@ -37,12 +37,12 @@ def attend_to_patches(block: ResidualAttentionBlock, queries: Tensor, tokens: Te
 
 
 def background_score(feats: Tensor, backgrounds: Tensor, scale: float) -> Tensor:
-    """The logit p_g = sum(softmax(p_mg) ⊙ p_mg) over M background prototypes (section 3.2).
+    """Return the logit p_g = sum(softmax(p_mg) ⊙ p_mg) over M background prototypes (section 3.2).
 
     Args:
         feats: (…, D) unit proposal features.
         backgrounds: G, (M, D) unit prototypes.
-        scale: τ, which turns cosines into the logits p_mg.
+        scale: τ, the factor from cosines to the logits p_mg.
 
     Returns:
         (…, 1).
@@ -53,13 +53,13 @@ def background_score(feats: Tensor, backgrounds: Tensor, scale: float) -> Tensor
 
 @MODELS.register_module()
 class CLIPSemanticHead(BaseModule):
-    """CLIP's last layers as semantic decoder, φ_cls, and scores against text and background prototypes.
+    """CLIP's last layers as semantic decoder, φ_cls, and scores for text and background prototypes.
 
     Args:
         embed_dim: CLIP's joint dimension.
         num_backgrounds: M; 1 is the single background token of methods without the diversity strategy.
         mlp_ratio: Hidden width of φ_cls relative to ``embed_dim`` (not given in the paper).
-        init_cfg: mmengine's initialisation config.
+        init_cfg: MMEngine's initialisation config.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class CLIPSemanticHead(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         self.phi_cls = Mlp(embed_dim, int(embed_dim * mlp_ratio))
-        # The residual MLP starts as the identity, so that training starts from CLIP's own features.
+        # The residual MLP starts as the identity, so that training starts from CLIP's features.
         for parameter in self.phi_cls.fc2.parameters():
             nn.init.zeros_(parameter)
-        # Rows of norm about 1: AdamW moves every number by about the learning rate, and longer rows would hardly turn.
+        # Rows have norm 1 on average: AdamW changes each number by about the learning rate; longer rows hardly rotate.
         self.background_prototypes = nn.Parameter(torch.randn(num_backgrounds, embed_dim) * embed_dim**-0.5)
 
     @property
@@ -79,7 +79,7 @@ class CLIPSemanticHead(BaseModule):
         return F.normalize(self.background_prototypes, dim=-1)
 
     def forward(self, clip: CLIPVision, stream: CLIPStream, attn_bias: Tensor) -> Tensor:
-        """Read one feature per proposal from CLIP's patches.
+        """Compute one feature per proposal from CLIP's patches.
 
         Args:
             clip: The frozen vision tower that produced ``stream``.
@@ -87,7 +87,7 @@ class CLIPSemanticHead(BaseModule):
             attn_bias: B, (B, heads or 1, N, L).
 
         Returns:
-            F: (B, N, D), CLIP's image features of the proposals, not normalised.
+            F: (B, N, D), CLIP features of the proposals, not normalised.
         """
         queries = stream.tail_inputs[0][:, :1].expand(-1, attn_bias.shape[2], -1)  # N copies of [CLS]
         for block, tokens in zip(clip.tail, stream.tail_inputs, strict=True):
@@ -95,16 +95,16 @@ class CLIPSemanticHead(BaseModule):
         return clip.project(queries)
 
     def classify(self, feats: Tensor) -> Tensor:
-        """F_cls = φ_cls(F): (…, D) → (…, D) unit rows."""
+        """Return F_cls = φ_cls(F): (…, D) → (…, D) unit rows."""
         feats = F.normalize(feats, dim=-1)
         return F.normalize(feats + self.phi_cls(feats), dim=-1)
 
     def scores(self, cls_feats: Tensor, text_embeds: Tensor, scale: float) -> Tensor:
-        """P = [τ·F_cls·Tᵀ, p_g], in float32 under autocast too: in bfloat16, near classes would get equal logits.
+        """Return P = [τ·F_cls·Tᵀ, p_g], always in float32: in bfloat16, similar classes would get equal logits.
 
         Args:
             cls_feats: F_cls, (…, D) unit rows.
-            text_embeds: T, (C, S, D) unit vectors; of S prototypes of a class the best counts.
+            text_embeds: T, (C, S, D) unit vectors; the score of a class is its highest over S prototypes.
             scale: τ, CLIP's logit scale.
 
         Returns:

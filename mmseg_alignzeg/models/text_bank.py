@@ -1,4 +1,4 @@
-"""Class prototypes T: CLIP text embeddings of the class names, computed once and kept on disk."""
+"""Class prototypes T: CLIP text embeddings of the class names, computed once and cached on disk."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .templates import get_templates
 
-KEPT = 16  # vocabularies in memory: words that anyone types must not fill it
-HEADER = 2**16  # bytes that a cache file may have beside its embeddings
-_unusable: set[Path] = set()  # cache folders that this process has warned of
+KEPT = 16  # vocabularies in memory: users' class names must not fill it
+HEADER = 2**16  # maximum bytes of a cache file in addition to its embeddings
+_unusable: set[Path] = set()  # cache folders for which this process has given a warning
 
 
 def encode_tokens(clip: open_clip.CLIP, tokens: Tensor) -> Tensor:
-    """Encode token ids as ``clip.encode_text`` does, without the padding after the longest prompt.
+    """Encode token ids as ``clip.encode_text`` does, but without the padding after the longest prompt.
 
-    CLIP's text tower is causal and reads its feature at the end-of-text token, so what stands after that token
-    changes nothing; class names fill about 15 of the 77 places.
+    CLIP's text tower is causal and reads its feature at the end-of-text token, so later tokens have no effect; class
+    names use about 15 of the 77 positions.
 
     Args:
         clip: An ``open_clip.CLIP``.
@@ -56,14 +56,14 @@ def embed_classes(
     templates: Sequence[str],
     batch_size: int = 256,
 ) -> Tensor:
-    """Prompt ensemble: the mean over templates of unit embeddings, scaled to unit norm again.
+    """Encode class names with a prompt ensemble: the mean over templates of unit embeddings, normalised again.
 
     Args:
         clip: An ``open_clip.CLIP`` in evaluation mode.
         tokenizer: Its tokenizer.
         classes: C class names.
         templates: Prompt templates with one ``{}`` each.
-        batch_size: Prompts that pass the text tower at a time.
+        batch_size: Number of prompts encoded at a time.
 
     Returns:
         (C, D) float32 with unit rows, on ``clip``'s device.
@@ -78,20 +78,20 @@ def embed_classes(
 
 
 class TextBank:
-    """Text embeddings by class names; memory first (the last 16 vocabularies), then disk, then the text tower.
+    """Text embeddings of class names, taken from memory (the last 16 vocabularies), from disk, or from the text tower.
 
-    The file name covers the CLIP weights, the templates and the phrases, in that order, so a stale bank cannot be
-    read by mistake. A file holds ``text_embeds``, (P, D) float32, and ``sha256``, the digest of its key and of those
-    numbers; one that differs in anything is computed and written again. A cache that cannot be used costs one warning
-    and never an error. Several processes may fill the same cache: each writes beside the file and renames. Random CLIP
-    weights are never kept on disk.
+    The file name depends on the CLIP weights, the templates and the phrases (including their order), so a file is never
+    read for other inputs. A file contains ``text_embeds``, (P, D) float32, and ``sha256``, the digest of its key and of
+    the embeddings. If anything differs, the embeddings are computed and written again. An unusable cache causes one
+    warning and never an error. Several processes may fill the same cache: each writes a temporary file and renames it.
+    Embeddings of random CLIP weights are never stored on disk.
 
     Args:
         source: The CLIP model.
         template_set: Name of a template set, see :func:`get_templates`.
         cache_dir: Defaults to ``$MMSEG_ALIGNZEG_CACHE`` or ``~/.cache/mmseg_alignzeg``.
-        names: What classes are called in prompts; their raw names by default.
-        keep: False writes nothing to the cache: words of strangers must not fill the disk.
+        names: Names of classes in prompts; by default the unchanged class names.
+        keep: If False, nothing is written to the cache: class names from strangers must not fill the disk.
     """
 
     def __init__(
@@ -111,20 +111,20 @@ class TextBank:
         self._memory: dict[tuple[str, ...], Tensor] = {}
 
     def path(self, phrases: Sequence[str]) -> Path:
-        """The file that holds, or would hold, the embeddings of ``phrases``."""
+        """Return the path of the file for the embeddings of ``phrases``, whether or not it exists."""
         return self.cache_dir / f'text_{hashlib.sha256(self._key(phrases)).hexdigest()[:32]}.safetensors'
 
     def _key(self, phrases: Sequence[str]) -> bytes:
         return json.dumps([self.source.identity, self.templates, list(phrases)]).encode()
 
     def __call__(self, classes: Sequence[str], device: torch.device | str = 'cpu') -> Tensor:
-        """T: prototypes of C class names, (C, S, D) float32 unit vectors on ``device``.
+        """Return T: prototypes of C class names, (C, S, D) float32 unit vectors on ``device``.
 
-        S is 1, or with ``combine='max'`` the largest number of phrases of a class; shorter lists repeat their first.
+        S is 1, or with ``combine='max'`` the largest number of phrases of a class; shorter lists repeat the first.
         """
         key = tuple(classes)
         known = self._memory.pop(key, None)
-        self._memory[key] = self._prototypes(key, device) if known is None else known.to(device)  # now the latest
+        self._memory[key] = self._prototypes(key, device) if known is None else known.to(device)  # now the newest
         if len(self._memory) > KEPT:
             del self._memory[next(iter(self._memory))]
         return self._memory[key]
@@ -138,7 +138,7 @@ class TextBank:
         if self.names.combine == 'max':
             most = max(map(len, members))
             return torch.stack([torch.cat([group, group[:1].expand(most - len(group), -1)]) for group in members])
-        # One phrase stays as it is, to the last bit.
+        # A single phrase is not normalised again, so it stays bit for bit the same.
         means = [
             group if len(group) == 1 else F.normalize(group.mean(dim=0, keepdim=True), dim=-1) for group in members
         ]
@@ -151,14 +151,14 @@ class TextBank:
         try:
             if path.is_file():
                 return self._load(path, phrases)
-        except Exception as error:  # a damaged file raises anything; all of it means the same
-            reason = printable(f' (not read from there: {type(error).__name__}: {error})')
+        except Exception as error:  # a damaged file can raise anything
+            reason = printable(f' (the existing file is unusable: {type(error).__name__}: {error})')
         if self.keep:
-            print_log(f'Computing text embeddings of {len(phrases)} names, once, into {path}{reason}', 'current')
+            print_log(f'Computing text embeddings of {len(phrases)} names, stored in {path}{reason}', 'current')
         embeds = self._compute(phrases, device)
         wrong = fault(embeds, (len(phrases), self._width))
         if wrong:
-            raise ValueError(f'{self.source.weights}: its text embeddings {wrong}: the file is damaged, get it again.')
+            raise ValueError(f'{self.source.weights}: its text embeddings {wrong}. The file is damaged: get it again.')
         if not self.keep:
             return embeds
         try:
@@ -171,7 +171,7 @@ class TextBank:
         with torch.random.fork_rng(devices=[]):  # a cold cache must not change the random numbers of a training run
             clip = self.source.load_full().to(device)
         tokenizer = open_clip.get_tokenizer(self.source.model_name)
-        with torch.autocast(torch.device(device).type, enabled=False):  # what is kept serves every precision
+        with torch.autocast(torch.device(device).type, enabled=False):  # the cache serves every precision
             return embed_classes(clip, tokenizer, phrases, self.templates)
 
     @property
@@ -180,17 +180,17 @@ class TextBank:
         return open_clip.get_model_config(self.source.model_name)['embed_dim']
 
     def _digest(self, phrases: Sequence[str], embeds: Tensor) -> Tensor:
-        """SHA-256 of key and numbers, (32,) uint8: a file under the name of another one differs as well."""
+        """Return the SHA-256 of key and embeddings, (32,) uint8; it also detects a renamed file."""
         return torch.frombuffer(
             bytearray(hashlib.sha256(self._key(phrases) + embeds.numpy().tobytes()).digest()), dtype=torch.uint8
         )
 
     def _load(self, path: Path, phrases: Sequence[str]) -> Tensor:
-        """Read a file.
+        """Read a cache file.
 
         Raises:
             OSError: If it cannot be read.
-            Exception: Of any kind, if it is not what :meth:`_store` writes for these phrases.
+            Exception: Of any kind, if the content is not what :meth:`_store` writes for these phrases.
         """
         shape, size = (len(phrases), self._width), path.stat().st_size
         if size > 4 * shape[0] * shape[1] + HEADER:
@@ -207,21 +207,21 @@ class TextBank:
     def _store(self, path: Path, phrases: Sequence[str], embeds: Tensor) -> None:
         content = save({'text_embeds': embeds, 'sha256': self._digest(phrases, embeds)})
         with whole_file(path, flush=False) as part:
-            part.write_bytes(content)  # not `save_file`, whose error on a full disk is no OSError
+            part.write_bytes(content)  # not `save_file`, whose error on a full disk is not an OSError
 
     def _warn_once(self, error: OSError) -> None:
         if self.cache_dir not in _unusable:
             _unusable.add(self.cache_dir)
             print_log(
-                f'Text embeddings cannot be kept in {self.cache_dir} ({error}): every run computes them again. '
-                'Set MMSEG_ALIGNZEG_CACHE to a folder that can be written.',
+                f'Text embeddings cannot be stored in {self.cache_dir} ({error}) and are computed again in every run. '
+                'Set MMSEG_ALIGNZEG_CACHE to a writable folder.',
                 'current',
                 logging.WARNING,
             )
 
 
 def fault(embeds: Tensor, shape: tuple[int, int]) -> str:
-    """What keeps embeddings from being (P, D) float32 with finite unit rows, or ''."""
+    """Return why embeddings are not (P, D) float32 with finite unit rows; an empty string if they are."""
     if tuple(embeds.shape) != shape or embeds.dtype != torch.float32:
         return f'are {embeds.dtype} {tuple(embeds.shape)}, expected torch.float32 {shape}'
     if not embeds.isfinite().all():

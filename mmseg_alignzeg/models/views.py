@@ -1,4 +1,4 @@
-"""Views of an image: perturbed copies whose masks can be laid over the original again."""
+"""Views of an image: transformed copies whose masks can be mapped back to the original."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SCALES = (0.5, 2.0)
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at an image; without arguments, the image itself.
+    """A flipped and resized copy of an image; without arguments, the image itself.
 
     Attributes:
         flip: None, 'horizontal' or 'vertical'.
         scale: Size relative to the image, in 0.5..2.
 
     Raises:
-        ValueError: If a value is none of these.
+        ValueError: If ``flip`` or ``scale`` is invalid.
     """
 
     flip: str | None = None
@@ -37,12 +37,12 @@ class View:
             raise ValueError(f'scale={self.scale} of a view is outside [{SCALES[0]}, {SCALES[1]}].')
 
     def apply(self, images: Tensor, stride: int) -> Tensor:
-        """Show images in this view.
+        """Transform images to this view.
 
         Args:
             images: (B, 3, H, W), normalised; H and W are multiples of ``stride``.
-            stride: What the sides of the view are a multiple of too, so that nothing is padded and a grid over the
-                view shows the same part of the image as a grid over the image.
+            stride: The sides of the view are multiples of this too, so no padding is needed and a grid over the view
+                covers the same area as a grid over the image.
 
         Returns:
             (B, 3, H', W').
@@ -53,19 +53,19 @@ class View:
         return images if self.flip is None else images.flip(_FLIPPED_AXIS[self.flip])
 
     def restore(self, mask_logits: Tensor) -> Tensor:
-        """Turn masks (…, h, w) of the view upright; their grid stays as fine as the view made it."""
+        """Undo the flip of masks (…, h, w) of this view; their resolution does not change."""
         return mask_logits if self.flip is None else mask_logits.flip(_FLIPPED_AXIS[self.flip])
 
     def restored(self, proposals: Proposals) -> Proposals:
-        """Proposals with upright masks, see :meth:`restore`."""
+        """Return proposals with upright masks, see :meth:`restore`."""
         return replace(proposals, mask_logits=self.restore(proposals.mask_logits))
 
 
 def make_views(configs: Sequence[Mapping[str, Any]]) -> tuple[View, ...]:
-    """Views from their arguments, as configs write them: ``[dict(), dict(flip='horizontal')]``.
+    """Create views from dicts of arguments, such as ``[dict(), dict(flip='horizontal')]``.
 
     Raises:
-        ValueError: If there is none, or one has an unknown or a wrong argument.
+        ValueError: If the list is empty, or an argument is unknown or invalid.
     """
     known = [field.name for field in fields(View)]
     if isinstance(configs, str) or not all(isinstance(config, Mapping) for config in configs):

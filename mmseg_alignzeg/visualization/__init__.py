@@ -1,4 +1,4 @@
-"""Pictures of predictions, of what bias correction changes, and of proposal features."""
+"""Visualisation of predictions, of the effect of bias correction, and of proposal features."""
 
 from .corrections import Correction, corrections_picture
 from .features import features_picture

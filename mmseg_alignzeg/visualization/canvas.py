@@ -1,4 +1,4 @@
-"""A figure laid out in pixels, so that an image in it keeps every pixel and its colour."""
+"""A figure with pixel coordinates, so that images in it keep every pixel and its colour."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 DPI = 100
-MIN_PANEL = 300  # narrower images are drawn with several pixels for one, or no text would fit below them
+MIN_PANEL = 300  # narrower images are enlarged by a whole factor; otherwise no text would fit below them
 
 
 def zoom_of(image: np.ndarray) -> int:
-    """How many pixels wide a pixel of an image (H, W, 3) is drawn: 1, or more for a narrow image."""
+    """Return the factor by which an image (H, W, 3) is enlarged: 1, or more for a narrow image."""
     return math.ceil(MIN_PANEL / image.shape[1])
 
 
 def font_size(width: int) -> int:
-    """Height of text and width of margins, in pixels, that suit a panel of this width however small it is shown."""
+    """Return the text height and margin in pixels for a panel of this width."""
     return max(width // 28, 13)
 
 
 def line_width(size: int) -> float:
-    """Width of lines, in points, that suits text of this height."""
+    """Return the line width in points for text of this height."""
     return 0.12 * size
 
 
 class Canvas:
-    """A white picture with places counted in pixels from its top left corner.
+    """A white picture with pixel coordinates that start at its top left corner.
 
     Args:
-        width: Pixels.
-        height: Pixels.
+        width: Width in pixels.
+        height: Height in pixels.
     """
 
     def __init__(self, width: int, height: int) -> None:
@@ -44,7 +44,7 @@ class Canvas:
         FigureCanvasAgg(self.figure)
 
     def panel(self, left: int, top: int, image: np.ndarray, zoom: int = 1) -> Axes:
-        """Place an image (H, W, 3) uint8, each pixel as ``zoom`` × ``zoom``; the axes count its pixels."""
+        """Place an image (H, W, 3) uint8, enlarged by ``zoom``; the axes use the image's pixel coordinates."""
         height, width = zoom * image.shape[0], zoom * image.shape[1]
         axis = self.figure.add_axes(
             (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
@@ -54,17 +54,17 @@ class Canvas:
         return axis
 
     def text(self, left: float, top: float, text: str, size: int, **style: Any) -> None:
-        """Write a line whose upper end is at ``top``, ``size`` pixels high."""
+        """Write a line of text with its upper edge at ``top``, ``size`` pixels high."""
         style = {'verticalalignment': 'top', 'fontsize': size * 72 / DPI, **style}
         self.figure.text(left / self.width, 1 - top / self.height, text, **style)
 
     def square(self, left: float, top: float, side: float, **style: Any) -> None:
-        """Draw a square."""
+        """Draw a square with its top left corner at ``left``, ``top``."""
         corner = (left / self.width, 1 - (top + side) / self.height)
         self.figure.add_artist(Rectangle(corner, side / self.width, side / self.height, **style))
 
     def to_array(self) -> np.ndarray:
-        """The picture, (height, width, 3) uint8 RGB."""
+        """Return the picture, (height, width, 3) uint8 RGB."""
         canvas = self.figure.canvas
         assert isinstance(canvas, FigureCanvasAgg)
         canvas.draw()

@@ -1,4 +1,4 @@
-"""Colours of classes that people with a colour vision deficiency can tell apart, for any number of classes."""
+"""Class colours that can be distinguished with colour vision deficiencies, for any number of classes."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from functools import lru_cache
 
 import numpy as np
 
-#: The seven colours of Okabe and Ito (black left out): orange, sky, green, yellow, blue, vermilion, purple.
+#: The seven colours of Okabe and Ito (without black): orange, sky, green, yellow, blue, vermilion, purple.
 FIRST = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
 )  # fmt: skip
-DISTINCT = 256  # further classes repeat the colours from the start: nobody tells so many apart
-_LIGHTNESS = (30.0, 92.0)  # of CIELAB, 0..100: black and white lines must show on every colour
-_CHROMA = 15.0  # at least; what is unlabelled is grey
+DISTINCT = 256  # further classes repeat the colours, because more colours cannot be distinguished
+_LIGHTNESS = (30.0, 92.0)  # range in CIELAB, 0..100: black and white lines must be visible on every colour
+_CHROMA = 15.0  # minimum; unlabelled pixels are grey
 
 _XYZ = np.array(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 )
-# What normal eyes, protanopes and deuteranopes see of linear RGB (Machado, Oliveira and Fernandes 2009, severity 1).
+# Linear RGB as seen with normal vision, protanopia and deuteranopia (Machado, Oliveira and Fernandes 2009, severity 1).
 _VISIONS = np.array(
     [
         [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
@@ -28,11 +28,11 @@ _VISIONS = np.array(
 
 
 def class_colours(count: int) -> np.ndarray:
-    """Colours of the first ``count`` classes; the colour of a class depends on its position alone.
+    """Return the colours of the first ``count`` classes; the colour of a class depends only on its position.
 
-    They begin as Okabe and Ito's. Each further one is the colour of a grid over RGB whose least distance in CIELAB
-    from all before it, for normal eyes, protanopes and deuteranopes alike, is the largest: 20 classes keep at least
-    17 apart, 40 classes 11 (2 is about what can be seen side by side).
+    The first colours are Okabe and Ito's. Each further one is the colour of an RGB grid with the largest minimum
+    distance in CIELAB from all previous ones, for normal vision, protanopia and deuteranopia. 20 classes have a minimum
+    distance of 17, 40 classes of 11 (about 2 is visible side by side).
 
     Args:
         count: At least 0.
@@ -45,7 +45,7 @@ def class_colours(count: int) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _sequence(count: int) -> np.ndarray:
-    """At most ``DISTINCT`` colours, (count, 3) uint8."""
+    """Return at most ``DISTINCT`` colours, (count, 3) uint8."""
     axis = np.arange(0, 256, 17)
     grid = np.stack(np.meshgrid(axis, axis, axis, indexing='ij'), axis=-1).reshape(-1, 3)
     lab = _seen_lab(grid)[0]
@@ -63,7 +63,7 @@ def _sequence(count: int) -> np.ndarray:
 
 
 def _seen_lab(colours: np.ndarray) -> np.ndarray:
-    """CIELAB (3, n, 3) of colours (n, 3), 0..255, as each of ``_VISIONS`` sees them."""
+    """Return CIELAB (3, n, 3) of colours (n, 3), 0..255, for each of ``_VISIONS``."""
     share = colours / 255
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
     seen = np.clip(linear @ _VISIONS.transpose(0, 2, 1), 0, 1)

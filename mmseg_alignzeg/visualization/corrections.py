@@ -1,4 +1,4 @@
-"""What predictive bias correction changes: proposal by proposal, as in figure 3 of the paper's supplement."""
+"""The effect of predictive bias correction on each proposal, as in figure 3 of the paper's supplement."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Correction:
     """A proposal whose best class PBC changes.
 
     Attributes:
-        mask: (H, W) bool, where it is, at the size of the image.
-        indicator: I, what φ_bc says.
+        mask: (H, W) bool, the mask at the size of the image.
+        indicator: I, the output of φ_bc.
         before: Label of its most probable class without PBC.
-        after: The same with PBC.
+        after: Label of its most probable class with PBC.
         prob_before: Probability of ``before`` without PBC, among the classes and the background.
         prob_after: Probability of ``after`` with PBC.
     """
@@ -43,14 +43,14 @@ def corrections_picture(
     palette: Palette,
     gamma: float | None = None,
 ) -> np.ndarray:
-    """Draw proposals that PBC changes: the image, pale outside of the mask, and both classes below it.
+    """Draw proposals that PBC changes: the image, faded outside the mask, and both classes below it.
 
     Args:
-        image: (H, W, 3) uint8 RGB; one narrower than 300 pixels is drawn with several pixels for one.
-        corrections: At least one, in the order to draw.
+        image: (H, W, 3) uint8 RGB; if it is narrower than 300 pixels, it is enlarged by a whole factor.
+        corrections: At least one, in drawing order.
         vocabulary: Names of the labels.
         palette: RGB colour of each class, 0..255.
-        gamma: γ, for the text, if known.
+        gamma: γ to print, if known.
 
     Returns:
         (height, width, 3) uint8 RGB.
@@ -92,6 +92,6 @@ def corrections_picture(
 
 
 def fade(image: np.ndarray, mask: np.ndarray, share: float = 0.75) -> np.ndarray:
-    """Mix an image (H, W, 3) uint8 with white outside of a mask (H, W) bool; inside it stays as it is."""
+    """Mix an image (H, W, 3) uint8 with white outside a mask (H, W) bool; the inside does not change."""
     pale = np.round(image * (1 - share) + 255 * share).astype(np.uint8)
     return np.where(mask[..., None], image, pale)

@@ -11,7 +11,7 @@ from ..vocabulary import Vocabulary
 from .canvas import Canvas
 from .label_maps import marked_name, shorten
 
-#: Ten colours that people with a colour vision deficiency can tell apart (Petroff, arXiv:2107.02270); then again.
+#: Ten colours that are distinguishable with colour vision deficiencies (Petroff, arXiv:2107.02270); repeated if needed.
 COLOURS = (
     '#3f90da', '#ffa90e', '#bd1f01', '#94a4a2', '#832db6', '#a96b59', '#e76300', '#b9ac70', '#717581', '#92dadd',
 )  # fmt: skip
@@ -19,7 +19,7 @@ SEEN, UNSEEN = 'o', '^'
 
 
 def features_picture(points: np.ndarray, labels: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """Draw points in the plane: a colour for each class, discs for seen classes and triangles for unseen ones.
+    """Draw points in the plane: one colour per class, discs for seen classes and triangles for unseen ones.
 
     Args:
         points: (n, 2) floats.

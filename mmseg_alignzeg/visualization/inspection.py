@@ -1,4 +1,4 @@
-"""What the pictures show, computed by the model's own functions."""
+"""Data for visualisation, computed with the model's own functions."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from .corrections import Correction
 
 @dataclass
 class Inspection:
-    """One image as the model sees it; N proposals, C test classes.
+    """Proposals and scores of one image; N proposals, C test classes.
 
     Attributes:
         masks: M, (N, h, w) logits on the padded grid, flips undone.
         scores: P, (N, C + 1) logits before any correction, background last.
         cls_feats: F_cls, (N, D).
         probs: (N, C) class probabilities without PBC.
-        corrected: (N, C) with PBC; None for a model without.
+        corrected: (N, C) class probabilities with PBC; None if the model has no PBC.
         indicator: I, (N,) probabilities; None without PBC.
-        labels: Labels (H, W) int64 that are predicted without PBC, at the size of the original image.
-        window: Where the grid shows the image; its ``size`` is (H, W).
+        labels: Labels (H, W) int64 predicted without PBC, at the size of the original image.
+        window: Position of the image in the grid; its ``size`` is (H, W).
         shape: Rows and columns of the padded input that the grid covers.
     """
 
@@ -46,22 +46,22 @@ class Inspection:
 
 
 def corrects(model: AlignZeg) -> bool:
-    """Whether PBC takes part in what the model predicts; an oracle is told its classes."""
+    """Return whether PBC affects the predictions of the model; with oracle classes, it does not."""
     parts = (model.question.bias_correction, model.class_indicator)
     return None not in parts and not model.decoder.needs_labels
 
 
 @torch.no_grad()
 def inspect_image(model: AlignZeg, inputs: Tensor, sample: SegDataSample) -> Inspection:
-    """Run a model on one image, without PBC and, if it has it, with PBC.
+    """Run a model on one image, without PBC and, if available, with PBC.
 
     Args:
         model: In evaluation mode.
-        inputs: (3, H', W'), as the data loader gives it.
-        sample: Its meta information; not changed.
+        inputs: (3, H', W'), as provided by the data loader.
+        sample: Meta information of the image; not changed.
     """
     data = model.data_preprocessor({'inputs': [inputs], 'data_samples': [sample]})
-    images, (own_sample,) = data['inputs'], data['data_samples']  # the preprocessor has made a new sample
+    images, (own_sample,) = data['inputs'], data['data_samples']  # the preprocessor has created a new sample
     looks, shape = model.look(images), images.shape[2:]
     proposals = looks[0]
     corrected = indicator = None
@@ -84,12 +84,12 @@ def inspect_image(model: AlignZeg, inputs: Tensor, sample: SegDataSample) -> Ins
 
 
 def find_corrections(found: Inspection, seen: Tensor, limit: int) -> list[Correction]:
-    """Proposals whose best class is seen without PBC and unseen with it, the largest masks first.
+    """Return proposals whose best class is seen without PBC and unseen with it, the largest masks first.
 
     Args:
         found: With ``corrected`` and ``indicator``.
-        seen: (C,) bool, which test classes are in S.
-        limit: At most so many; a mask without a pixel where σ(M) > 0.5 is left out.
+        seen: (C,) bool, whether each test class is in S.
+        limit: Maximum number; masks without a pixel where σ(M) > 0.5 are left out.
     """
     assert found.corrected is not None and found.indicator is not None
     seen = seen.to(found.probs.device)
@@ -109,11 +109,11 @@ def find_corrections(found: Inspection, seen: Tensor, limit: int) -> list[Correc
 
 
 def mask_areas(mask_logits: Tensor, window: Window) -> Tensor:
-    """Pixels of the image where σ(M) > 0.5, (N,) int64.
+    """Count the pixels of the image where σ(M) > 0.5, (N,) int64.
 
     Args:
         mask_logits: (N, h, w), flips undone.
-        window: Where the grid shows the image.
+        window: Position of the image in the grid.
     """
     areas = torch.zeros(len(mask_logits), dtype=torch.long, device=mask_logits.device)
     if len(mask_logits):
@@ -123,13 +123,13 @@ def mask_areas(mask_logits: Tensor, window: Window) -> Tensor:
 
 
 def matched_features(model: AlignZeg, found: Inspection, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Proposals of an image that Hungarian matching gives to a true class, as in training.
+    """Return the proposals of an image that Hungarian matching assigns to a ground-truth class, as in training.
 
     Args:
-        model: Gives the matcher, which compares masks at random points.
-        found: Of the same model.
-        labels: True labels (H, W) integers; what is no test class is left out.
-        seed: Of the points; the global random state stays as it is.
+        model: Provides the matcher, which compares masks at random points.
+        found: Result of :func:`inspect_image` for the same model.
+        labels: Ground-truth labels (H, W) integers; labels outside the test classes are ignored.
+        seed: Seed of the points; the global random state does not change.
 
     Returns:
         F_cls (m, D), and labels (m,) int64.
@@ -144,15 +144,15 @@ def matched_features(model: AlignZeg, found: Inspection, labels: Tensor, seed: i
 
 
 def original_image(inputs: Tensor, metainfo: Mapping[str, Any], bgr: bool) -> np.ndarray:
-    """The image that a test pipeline made into an input, in its own colours and size, without padding and flips.
+    """Reconstruct the image from an input of a test pipeline, at its original size, without padding and flips.
 
     Args:
         inputs: (3, H', W') 0..255, not normalised.
         metainfo: See :meth:`Window.of_image`.
-        bgr: Whether the channels are blue, green, red.
+        bgr: Whether the channels are in the order blue, green, red.
 
     Returns:
-        (H, W, 3) uint8 RGB; the pixels themselves unless the pipeline has resized them.
+        (H, W, 3) uint8 RGB; the original pixels unless the pipeline resized them.
     """
     window = Window.of_image(metainfo, inputs.shape[1:], stride=1)
     picture = unflip(inputs, metainfo).permute(1, 2, 0).cpu().numpy()

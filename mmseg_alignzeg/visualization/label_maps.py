@@ -1,4 +1,4 @@
-"""Images beside label maps; what is unseen has a frame, in the maps and in the legend."""
+"""Images with label maps; unseen classes are framed in the maps and in the legend."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def contact_sheet(
     path: Path,
     title: str = '',
 ) -> None:
-    """Draw images beside label maps; regions of unseen classes are framed, and so are their names in the legend.
+    """Draw images with label maps; regions of unseen classes are framed, and so are their names in the legend.
 
     Args:
-        columns: Heading of each column; the first is the image, the others are label maps.
-        rows: Per row the (H, W, 3) uint8 RGB image, then (H, W) integer label maps. Labels outside the vocabulary
+        columns: Heading of each column; the first is the image, all others are label maps.
+        rows: Per row, the (H, W, 3) uint8 RGB image, then (H, W) integer label maps. Labels outside the vocabulary
             are drawn as unlabelled.
         vocabulary: Names of the labels.
         palette: RGB colour of each class, 0..255.
-        path: PNG to write.
-        title: Line above the sheet.
+        path: PNG file to write.
+        title: Title of the sheet.
     """
     figure = Figure(figsize=(2.1 * len(columns) + 2.4, 2.1 * len(rows) + 0.9), dpi=110)
     FigureCanvasAgg(figure)
@@ -69,7 +69,7 @@ def predictions_picture(
     """Draw one image and its label maps side by side, pixel by pixel, above a legend.
 
     Args:
-        image: (H, W, 3) uint8 RGB; one narrower than 300 pixels is drawn with several pixels for one.
+        image: (H, W, 3) uint8 RGB; if it is narrower than 300 pixels, it is enlarged by a whole factor.
         label_maps: Heading and (H, W) integer labels of each; labels outside the vocabulary are drawn as unlabelled.
         vocabulary: Names of the labels; unseen ones are framed.
         palette: RGB colour of each class, 0..255.
@@ -78,7 +78,7 @@ def predictions_picture(
         (height, width, 3) uint8 RGB.
 
     Raises:
-        ValueError: If a label map has another size than the image.
+        ValueError: If the sizes of a label map and the image differ.
     """
     for heading, labels in label_maps:
         if labels.shape != image.shape[:2]:
@@ -113,18 +113,18 @@ def predictions_picture(
 
 
 def hex_colour(colour: Sequence[int]) -> str:
-    """An RGB colour, 0..255, as matplotlib reads it."""
+    """Convert an RGB colour, 0..255, to matplotlib's hexadecimal notation."""
     return '#{:02x}{:02x}{:02x}'.format(*colour)
 
 
 def marked_name(label: int, vocabulary: Vocabulary) -> str:
-    """The name of a class, with a mark if it is unseen."""
+    """Return the name of a class, marked if it is unseen."""
     name = vocabulary.classes[label]
     return name + (' (unseen)' if name in vocabulary.unseen_classes else '')
 
 
 def shorten(text: str, length: int) -> str:
-    """Cut a text that is too long, with an ellipsis in the middle: its end may say that the class is unseen."""
+    """Shorten a long text with an ellipsis in the middle, because its end may contain the mark of an unseen class."""
     if len(text) <= length:
         return text
     end = max(length // 2 - 1, 0)
@@ -132,7 +132,7 @@ def shorten(text: str, length: int) -> str:
 
 
 def swatch(label: int, vocabulary: Vocabulary, palette: Palette, line: float = LINE_WIDTH) -> dict[str, Any]:
-    """How a patch of a class is drawn: in its colour, framed if it is unseen."""
+    """Return the drawing style of a class: its colour, with a frame if it is unseen."""
     unseen = vocabulary.classes[label] in vocabulary.unseen_classes
     return dict(facecolor=hex_colour(palette[label]), edgecolor='black' if unseen else 'none', linewidth=line)
 
@@ -140,7 +140,7 @@ def swatch(label: int, vocabulary: Vocabulary, palette: Palette, line: float = L
 def _legend_handles(
     label_maps: Collection[np.ndarray], vocabulary: Vocabulary, palette: Palette, line: float = LINE_WIDTH
 ) -> list[Patch]:
-    """One patch for each class in any of the label maps, in label order."""
+    """Return one patch for each class in any of the label maps, in label order."""
     shown = sorted({int(label) for labels in label_maps for label in np.unique(labels)})
     return [
         Patch(label=shorten(marked_name(label, vocabulary), LONGEST_NAME), **swatch(label, vocabulary, palette, line))
@@ -150,7 +150,7 @@ def _legend_handles(
 
 
 def _paint(labels: np.ndarray, palette: Palette) -> np.ndarray:
-    """Colours (H, W, 3) uint8 of a label map."""
+    """Return the colours (H, W, 3) uint8 of a label map."""
     colours = np.full((max(256, int(labels.max()) + 1), 3), UNLABELLED, dtype=np.uint8)
     colours[: len(palette)] = palette
     return colours[labels]
@@ -165,8 +165,8 @@ def _frame_unseen(axis: Axes, labels: np.ndarray, vocabulary: Vocabulary, line: 
 
 
 def outline(axis: Axes, region: np.ndarray, line: float) -> None:
-    """Outline a region (H, W) bool, black on white so that it shows on every colour; ``line`` is in points."""
-    axis.autoscale(False)  # the contour reaches a pixel beyond the image
+    """Outline a region (H, W) bool in black on white, visible on every colour; ``line`` is in points."""
+    axis.autoscale(False)  # the contour extends one pixel beyond the image
     contour = axis.contour(
         np.pad(region, 1),
         levels=[0.5],

@@ -1,4 +1,4 @@
-"""A legend for people: names in any script, the share of each class, and a mark in words on unseen ones."""
+"""A legend with names in any script, the share of each class, and a text mark for unseen classes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .label_maps import shorten
 
-#: Fonts that are tried for a name, in this order, where they are installed; the first comes with matplotlib.
+#: Fonts for names, in order of preference, if installed; matplotlib includes the first.
 FONTS = (
     'DejaVu Sans', 'Noto Sans', 'Noto Sans CJK SC', 'Noto Sans CJK JP', 'Microsoft YaHei', 'Hiragino Sans',
     'PingFang SC', 'Arial Unicode MS', 'Noto Emoji', 'Segoe UI Symbol',
 )  # fmt: skip
-LONGEST = 80  # characters of a name, however wide the picture
+LONGEST = 80  # maximum number of characters of a name
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Entry:
     """One line of a legend.
 
     Attributes:
-        name: Of the class.
-        share: Of the pixels, 0..1.
+        name: Name of the class.
+        share: Share of the pixels, 0..1.
         colour: RGB, 0..255.
-        unseen: Whether it says so and is framed.
+        unseen: Whether the class is marked as unseen and framed.
     """
 
     name: str
@@ -39,11 +39,11 @@ class Entry:
 
 
 def draw_legend(entries: Sequence[Entry], width: int, size: int) -> np.ndarray:
-    """Draw entries row by row, as many columns as fit.
+    """Draw entries row by row, in as many columns as fit.
 
     Args:
-        entries: In the order to draw.
-        width: Pixels; at least 12 times ``size``.
+        entries: Entries in drawing order.
+        width: Width in pixels; at least 12 times ``size``.
         size: Height of the text in pixels.
 
     Returns:
@@ -64,18 +64,18 @@ def draw_legend(entries: Sequence[Entry], width: int, size: int) -> np.ndarray:
         draw.rectangle((left, top, left + size, top + size), fill=entry.colour, outline=frame, width=line)
         left += round(1.5 * size)
         draw.text((left, top + size / 2), name, fill='black', font=font, anchor='lm')
-        # Apart from the name: in one line with a script that runs from right to left it would land on the wrong side.
+        # Drawn separately from the name: in one line with a right-to-left script, it would be on the wrong side.
         draw.text((left + font.getlength(name), top + size / 2), share, fill='black', font=font, anchor='lm')
     return np.asarray(picture)
 
 
 def share_text(share: float) -> str:
-    """A share, 0..1, in percent."""
+    """Format a share, 0..1, in percent."""
     return '< 0.1 %' if 0 < share < 0.001 else f'{share:.1%}'.replace('%', ' %')
 
 
 def _fitting(entry: Entry, room: int, size: int) -> tuple[str, str, ImageFont.FreeTypeFont]:
-    """Name and share of an entry, the name cut so that both fit into ``room`` pixels, and their font."""
+    """Return name, share and font of an entry; the name is shortened so that both fit into ``room`` pixels."""
     path, name = _legible(entry.name)
     font = ImageFont.truetype(path, size)
     name += ' (unseen)' if entry.unseen else ''
@@ -87,7 +87,7 @@ def _fitting(entry: Entry, room: int, size: int) -> tuple[str, str, ImageFont.Fr
 
 
 def _legible(name: str) -> tuple[str, str]:
-    """A font file that has every character of a name and the name; without such a font, other characters in words."""
+    """Return a font file with every character of a name, and the name; if there is none, spell out other characters."""
     fonts = _fonts()
     for path, characters in fonts:
         if all(ord(character) in characters for character in name):
@@ -97,7 +97,7 @@ def _legible(name: str) -> tuple[str, str]:
 
 
 def _in_words(character: str) -> str:
-    """What Unicode calls a character; nothing for one that only joins or varies others."""
+    """Return the Unicode name of a character; an empty string if it only joins or modifies others."""
     category = unicodedata.category(character)
     if category in ('Cf', 'Mn', 'Me'):
         return ''
@@ -106,7 +106,7 @@ def _in_words(character: str) -> str:
 
 @cache
 def _fonts() -> list[tuple[str, frozenset[int]]]:
-    """File and characters of each of ``FONTS`` that is there."""
+    """Return file and characters of each installed font of ``FONTS``."""
     installed = set(fontManager.get_font_names())
     paths = [str(findfont(name)) for name in FONTS if name in installed]
     return [(path, frozenset(get_font(path).get_charmap())) for path in paths]

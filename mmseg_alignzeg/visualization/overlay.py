@@ -1,4 +1,4 @@
-"""Predicted labels over the picture they belong to, above a legend of the classes that are there."""
+"""Overlay of predicted labels on their image, with a legend of the predicted classes."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from .canvas import MIN_PANEL, font_size
 from .colours import class_colours
 from .legend import Entry, draw_legend
 
-LARGEST = 4096  # pixels of the longer side; larger pictures are drawn smaller
-STRENGTH = 0.65  # of a colour over the picture
+LARGEST = 4096  # maximum of the longer side in pixels; larger images are reduced
+STRENGTH = 0.65  # weight of a colour relative to the image
 _MIDDLE_GREY = 128
 
 
 def overlay_picture(
     image: np.ndarray, labels: np.ndarray, vocabulary: Vocabulary, plain: Collection[str] = ()
 ) -> np.ndarray:
-    """Draw labels over an image, and below it a legend: largest share first, unseen classes marked in words.
+    """Draw labels on an image, with a legend below: largest share first, unseen classes marked in text.
 
     Args:
-        image: (H, W, 3) uint8 RGB. A narrow one is drawn with several pixels for one, one larger than 4,096 pixels
-            smaller.
-        labels: (H, W) integers; those outside the vocabulary are drawn as unlabelled and stand in no legend.
+        image: (H, W, 3) uint8 RGB. A narrow image is enlarged by a whole factor, one larger than 4,096 pixels is
+            reduced.
+        labels: (H, W) integers; labels outside the vocabulary are drawn as unlabelled and are not in the legend.
         vocabulary: Names of the labels; unseen ones are framed in black.
-        plain: Names that take no colour, such as a class of everything else.
+        plain: Names without a colour, such as the class "others".
 
     Returns:
         (height, width, 3) uint8 RGB, at least 300 pixels wide.
@@ -61,16 +61,16 @@ def overlay_picture(
 def paint_overlay(
     image: np.ndarray, labels: np.ndarray, vocabulary: Vocabulary, plain: Collection[str] = (), line: int = 1
 ) -> np.ndarray:
-    """Colour an image by its labels: the picture in grey shines through, so that every hue is that of a class.
+    """Colour an image by its labels. The image itself is converted to grey, so that every hue belongs to a class.
 
-    Regions have white borders; unseen ones have a black frame within.
+    Regions have white borders; unseen ones have a black frame inside.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         labels: (H, W) integers.
         vocabulary: Names of the labels.
-        plain: Names that take no colour.
-        line: Width of borders in pixels on either side.
+        plain: Names without a colour.
+        line: Width of the borders on each side, in pixels.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -85,25 +85,25 @@ def paint_overlay(
     around = 2 * line + 1
     painted[maximum_filter(labels, around, mode='nearest') != minimum_filter(labels, around, mode='nearest')] = 255
     unseen = np.append([name in vocabulary.unseen_classes for name in names], False)[labels]
-    if unseen.any():  # the edge of the picture closes a frame
+    if unseen.any():  # the edge of the image closes a frame
         high, low = (scan(labels, around, mode='constant', cval=-1) for scan in (maximum_filter, minimum_filter))
         painted[unseen & (high != low)] = 0
     return painted
 
 
 def shown_colours(vocabulary: Vocabulary, plain: Collection[str] = ()) -> np.ndarray:
-    """Colours of the classes as they look over middle grey, (C, 3) uint8 RGB."""
+    """Return the colours of the classes as they appear on middle grey, (C, 3) uint8 RGB."""
     is_plain = np.array([name in plain for name in vocabulary.classes])[:, None]
     mixed = STRENGTH * class_colours(len(vocabulary.classes)) + (1 - STRENGTH) * _MIDDLE_GREY
     return np.where(is_plain, _MIDDLE_GREY, mixed.round()).astype(np.uint8)
 
 
 def _fit(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Enlarge a narrow image by a whole factor, or shrink a large one by one."""
+    """Enlarge a narrow image, or reduce a large one, by a whole factor."""
     height, width = labels.shape
     factor = -(-max(height, width) // LARGEST)
     if factor > 1:
         return np.asarray(Image.fromarray(image).reduce(factor)), labels[::factor, ::factor]
-    # A strip of a few pixels would otherwise grow a hundred times longer than it is wide.
+    # Without the second limit, a strip of a few pixels would become extremely long.
     zoom = max(1, min(-(-MIN_PANEL // width), LARGEST // height))
     return image.repeat(zoom, 0).repeat(zoom, 1), labels.repeat(zoom, 0).repeat(zoom, 1)

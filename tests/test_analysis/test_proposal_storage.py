@@ -70,7 +70,7 @@ def test_a_pass_that_was_cut_off_leaves_no_file(tmp_path):
 def test_proposals_of_something_else_are_refused(tmp_path, other, part):
     path = tmp_path / 'proposals.npz'
     list(ProposalWriter(path, TASK, MARK).tee(images()))
-    with pytest.raises(ValueError, match=f'was made with another {part} .*eeee') as error:
+    with pytest.raises(ValueError, match=f'another {part} .*eeee') as error:
         read_proposals(path, other)
     assert '\n' not in str(error.value)
 
@@ -87,7 +87,7 @@ def test_files_that_are_something_else_are_refused(tmp_path, content):
         list(ProposalWriter(path, TASK, MARK).tee(images()))
         meta = {**json.loads(str(np.load(path)['meta'])), 'format': 99}
         np.savez(path, meta=np.array(json.dumps(meta)))
-    with pytest.raises(ValueError, match=r'is no file of proposals|has format 99') as error:
+    with pytest.raises(ValueError, match=r'--from|has format 99') as error:
         read_proposals(path, MARK)
     assert '\n' not in str(error.value)
     with pytest.raises(FileNotFoundError, match='without --from first'):

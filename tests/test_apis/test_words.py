@@ -24,7 +24,7 @@ def test_unseen_is_what_was_not_trained_on_however_it_is_written():
 def test_unseen_words_can_be_named():
     words = check_words(['cat', 'owl', 'fox'], ['FOX', 'cat'], TRAINED)
     assert words.unseen == ('cat', 'fox')
-    assert words.notes == ('trained on, but treated as unseen as asked: cat',)
+    assert words.notes == ('treated as unseen as requested, although trained: cat',)
     assert check_words(['cat', 'owl'], [], TRAINED).unseen == ()
 
 
@@ -38,7 +38,7 @@ def test_unseen_words_can_be_named():
         (['cat', 'dog', 'cat'], None, r"`classes` has 'cat' twice \(positions 0 and 2\)"),
         (['hot dog', 'Hot  DOG'], None, r"`classes` has 'Hot DOG' twice \(positions 0 and 1\)"),
         (['caf\u00e9', 'cafe\u0301'], None, r'twice \(positions 0 and 1\)'),
-        (['a\ud800'], None, 'no valid Unicode'),
+        (['a\ud800'], None, 'not valid Unicode'),
         ('cat, dog', None, "`classes` must be a list of words, got 'cat, dog'"),
         (7, None, '`classes` must be a list of words, got 7'),
         (['cat'], ['owl', 'fox'], r'`unseen` names owl, fox, not among the 1 classes \(cat\)'),
@@ -58,7 +58,7 @@ def test_words_longer_than_clip_reads_are_said():
     fits, long = ' '.join(['dog'] * (context - prompt)), ' '.join(['dog'] * (context - prompt + 1))
     assert cut_words(check_words(['cat', fits], None, TRAINED), bank).notes == ()
     words = cut_words(check_words(['cat', long], None, TRAINED), bank)
-    assert words.notes == (f'CLIP reads {context} tokens, and not the end of 1 long word(s): {long[:40]!r}…',)
+    assert words.notes == (f'CLIP reads only {context} tokens and ignores the end of 1 long name(s): {long[:40]!r}…',)
 
 
 def test_ten_thousand_words_are_fine():

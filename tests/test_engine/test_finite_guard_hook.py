@@ -175,7 +175,7 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path, valu
     good = path.read_bytes()
     with torch.no_grad():
         runner.model.linear.weight[0, 1] = value
-    with pytest.raises(ValueError, match=r"cannot be saved: 1 of 2 tensors .* not finite, first 'linear.weight'"):
+    with pytest.raises(ValueError, match=r"1 of 2 tensors .*'linear.weight'"):
         runner.save_checkpoint(str(tmp_path / 'run'), 'iter_2.pth', save_optimizer=False)
     assert path.read_bytes() == good
     checkpoint = torch.load(path, weights_only=True)
@@ -183,7 +183,7 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path, valu
     torch.save(checkpoint, tmp_path / 'bad.pth')
     for resume in (False, True):
         other = make_runner(tmp_path / f'other {resume}', load_from=str(tmp_path / 'bad.pth'), resume=resume)
-        with pytest.raises(ValueError, match='checkpoint cannot be used: 1 of 2 tensors'):
+        with pytest.raises(ValueError, match='1 of 2 tensors'):
             other.train()
         assert other.model.linear.weight.isfinite().all()
 

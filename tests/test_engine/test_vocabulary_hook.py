@@ -62,7 +62,7 @@ def test_seen_classes_in_order_pass(hook, wrap):
         (['fox', 'cat'], "label 0 is 'fox' in the data and 'cat' in the model"),
         (['cat', 'bear'], "label 1 is 'bear' in the data and 'fox' in the model"),
         (['cat'], 'one has 1 names, the other 2'),
-        (['cat', 'dog', 'fox', 'owl'], r"label 1 is 'dog' .* even labels the unseen \['dog', 'owl'\]"),
+        (['cat', 'dog', 'fox', 'owl'], r"label 1 is 'dog' .* \['dog', 'owl'\]"),
     ],
 )
 def test_other_training_labels_are_refused(hook, classes, message):

@@ -205,7 +205,7 @@ def test_without_instances_a_class_is_one_segment_per_image():
 
 def test_instance_maps_without_a_thing_class_are_said_to_be_unused():
     images = random_images(with_instances=True)
-    with pytest.warns(UserWarning, match='no thing class is named'):
+    with pytest.warns(UserWarning, match='thing_classes'):
         result = evaluate(images)
     assert result == pytest.approx(reference(images), abs=1e-9)
 

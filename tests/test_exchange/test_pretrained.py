@@ -132,14 +132,12 @@ def test_clip_from_a_file_must_be_given_and_must_be_the_same(trained, tmp_path):
     cfg = copy.deepcopy(trained[0])
     cfg.model.clip.pretrained = str(tiny)
     save_pretrained(cfg, trained[2], tmp_path)
-    with pytest.raises(
-        ValueError, match=r"config\.json names no CLIP weights.*give that file's path as `clip_weights`"
-    ):
+    with pytest.raises(ValueError, match=r'config.json .*`clip_weights`'):
         load_pretrained(tmp_path)
     assert torch.equal(load_pretrained(tmp_path, clip_weights=str(tiny)).fusion.weight, trained[1].fusion.weight)
     weights = load_file(tiny)
     save_file({name: value * 2 for name, value in weights.items()}, tmp_path / 'other.safetensors')
-    with pytest.raises(ValueError, match='trained for something else than this model: `clip`: the checkpoint has'):
+    with pytest.raises(ValueError, match='`clip`: the checkpoint has'):
         load_pretrained(tmp_path, clip_weights=str(tmp_path / 'other.safetensors'))
 
 
@@ -152,11 +150,11 @@ def test_refused_when_saving(trained, tmp_path):
         (lambda c: c.clip.update(pretrained=None), "CLIP's weights are random"),
         (lambda c: c.update(type='EncoderDecoder'), "`model.type` is 'EncoderDecoder'; only 'AlignZeg'"),
         (lambda c: c.update(text=dict(names=dict(source='names.txt'))), 'must be one of .*not a file'),
-        (lambda c: c.update(data_preprocessor=torch.float32), 'holds a dtype .* which JSON cannot'),
+        (lambda c: c.update(data_preprocessor=torch.float32), 'a dtype .* JSON'),
         (lambda c: c.update(unseen_classes=['red dots']), '`unseen_classes`: the checkpoint has 8 and the model 1'),
-        (lambda c: c.image_encoder.update(depth=1), "has a foreign 'image_encoder.vit.blocks.1.*and 11 more"),
-        (lambda c: c.image_encoder.update(depth=3), "has no 'image_encoder.vit.blocks.2.*and 11 more"),
-        (lambda c: c.decode_head.update(num_queries=99), r"'decode_head.queries' has shape \(100, 96\) and not \(99"),
+        (lambda c: c.image_encoder.update(depth=1), "'image_encoder.vit.blocks.1.*and 11 more"),
+        (lambda c: c.image_encoder.update(depth=3), "lacks 'image_encoder.vit.blocks.2.*and 11 more"),
+        (lambda c: c.decode_head.update(num_queries=99), r"'decode_head.queries' has shape \(100, 96\).*\(99"),
     ):
         changed = copy.deepcopy(cfg)
         change(changed.model)
@@ -177,8 +175,8 @@ def test_refused_when_saving(trained, tmp_path):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (lambda c: c.pop('format'), 'config.json is no configuration of this version'),
-        (lambda c: c.update(model=[]), 'config.json is no configuration of this version'),
+        (lambda c: c.pop('format'), 'config.json is not a configuration'),
+        (lambda c: c.update(model=[]), 'config.json is not a configuration'),
         (lambda c: c.update(custom_imports=['os']), "unknown entry 'custom_imports'"),
         (lambda c: c['model'].update(type='EncoderDecoder'), "`model.type` is 'EncoderDecoder'; only 'AlignZeg'"),
         (
@@ -217,12 +215,12 @@ def test_damaged_files(folder):
     whole = (folder / 'model.safetensors').read_bytes()
     for damaged in (whole[: len(whole) // 2], whole[:4], b'', b'PK\x03\x04' + bytes(64)):
         (folder / 'model.safetensors').write_bytes(damaged)
-        with pytest.raises(ValueError, match=r'model.safetensors is not a whole .safetensors file') as caught:
+        with pytest.raises(ValueError, match=r'model.safetensors is not a') as caught:
             load_pretrained(folder)
         assert '\n' not in str(caught.value)
     for text in ('{"format": 1', '[' * 100_000, '\udcff'):
         (folder / 'config.json').write_bytes(text.encode('utf-8', 'surrogateescape'))
-        with pytest.raises(ValueError, match=r'config.json is no JSON'):
+        with pytest.raises(ValueError, match=r'config.json is not valid JSON'):
             load_pretrained(folder)
     (folder / 'config.json').unlink()
     with pytest.raises(FileNotFoundError, match=r'saved has no config.json: expected'):
@@ -236,15 +234,15 @@ def test_weights_of_another_vocabulary_keys_or_shapes(trained, folder):
         metadata = file.metadata()
     fusion = tensors['fusion.weight']
     for broken, message in (
-        ({**tensors, 'fusion.weight': fusion[:1]}, r"'fusion.weight' has shape \(1, .*\) and not"),
-        ({**tensors, 'extra': fusion.clone()}, "has a foreign 'extra'"),
-        ({name: value for name, value in tensors.items() if name != 'fusion.bias'}, "has no 'fusion.bias'"),
+        ({**tensors, 'fusion.weight': fusion[:1]}, r"'fusion.weight' has shape \(1, "),
+        ({**tensors, 'extra': fusion.clone()}, "'extra'"),
+        ({name: value for name, value in tensors.items() if name != 'fusion.bias'}, "lacks 'fusion.bias'"),
     ):
         save_file(broken, path, metadata)
         with pytest.raises(ValueError, match=message):
             load_pretrained(folder)
     save_file(tensors, path)
-    with pytest.raises(ValueError, match='does not say for which classes'):
+    with pytest.raises(ValueError, match='SafeCheckpointHook'):
         load_pretrained(folder)
     identity = json.loads(metadata['alignzeg'])
     identity['classes'][3] = 'red zebras'
@@ -318,13 +316,13 @@ class Missing:
 
 
 def test_the_hub_is_asked_only_when_allowed(trained, calls):
-    with pytest.raises(FileNotFoundError, match=r"'org/patterns' is no folder.*download=True"):
+    with pytest.raises(FileNotFoundError, match=r"'org/patterns'.*download=True"):
         load_pretrained('org/patterns')
     assert not calls
     model = load_pretrained('org/patterns', download=True)
     assert torch.equal(model.fusion.weight, trained[1].fusion.weight)
     assert calls == [('org/patterns', ['config.json', 'model.safetensors'])]
-    with pytest.raises(FileNotFoundError, match=r"'org/other' could not be fetched.*404 Client Error") as caught:
+    with pytest.raises(FileNotFoundError, match=r"'org/other'.*404 Client Error") as caught:
         load_pretrained('org/other', download=True)
     assert '\n' not in str(caught.value)
 
@@ -334,7 +332,7 @@ def test_a_folder_goes_before_the_hub_and_a_path_is_no_id(calls, folder, monkeyp
     monkeypatch.chdir(tmp_path)
     load_pretrained('org/patterns', download=True)
     for path in ('/no/where/at/all', '../x', 'name', folder / 'config.json'):
-        with pytest.raises(FileNotFoundError, match=re.escape(f'{str(path)!r} is no folder with a saved model.') + '$'):
+        with pytest.raises(FileNotFoundError, match=re.escape(f'{str(path)!r} is not a folder') + '.*model.$'):
             load_pretrained(path, download=True)
     assert not calls
 
@@ -345,16 +343,16 @@ def test_weights_that_are_not_finite_are_refused(trained, folder, tmp_path, valu
     cfg, model, checkpoint = trained
     bad = copy.deepcopy(model)
     bad.fusion.bias.data[0] = value
-    with pytest.raises(ValueError, match=r"cannot be saved: 1 of \d+ tensors .* not finite, first 'fusion.bias'"):
+    with pytest.raises(ValueError, match=r"1 of \d+ tensors .*'fusion.bias'"):
         save_weights(bad, tmp_path / 'bad.safetensors')
     assert not (tmp_path / 'bad.safetensors').exists()
     contents = torch.load(checkpoint, weights_only=True)
     torch.save({**contents, 'state_dict': bad.state_dict()}, tmp_path / 'bad.pth')
-    with pytest.raises(ValueError, match=r"bad.pth: 1 of \d+ tensors .* not finite, first 'fusion.bias'"):
+    with pytest.raises(ValueError, match=r"bad.pth: 1 of \d+ tensors .*'fusion.bias'"):
         save_pretrained(cfg, tmp_path / 'bad.pth', tmp_path / 'exported')  # what `alignzeg export` calls
     assert not (tmp_path / 'exported').exists()
     with safe_open(folder / 'model.safetensors', 'pt') as file:
         metadata = file.metadata()
     save_file(bad.state_dict(), folder / 'model.safetensors', metadata)
-    with pytest.raises(ValueError, match=r'model.safetensors: 1 of \d+ tensors .* not finite'):
+    with pytest.raises(ValueError, match=r'model.safetensors: 1 of \d+ tensors'):
         load_model(folder, None)  # what `alignzeg predict` calls

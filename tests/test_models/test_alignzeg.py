@@ -126,7 +126,7 @@ def test_pixels_that_are_not_finite_are_refused(cfg, value):
     inputs, samples = batch()
     samples[1].set_metainfo(dict(img_path='second.tiff'))
     inputs[1, 0, 3, 4] = value
-    with pytest.raises(ValueError, match=r'^second\.tiff: 1 values of its pixels are not finite'):
+    with pytest.raises(ValueError, match=r'^second\.tiff: 1 .* not finite'):
         MODELS.build(cfg.model).train().loss(inputs, samples)
 
 
@@ -281,7 +281,7 @@ def test_two_runs_with_one_seed_are_the_same(cfg):
         (dict(class_indicator=None), '`bias_correction` needs the indicator'),
         (dict(test_cfg=dict(scores=True)), "'scores': True"),
         (dict(test_cfg=dict(background_at_test='drop')), "background_at_test='drop' must be"),
-        (dict(decode_head=dict(type='MRPEHead', bias_heads=2)), 'bias_heads=2 fits neither 1 nor the 3 heads'),
+        (dict(decode_head=dict(type='MRPEHead', bias_heads=2)), 'bias_heads=2 .*3'),
     ],
 )
 def test_bad_configs_get_one_clear_line(cfg, change, message):

@@ -238,9 +238,7 @@ def test_tag_without_network_says_what_to_fetch(monkeypatch):
         raise OSError('no route to host')
 
     monkeypatch.setattr(open_clip, 'download_pretrained', offline)
-    with pytest.raises(
-        FileNotFoundError, match=r'ViT-B-16-quickgelu/openai are not in the cache .* fetch .* set `pretrained`'
-    ):
+    with pytest.raises(FileNotFoundError, match=r'ViT-B-16-quickgelu/openai .* `pretrained`'):
         CLIPSource('ViT-B-16-quickgelu', 'openai').load_vision()
 
 
@@ -274,7 +272,7 @@ def test_damaged_or_forbidden_cache_is_no_obstacle(clip_file, tmp_path):
 
 
 def test_embedded_weights_are_for_tiny_clip_alone():
-    with pytest.raises(ValueError, match="pretrained='embedded' is for tiny_clip alone, not for 'ViT-B-16'"):
+    with pytest.raises(ValueError, match=r"pretrained='embedded'.*'ViT-B-16'"):
         CLIPSource('ViT-B-16', 'embedded').load_vision()
 
 

@@ -32,4 +32,4 @@ def test_gains_are_paired(tmp_path):
 
 def test_a_missing_file_is_one_line(tmp_path):
     done = run(tmp_path / 'none.json')
-    assert done.returncode == 2 and "none.json' is no file" in done.stderr
+    assert done.returncode == 2 and "none.json'" in done.stderr

@@ -14,7 +14,7 @@ unseen_classes = [
 ]
 # fmt: on
 seen_classes = [name for name in classes if name not in unseen_classes]
-# The `detail` API has 4,996 and 5,104 images, the original lists two and one more.
+# The `detail` API has 4,996 and 5,104 images; the original lists have two and one more.
 expected_images = dict(train=[4996, 4998], val=[5104, 5105], test=[5104, 5105])
 
 train_dataloader = dict(

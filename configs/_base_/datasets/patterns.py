@@ -1,4 +1,4 @@
-# The embedded world: 20 classes of colour × pattern, 12 seen and 8 unseen; drawn from a seed, nothing on disk.
+# The embedded world: 20 classes of colour × pattern, 12 seen and 8 unseen; generated from a seed, without files.
 # fmt: off
 classes = [
     'red stripes', 'red checks', 'red dots', 'red zigzags', 'red grid',

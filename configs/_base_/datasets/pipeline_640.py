@@ -17,7 +17,7 @@ test_pipeline = [
 ]
 tta_pipeline = test_pipeline  # of `mim test --tta`; the views are made in the model, see `tta_model`
 
-# 8 GPUs with 2 images each make the paper's batch of 16.
+# 8 GPUs with 2 images each give the paper's batch size of 16.
 train_dataloader = dict(
     batch_size=2,
     num_workers=4,

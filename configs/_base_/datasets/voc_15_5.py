@@ -1,4 +1,4 @@
-# PASCAL VOC 2012, 15 seen and 5 unseen classes. Training images are VOC's and SBD's.
+# PASCAL VOC 2012, 15 seen and 5 unseen classes. Training images are those of VOC and SBD.
 _base_ = ['./pipeline_640.py']
 # fmt: off
 classes = [

@@ -1,9 +1,9 @@
-# SAN's recipe, but for `eps` and the prototypes' decay; the paper gives none.
-# Configs set the length: `train_cfg.max_iters` and `param_scheduler[0].end`.
+# SAN's settings, except for `eps` and the weight decay of the prototypes; the paper gives none.
+# Configs set the duration: `train_cfg.max_iters` and `param_scheduler[0].end`.
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='TrainableOptimWrapperConstructor',
-    # Behind the clip, gradients of the attention bias and of φ_bc are near Adam's usual eps of 1e-8.
+    # After clipping, gradients of the attention bias and of φ_bc are close to Adam's usual eps of 1e-8.
     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=1e-4, eps=1e-10),
     clip_grad=dict(max_norm=0.01, norm_type=2),
     paramwise_cfg=dict(

@@ -1,11 +1,11 @@
-# mmseg's own SAN in the embedded world. Make its CLIP first: python tools/clip_to_san.py
+# mmseg's SAN in the embedded world. Create its CLIP first: python tools/clip_to_san.py
 _base_ = [
     '../../_base_/default_runtime.py',
     '../../_base_/schedules/adamw_poly.py',
     '../../_base_/datasets/patterns.py',
 ]
 norm_cfg = dict(type='LN', eps=1e-5)
-num_classes = 12  # seen ones
+num_classes = 12  # seen classes
 model = dict(
     type='MultimodalEncoderDecoder',
     pretrained='work_dirs/peers/tiny_clip.pth',
@@ -90,17 +90,17 @@ optim_wrapper = dict(
     optimizer=dict(lr=5e-4, eps=1e-8),
     paramwise_cfg=dict(
         custom_keys=dict(
-            # As mmseg's config for SAN means it: there the key is `img_encoder`, which matches nothing.
+            # As intended by mmseg's config for SAN, whose key `img_encoder` matches no parameter.
             image_encoder=dict(lr_mult=0.1),
-            # As AlignZeg's background prototypes here: 1,000 iterations are too few for the background to turn. Where
-            # it starts near the name of an unseen class, proposals of nothing get that name at test.
+            # As for AlignZeg's background prototypes: 1,000 iterations are too few for the background to rotate. If it
+            # starts near the name of an unseen class, proposals without an object get that name at test time.
             bg_embed=dict(lr_mult=20.0, decay_mult=0.0),
         )
     ),
 )
 max_iters = 1000
 train_cfg = dict(type='ResumableTrainLoop', max_iters=max_iters, val_interval=max_iters)
-val_cfg = val_dataloader = val_evaluator = None  # the model names seen classes alone
+val_cfg = val_dataloader = val_evaluator = None  # the model predicts only seen classes
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=100, by_epoch=False),
     dict(type='PolyLR', power=0.9, eta_min=0.0, begin=100, end=max_iters, by_epoch=False),

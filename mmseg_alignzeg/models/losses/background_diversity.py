@@ -1,4 +1,4 @@
-"""L_reg: background prototypes keep apart (Eq. 4, the background diversity strategy)."""
+"""L_reg: keep background prototypes apart (Eq. 4, the background diversity strategy)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def background_diversity(backgrounds: Tensor) -> Tensor:
-    """Eq. (4): 2 / (M·(M − 1)) · Σ_{i<j} g_i·g_jᵀ, the mean similarity of all pairs.
+    """Compute Eq. (4): 2 / (M·(M − 1)) · Σ_{i<j} g_i·g_jᵀ, the mean similarity of all pairs.
 
     Args:
         backgrounds: G, (M, D) prototypes with unit rows.
@@ -17,7 +17,7 @@ def background_diversity(backgrounds: Tensor) -> Tensor:
         Scalar in [−1, 1].
 
     Raises:
-        ValueError: For fewer than two prototypes, which have no distance.
+        ValueError: If there are fewer than two prototypes.
     """
     num = len(backgrounds)
     if num < 2:
@@ -48,5 +48,5 @@ class BackgroundDiversityLoss(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, backgrounds: Tensor) -> Tensor:
-        """Weighted loss of the (M, D) unit prototypes G."""
+        """Return the weighted loss of the (M, D) unit prototypes G."""
         return self.loss_weight * background_diversity(backgrounds)

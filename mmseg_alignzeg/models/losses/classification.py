@@ -1,4 +1,4 @@
-"""L_ce: what every proposal shows, a seen class or the background."""
+"""L_ce: classification of all proposals into seen classes and background."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def classification_loss(scores: Tensor, labels: Tensor, background_weight: float = 0.1) -> Tensor:
-    """Weighted mean cross-entropy over all proposals of a batch.
+    """Compute the weighted mean cross-entropy over all proposals of a batch.
 
     Args:
         scores: P, (B, N, C + 1) logits, background last.
@@ -15,7 +15,7 @@ def classification_loss(scores: Tensor, labels: Tensor, background_weight: float
         background_weight: Weight of the background class (not given in the paper; 0.1 in MaskFormer and SAN).
 
     Returns:
-        Scalar; zero, with a gradient, if no proposal has a weight.
+        Scalar; zero with a gradient if no proposal has a positive weight.
 
     Example:
         >>> import torch

@@ -12,10 +12,10 @@ from .ranks import gather_rows
 
 
 def expand(values: Tensor, order: Tensor, beta: float) -> Tensor:
-    """Eq. (2): β·X + (1 − β)·X[order], with unit rows.
+    """Compute Eq. (2): β·X + (1 − β)·X[order], with unit rows.
 
-    The mixture is scaled to unit norm like every other feature and prototype (not given in the paper): otherwise
-    a virtual feature would be as close to its two sources as to its own virtual prototype.
+    The mixture is scaled to unit norm like all features and prototypes (not given in the paper). Otherwise, a virtual
+    feature would be as close to its two sources as to its own virtual prototype.
 
     Args:
         values: (n, D) unit rows, F_cls or T of matched proposals.
@@ -32,10 +32,10 @@ def expand(values: Tensor, order: Tensor, beta: float) -> Tensor:
 
 
 def derangement(size: int) -> Tensor:
-    """A random order of ``size`` ≥ 2 items in which none keeps its place: the next item on a random cycle.
+    """Return a random order of ``size`` ≥ 2 items without fixed points: the successor on a random cycle.
 
-    Eq. (2) shuffles at random (``randperm``), which on average mixes one proposal with itself. Such a virtual proposal
-    is a real one, for which L_vir repeats L_ce and expands nothing. (Two proposals of one class can still meet.)
+    Eq. (2) uses a random permutation (``randperm``), which on average mixes one proposal with itself. Such a virtual
+    proposal is a real one, for which L_vir only repeats L_ce. (Two proposals of the same class can still be mixed.)
     """
     cycle = torch.randperm(size)
     order = torch.empty_like(cycle)
@@ -44,7 +44,7 @@ def derangement(size: int) -> Tensor:
 
 
 def virtual_logits(virtual_feats: Tensor, virtual_embeds: Tensor, text_embeds: Tensor, scale: float) -> Tensor:
-    """Eq. (3): P_v[i] = τ·[F_v[i]·Tᵀ, F_v[i]·T_v[i]ᵀ].
+    """Compute Eq. (3): P_v[i] = τ·[F_v[i]·Tᵀ, F_v[i]·T_v[i]ᵀ].
 
     Args:
         virtual_feats: F_v, (n, D) unit rows.
@@ -73,7 +73,7 @@ class FeatureExpansionLoss(nn.Module):
         loss_weight: λ3 of Eq. (8).
 
     Attributes:
-        pairs: (2, n) int64, the classes that the last shuffle mixed.
+        pairs: (2, n) int64, the classes mixed in the last step.
 
     Raises:
         ValueError: If α is not positive.
@@ -82,7 +82,7 @@ class FeatureExpansionLoss(nn.Module):
     def __init__(self, alpha: float = 3.0, loss_weight: float = 1e-2) -> None:
         super().__init__()
         if alpha <= 0:
-            raise ValueError(f'alpha={alpha} must be positive: it shapes the distribution Beta(alpha, alpha).')
+            raise ValueError(f'alpha={alpha} must be positive: it is the parameter of Beta(alpha, alpha).')
         self.beta = torch.distributions.Beta(float(alpha), float(alpha))
         self.loss_weight = loss_weight
         self.pairs = torch.zeros(2, 0, dtype=torch.long)
@@ -92,19 +92,19 @@ class FeatureExpansionLoss(nn.Module):
 
         Args:
             cls_feats: F_cls of the matched proposals of this rank's batch, (n, D) unit rows.
-            labels: (n,) int64, their seen classes.
+            labels: (n,) int64, their classes.
             text_embeds: T, (C, D) unit rows of the seen classes.
             scale: τ.
 
         Returns:
-            Scalar; zero, with a gradient, if all ranks together have fewer than two proposals.
+            Scalar; zero with a gradient if all ranks together have fewer than two proposals.
         """
         rows = gather_rows(torch.cat([cls_feats.float(), labels[:, None].float()], dim=1))
         feats, labels = rows[:, :-1], rows[:, -1].long()
         if len(feats) < 2:
             return 0 * feats.sum()
         drawn = [(self.beta.sample().item(), derangement(len(feats)))]
-        broadcast_object_list(drawn)  # every rank mixes alike
+        broadcast_object_list(drawn)  # all ranks use the same mixture
         beta, order = drawn[0]
         order = order.to(feats.device)
         self.pairs = torch.stack([labels, labels[order]])
@@ -114,6 +114,6 @@ class FeatureExpansionLoss(nn.Module):
             logits = virtual_logits(virtual_feats, virtual_embeds, text_embeds, scale)
         own_class = logits.new_full((len(logits),), logits.shape[1] - 1, dtype=torch.long)
         loss = self.loss_weight * F.cross_entropy(logits, own_class)
-        # Each of W ranks has the gradient of its own rows alone, and distributed training takes the mean over ranks.
+        # Each of W ranks has the gradient of its own rows only, and distributed training takes the mean over ranks.
         world = get_world_size()
         return loss if world == 1 else world * loss - (world - 1) * loss.detach()

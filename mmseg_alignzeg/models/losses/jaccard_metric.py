@@ -9,20 +9,20 @@ from mmseg.models.losses import weight_reduce_loss
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-FORMS = {'D': {'D': 1.0}, 'I': {'I': 1.0}, 'C': {'C': 1.0}, 'IC': {'I': 0.5, 'C': 0.5}}  # the share of each form
+FORMS = {'D': {'D': 1.0}, 'I': {'I': 1.0}, 'C': {'C': 1.0}, 'IC': {'I': 0.5, 'C': 0.5}}  # weight of each form
 REDUCTIONS = ('mean', 'sum', 'none')
 
 
 def soft_areas(probs: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels per image and class that are hit, predicted and true, of probabilities.
+    """Compute the soft true-positive, predicted and ground-truth areas per image and class, in pixels.
 
-    The soft intersection is TP = (|p| + |y| − |p − y|₁) / 2, which is the sum of min(p, y) and, for hard labels, of
-    the probabilities of the true classes. It equals |p| where p = y, also for soft labels; the product p·y does not.
+    The soft intersection is TP = (|p| + |y| − |p − y|₁) / 2. This is the sum of min(p, y) and, for hard labels, the sum
+    of the probabilities of the true classes. Unlike the product p·y, it equals |p| if p = y, also for soft labels.
 
     Args:
         probs: (B, C, P) probabilities.
         target: (B, P) int64 labels in 0 … C-1, or (B, C, P) probabilities.
-        weight: (B, P), how much each pixel counts, 0 for one that is ignored.
+        weight: (B, P), weight of each pixel; 0 ignores it.
 
     Returns:
         ``tp``, ``pred_area`` and ``gt_area``, each (B, C).
@@ -31,7 +31,7 @@ def soft_areas(probs: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, T
     if target.ndim == probs.ndim:
         overlap = torch.minimum(probs, target)
         return torch.einsum('bcp,bp->bc', overlap, weight), pred_area, torch.einsum('bcp,bp->bc', target, weight)
-    own = probs.gather(1, target[:, None]).squeeze(1)  # (B, P); no one-hot map of C × P has to be kept
+    own = probs.gather(1, target[:, None]).squeeze(1)  # (B, P); avoids a one-hot map of C × P
     nothing = torch.zeros_like(pred_area)
     return nothing.scatter_add(1, target, own * weight), pred_area, nothing.scatter_add(1, target, weight)
 
@@ -39,15 +39,15 @@ def soft_areas(probs: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, T
 def tversky_index(
     tp: Tensor, pred_area: Tensor, gt_area: Tensor, alpha: float = 1.0, beta: float = 1.0, smooth: float = 1.0
 ) -> Tensor:
-    """(TP + s) / (TP + α·FP + β·FN + s), the IoU for α = β = 1 and the Dice score for α = β = 1/2.
+    """Compute (TP + s) / (TP + α·FP + β·FN + s): the IoU for α = β = 1, the Dice score for α = β = 1/2.
 
     Args:
-        tp: Hit pixels, any shape, as are ``pred_area`` (predicted pixels) and ``gt_area`` (true pixels).
+        tp: True-positive area; any shape, the same as that of ``pred_area`` and ``gt_area``.
         pred_area: TP + FP.
         gt_area: TP + FN.
         alpha: Weight of false positives.
         beta: Weight of false negatives.
-        smooth: s, which also gives a value where there is no pixel.
+        smooth: s; it also defines the value for areas without pixels.
     """
     return (tp + smooth) / (tp + alpha * (pred_area - tp) + beta * (gt_area - tp) + smooth)
 
@@ -62,21 +62,21 @@ def jaccard_metric_loss(
     beta: float = 1.0,
     smooth: float = 1.0,
 ) -> Tensor:
-    """1 − IoU of every unit whose mean the form takes.
+    """Compute 1 − IoU of every unit over which a form averages.
 
     Args:
-        tp: (B, C) hit pixels, as are ``pred_area`` and ``gt_area``.
-        pred_area: (B, C) predicted pixels.
-        gt_area: (B, C) true pixels.
-        active: bool (B, C), which classes count in which image.
-        form: ``'D'``: a unit is a class, its pixels summed over the batch. ``'I'``: a unit is an image, the mean over
-            its active classes. ``'C'``: a unit is a class, the mean over the images where it is active.
-        alpha: As in :func:`tversky_index`, like ``beta`` and ``smooth``.
+        tp: (B, C) true-positive areas.
+        pred_area: (B, C) predicted areas.
+        gt_area: (B, C) ground-truth areas.
+        active: bool (B, C), whether a class counts in an image.
+        form: ``'D'``: a unit is a class, with its pixels summed over the batch. ``'I'``: a unit is an image, the mean
+            over its active classes. ``'C'``: a unit is a class, the mean over the images where it is active.
+        alpha: Weight of false positives, see :func:`tversky_index`.
         beta: Weight of false negatives.
         smooth: s.
 
     Returns:
-        (u,), one value for each unit in which something is active.
+        (u,), one value for each unit with an active class.
     """
     if form == 'D':
         tp, pred_area, gt_area = (part.sum(dim=0) for part in (tp, pred_area, gt_area))
@@ -88,7 +88,7 @@ def jaccard_metric_loss(
 
 
 def jaccard_mask_loss(logits: Tensor, targets: Tensor, smooth: float = 1.0) -> Tensor:
-    """1 − IoU per mask, which can stand where a mask loss has its dice.
+    """Compute 1 − IoU per mask, an alternative to :func:`~mmseg_alignzeg.models.losses.mask.dice_loss`.
 
     Args:
         logits: (m, P) mask logits.
@@ -107,15 +107,15 @@ def jaccard_mask_loss(logits: Tensor, targets: Tensor, smooth: float = 1.0) -> T
 class JaccardMetricLoss(nn.Module):
     """JML, a loss for any decode head of mmseg.
 
-    It is best together with cross-entropy::
+    It works best together with cross-entropy::
 
         loss_decode=[
             dict(type='CrossEntropyLoss', loss_weight=0.25, avg_non_ignore=True),
             dict(type='JaccardMetricLoss', form='IC', loss_weight=0.75),
         ]
 
-    Classes that count are those present in the ground truth for hard labels and all classes for soft ones: per image
-    in the forms I and C, in the batch of one process in the form D. Images without a labelled pixel do not count.
+    The classes that count are those present in the ground truth for hard labels, and all classes for soft labels: per
+    image in the forms I and C, in the batch of one process in the form D. Images without labelled pixels do not count.
 
     Args:
         form: ``'D'``, ``'I'``, ``'C'`` to optimise mIoU^D, mIoU^I or mIoU^C, or ``'IC'``, half I and half C.
@@ -124,8 +124,8 @@ class JaccardMetricLoss(nn.Module):
         smooth: s of :func:`tversky_index`, in pixels.
         reduction: ``'mean'``, ``'sum'`` or ``'none'`` over the units of :func:`jaccard_metric_loss`.
         loss_weight: Weight of the loss.
-        ignore_index: Hard label that is not evaluated; a decode head overrides it with its own.
-        loss_name: Key of the loss; only names that begin with ``loss_`` are trained.
+        ignore_index: Hard label that is ignored; a decode head overrides it with its own.
+        loss_name: Key of the loss; mmseg trains only names that begin with ``loss_``.
 
     Raises:
         ValueError: On an unknown form or reduction, negative weights, or a ``smooth`` that is not positive.
@@ -147,8 +147,8 @@ class JaccardMetricLoss(nn.Module):
             raise ValueError(f'`form={form!r}` is unknown: use one of {list(FORMS)}.')
         if alpha < 0 or beta < 0 or smooth <= 0:
             raise ValueError(
-                f'`alpha={alpha}`, `beta={beta}`, `smooth={smooth}`: the weights cannot be negative, and `smooth` is '
-                'positive because a class without a pixel would be 0 / 0.'
+                f'`alpha={alpha}`, `beta={beta}`, `smooth={smooth}`: weights must not be negative, and `smooth` must '
+                'be positive, because a class without pixels would otherwise give 0 / 0.'
             )
         _check_reduction(form, reduction)
         self.form, self.alpha, self.beta, self.smooth = form, alpha, beta, smooth
@@ -159,7 +159,7 @@ class JaccardMetricLoss(nn.Module):
 
     @property
     def loss_name(self) -> str:
-        """Key of this loss among those of the head."""
+        """Key of this loss in the losses of the head."""
         return self._loss_name
 
     def forward(
@@ -176,18 +176,18 @@ class JaccardMetricLoss(nn.Module):
 
         Args:
             pred: (B, C, H, W) logits. One channel is the logit of label 1 against label 0, as in mmseg's binary heads.
-            target: (B, H, W) int labels, or (B, C, H, W) float probabilities, all 0 where a pixel has no label.
-            weight: (B, H, W), how much each pixel counts in the areas, as mmseg's pixel samplers give it.
-            avg_factor: Divides the sum over units instead of their number.
-            reduction_override: Used instead of ``reduction``.
-            ignore_index: Used instead of the constructor's.
-            **kwargs: Not used; heads may hand over more.
+            target: (B, H, W) int labels, or (B, C, H, W) float probabilities, all 0 for an unlabelled pixel.
+            weight: (B, H, W), weight of each pixel in the areas, as given by mmseg's pixel samplers.
+            avg_factor: Divisor of the sum over units, in place of their number.
+            reduction_override: Used in place of ``reduction``.
+            ignore_index: Used in place of the constructor's.
+            **kwargs: Ignored; heads may pass more.
 
         Returns:
-            Scalar, zero with a gradient if no pixel has a label; (u,) for the reduction ``'none'``.
+            Scalar, zero with a gradient if no pixel is labelled; (u,) for the reduction ``'none'``.
 
         Raises:
-            ValueError: On shapes that do not belong together, or a label outside 0 … C-1.
+            ValueError: If shapes do not fit, or a label is outside 0 … C-1.
         """
         reduction = reduction_override or self.reduction
         _check_reduction(self.form, reduction)
@@ -222,7 +222,7 @@ class JaccardMetricLoss(nn.Module):
 
 
 def _check_reduction(form: str, reduction: str) -> None:
-    """Raise ValueError for a reduction that there is not."""
+    """Raise ValueError for an invalid reduction."""
     if reduction not in REDUCTIONS:
         raise ValueError(f'`reduction={reduction!r}` is unknown: use one of {list(REDUCTIONS)}.')
     if reduction == 'none' and len(FORMS[form]) > 1:
@@ -230,7 +230,7 @@ def _check_reduction(form: str, reduction: str) -> None:
 
 
 def _hard_labels(target: Tensor, num_classes: int, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Labels (B, P) int64 with 0 for those ignored, and bool (B, P), which are not."""
+    """Return labels (B, P) int64, 0 where they are ignored, and a bool mask (B, P) of those not ignored."""
     labelled = target != ignore_index
     foreign = labelled & ((target < 0) | (target >= num_classes))
     if foreign.any():
@@ -242,7 +242,7 @@ def _hard_labels(target: Tensor, num_classes: int, ignore_index: int) -> tuple[T
 
 
 def _reduce(losses: Tensor, reduction: str, avg_factor: float | None) -> Tensor:
-    """Reduce the losses (u,) of units as mmseg does; the mean of none of them is 0."""
+    """Reduce the losses (u,) of units as mmseg does; the mean of an empty tensor is 0."""
     if reduction == 'mean' and len(losses) == 0:
         return losses.sum()
     return weight_reduce_loss(losses, reduction=reduction, avg_factor=avg_factor)

@@ -11,7 +11,7 @@ from .sampling import sample, uncertain_points
 
 
 def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """1 − (2·Σ p·t + 1) / (Σ p + Σ t + 1) per mask.
+    """Compute 1 − (2·Σ p·t + 1) / (Σ p + Σ t + 1) per mask.
 
     Args:
         logits: (m, P) mask logits.
@@ -25,7 +25,7 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return 1 - (overlap + 1) / (probs.sum(dim=1) + targets.sum(dim=1) + 1)
 
 
-#: What can measure the overlap of two masks, by name; each gives (m,) losses from (m, P) logits and targets.
+#: Overlap losses by name; each computes (m,) losses from (m, P) logits and targets.
 OVERLAP_LOSSES = {'dice': dice_loss, 'jaccard': jaccard_mask_loss}
 
 
@@ -38,14 +38,14 @@ def mask_loss(
     oversample_ratio: float = 3.0,
     importance_ratio: float = 0.75,
 ) -> tuple[Tensor, Tensor]:
-    """Compare matched masks at points, most of them where the prediction is uncertain.
+    """Compare matched masks at sampled points, most of them where the prediction is uncertain.
 
     Args:
         mask_logits: (m, h, w) logits of matched proposals.
         targets: (m, H, W) their ground-truth masks in {0, 1}.
         avg_factor: Number of masks to average over, see :func:`mean_counts`.
         num_points: Points per mask.
-        overlap: A key of :data:`OVERLAP_LOSSES`; 'dice' as in the paper.
+        overlap: A key of :data:`OVERLAP_LOSSES`; 'dice' in the paper.
         oversample_ratio: Candidates per point.
         importance_ratio: Share of the points that are the most uncertain candidates; the rest is random.
 

@@ -1,4 +1,4 @@
-"""Bipartite matching of proposals to ground-truth masks, Mask2Former's costs."""
+"""Bipartite matching of proposals to ground-truth masks with Mask2Former's costs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .sampling import sample
 
 @dataclass
 class Match:
-    """Which proposal of an image belongs to which ground-truth mask.
+    """Assignment of an image's proposals to its ground-truth masks.
 
     Attributes:
         proposals: (m,) int64 indices of matched proposals.
         targets: (m,) int64 indices of their ground-truth masks.
-        mask_cost: (N, G) float32, the mask part of the cost of every pair; no gradient.
+        mask_cost: (N, G) float32, the mask part of the cost of each pair, without gradient.
     """
 
     proposals: Tensor
@@ -30,10 +30,10 @@ class Match:
 
 
 class HungarianMatcher:
-    """One-to-one assignment of least cost.
+    """One-to-one assignment with minimum cost.
 
     Args:
-        class_weight: Weight of the classification cost, minus the probability of the class.
+        class_weight: Weight of the classification cost, the negative probability of the class.
         bce_weight: Weight of the binary cross-entropy between masks.
         dice_weight: Weight of the dice cost between masks.
         num_points: Random points at which masks are compared.
@@ -64,9 +64,9 @@ class HungarianMatcher:
             target: ``labels`` (G,) int64 and ``masks`` (G, H, W) in {0, 1}.
 
         Returns:
-            min(N, G) matched pairs. Ground-truth masks beyond N go unmatched; this is said once.
+            min(N, G) matched pairs. If G > N, some ground-truth masks stay unmatched, with a warning the first time.
         """
-        # In half precision the sums over thousands of points would overflow.
+        # In half precision, sums over thousands of points would overflow.
         with torch.autocast(mask_logits.device.type, enabled=False):
             return self._match(scores.float(), mask_logits.float(), target)
 
@@ -79,10 +79,10 @@ class HungarianMatcher:
         if num_targets > num_proposals and not self._warned:
             self._warned = True
             MMLogger.get_current_instance().warning(
-                f'An image has {num_targets} ground-truth masks but the model only {num_proposals} proposals: '
-                'the rest goes unmatched. Raise `num_queries` if this is common. (Said once.)'
+                f'An image has {num_targets} ground-truth masks, but the model has only {num_proposals} proposals: '
+                'some masks stay unmatched. Increase `num_queries` if this is common. (This warning is given once.)'
             )
         cost = mask_cost + self.class_cost(predicted, wanted)
-        # Without the check of scipy, a step that is not finite reaches whoever watches the losses.
+        # nan_to_num: scipy would raise an error for non-finite costs, but FiniteGuardHook handles the step.
         proposals, targets = (torch.as_tensor(side) for side in linear_sum_assignment(cost.nan_to_num().cpu()))
         return Match(proposals.to(cost.device), targets.to(cost.device), mask_cost)

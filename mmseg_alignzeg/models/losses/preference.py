@@ -1,7 +1,7 @@
-"""The preference loss: of two noisy versions of an image, the one with the better mask should have the higher score.
+"""The preference loss: of two noisy versions of an image, the one with the better mask should get the higher score.
 
 Inspired by the preference pairs and the curriculum of Zhu et al., "POPEN: Preference-Based Optimization and Ensemble
-for LVLM-Based Reasoning Segmentation"; the formulas are our own and nothing of it is in the AlignZeg paper.
+for LVLM-Based Reasoning Segmentation", with different formulas; not in the AlignZeg paper.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from .ranks import mean_counts
 
 
 def cover_with_noise(images: Tensor, rectangles: int, size: tuple[float, float]) -> Tensor:
-    """Replace random rectangles by normal noise, which has the mean and the spread of normalised pixels.
+    """Replace random rectangles by normal noise, which has the mean and standard deviation of normalised pixels.
 
     Args:
         images: (B, 3, H, W), normalised; not changed in place.
-        rectangles: Per image; they may overlap.
-        size: Smallest and largest side, as a share of the side of the image.
+        rectangles: Number per image; they may overlap.
+        size: Minimum and maximum side, relative to the side of the image.
 
     Returns:
         (B, 3, H, W).
@@ -43,11 +43,11 @@ def cover_with_noise(images: Tensor, rectangles: int, size: tuple[float, float])
 
 
 def mask_iou(mask_logits: Tensor, targets: Tensor) -> Tensor:
-    """IoU of masks (σ(M) > 0.5) with true masks, pair by pair.
+    """Compute the IoU of masks (σ(M) > 0.5) with ground-truth masks, pair by pair.
 
     Args:
         mask_logits: (m, h, w).
-        targets: (m, H, W) in {0, 1}, of the same area.
+        targets: (m, H, W) in {0, 1}, covering the same area.
 
     Returns:
         (m,) in 0..1; 0 where both are empty.
@@ -61,13 +61,13 @@ def mask_iou(mask_logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def ranked_pairs(ious: Tensor, medium: bool, margin: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-    """Which version of an image is better than which, mask by mask.
+    """Rank the versions of an image, separately for each ground-truth mask.
 
     Args:
-        ious: (V, G), the IoU that V versions of an image reach on each of G true masks; NaN for a mask that some
-            version has no proposal for, which is left out.
-        medium: Compare every two ranks; else the best with the worst only.
-        margin: Pairs whose IoU differs by no more than this are ties, which carry no pair.
+        ious: (V, G), the IoU of V versions of an image with each of G ground-truth masks; NaN if a version has no
+            proposal for a mask, which is then left out.
+        medium: Compare all pairs of ranks; otherwise only the best with the worst.
+        margin: Pairs whose IoU differs by at most this value are ties and left out.
 
     Returns:
         Better version, worse version and mask of each pair, three (P,) int64.
@@ -86,14 +86,14 @@ def ranked_pairs(ious: Tensor, medium: bool, margin: float = 0.0) -> tuple[Tenso
 
 
 def ranking_loss(scores: Tensor, pairs: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Mean of −log σ(r_better − r_worse) over pairs (Bradley and Terry's model of paired comparisons).
+    """Compute the mean of −log σ(r_better − r_worse) over pairs (Bradley-Terry model of paired comparisons).
 
     Args:
         scores: r, (V, G).
         pairs: See :func:`ranked_pairs`.
 
     Returns:
-        Scalar; zero, with a gradient, without a pair.
+        Scalar; zero with a gradient if there is no pair.
     """
     better, worse, masks = pairs
     if not len(masks):
@@ -103,21 +103,21 @@ def ranking_loss(scores: Tensor, pairs: tuple[Tensor, Tensor, Tensor]) -> Tensor
 
 @MODELS.register_module()
 class PreferenceLoss:
-    """What :class:`PreferenceHead` is trained by. All values are our own choice.
+    """Training settings of :class:`PreferenceHead`; none of the values is from a paper.
 
     Args:
-        views: Arguments of :class:`View` for each of V noisy versions of an image. Those of the ensemble teach the
-            score to compare what it will have to compare; by default three versions of the image as it is.
-        rectangles: Noisy rectangles in each of them.
-        size: Smallest and largest side of a rectangle, as a share of the side of the image.
-        margin: IoU differences up to this are ties.
+        views: Arguments of :class:`View` for each of V noisy versions of an image; by default three unchanged views.
+            With the views of the ensemble, the score learns the comparisons it is used for.
+        rectangles: Number of noise rectangles per version.
+        size: Minimum and maximum side of a rectangle, relative to the side of the image.
+        margin: IoU differences up to this value are ties.
         medium_from: Step of the head from which medium masks are compared too; before, only the best with the worst.
-        interval: Compute the loss every so many steps: each costs V forward passes.
-        loss_weight: Weight beside Eq. (8). The score alone learns from this loss: the weight only has to lift its
+        interval: Number of steps between computations of the loss, each of which costs V forward passes.
+        loss_weight: Weight relative to Eq. (8). Only the score is trained by this loss: the weight only has to keep its
             gradients above AdamW's epsilon after the optimizer has clipped the common norm to 0.01.
 
     Raises:
-        ValueError: If a value makes no sense.
+        ValueError: If a value is invalid.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class PreferenceLoss:
                 'at least 0.'
             )
         if not 0 <= margin < 1:
-            raise ValueError(f'margin={margin} is outside [0, 1): it is compared with differences of IoU.')
+            raise ValueError(f'margin={margin} is outside [0, 1): it is a threshold on differences of IoU.')
         self.rectangles = rectangles
         self.size = (float(size[0]), float(size[1]))
         self.margin = margin
@@ -152,16 +152,16 @@ class PreferenceLoss:
         self.loss_weight = loss_weight
 
     def noisy(self, images: Tensor) -> Tensor:
-        """One noisy version of images (B, 3, H, W)."""
+        """Return a noisy version of images (B, 3, H, W)."""
         return cover_with_noise(images, self.rectangles, self.size)
 
     def __call__(self, scores: Tensor, ious: Tensor, step: int) -> Tensor:
-        """The weighted loss, a mean over the pairs of all ranks.
+        """Compute the weighted loss, a mean over the pairs of all ranks.
 
         Args:
             scores: r, (V, G) of the matched proposals.
             ious: (V, G), see :func:`ranked_pairs`.
-            step: Steps of the head so far.
+            step: Number of training steps of the head so far.
         """
         pairs = ranked_pairs(ious, step >= self.medium_from, self.margin)
         num_pairs = len(pairs[0])

@@ -1,4 +1,4 @@
-"""What the ranks of distributed training share: the counts of a mean, and the rows of a batch."""
+"""Reductions over the ranks of distributed training: counts for means, and rows of a batch."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch import Tensor
 
 
 def mean_counts(*counts: float) -> list[float]:
-    """How many items each loss is averaged over: the mean of each count over all ranks.
+    """Return the number of items each loss is averaged over: the mean of each count over all ranks.
 
-    Distributed training takes the mean of the gradients of its W ranks. A sum over n items of a rank, divided by the
-    mean of n over the ranks, is therefore the mean over the items of all ranks, however they are spread: W processes
-    train as one with the W-fold batch. Every rank has to call this, those without an item too.
+    Distributed training takes the mean of the gradients of its W ranks. A rank's sum over its items, divided by the
+    mean number of items per rank, therefore gives the mean over the items of all ranks, however they are distributed:
+    W processes train like one with a W-fold batch. Every rank must call this, even without items.
 
     Args:
-        *counts: Of this rank; any weights.
+        *counts: Counts of this rank, or any weights.
 
     Returns:
-        As many floats; of a single process, its own counts.
+        As many floats; with a single process, its own counts.
     """
     if get_world_size() == 1:
         return [float(count) for count in counts]
@@ -28,13 +28,13 @@ def mean_counts(*counts: float) -> list[float]:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """The rows of all ranks, in their order; gradients flow into those of this rank. Every rank has to call this.
+    """Gather the rows of all ranks in rank order; only this rank's rows get gradients. Every rank must call this.
 
     Args:
         rows: (n, D); n may differ between ranks, and may be 0.
 
     Returns:
-        (n of all ranks, D); of a single process, its own rows.
+        (n of all ranks, D); with a single process, its own rows.
     """
     if get_world_size() == 1:
         return rows

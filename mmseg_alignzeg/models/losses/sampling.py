@@ -1,4 +1,4 @@
-"""Points of masks, and values at them."""
+"""Sampling of points and mask values."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def sample(masks: Tensor, points: Tensor) -> Tensor:
-    """Bilinear samples; half a cell from the border a mask goes on as it is.
+    """Sample masks bilinearly; within half a cell of the border, border values are repeated.
 
-    ``point_sample`` alone mixes zeros in there, which pulls border logits to 0 in the loss but not at test.
+    By default, ``point_sample`` mixes in zeros there, which pulls border logits to 0 in the loss but not at test time.
 
     Args:
         masks: (B, C, h, w).
@@ -23,10 +23,10 @@ def sample(masks: Tensor, points: Tensor) -> Tensor:
 
 
 def uncertain_points(mask_logits: Tensor, num_points: int, oversample_ratio: float, importance_ratio: float) -> Tensor:
-    """Random points, most of them where a mask is nearest to p = 1/2 (PointRend).
+    """Sample random points, most of them where masks are closest to p = 1/2 (PointRend).
 
-    mmseg's ``get_uncertain_point_coords_with_randomness`` with :func:`sample`: with zeros around a mask, points at the
-    border of the image look uncertain, and take the places of those at the border of the mask.
+    Like mmseg's ``get_uncertain_point_coords_with_randomness``, but with :func:`sample`: zeros around a mask would make
+    points at the border of the image look uncertain, in place of those at the border of the mask.
 
     Args:
         mask_logits: (m, 1, h, w).

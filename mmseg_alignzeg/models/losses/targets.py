@@ -1,4 +1,4 @@
-"""The ground truth of a batch, after a look at its pixels and labels."""
+"""Ground truth of a batch, with a check of its pixels and labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...together import together
 def checked_targets(
     inputs: Tensor, samples: Sequence[SegDataSample], num_classes: int, ignore_index: int
 ) -> list[InstanceData]:
-    """One mask per class of each image.
+    """Return one mask per class of each image, after checking pixels and labels.
 
     Args:
         inputs: (B, 3, H, W), normalised.
@@ -29,12 +29,12 @@ def checked_targets(
         Per image, ``labels`` (G,) in 0 … C-1 and ``masks`` (G, H, W) in {0, 1}.
 
     Raises:
-        ValueError: In every rank, if a label of one of them is neither a seen class nor ``ignore_index``, or a pixel
-            is not finite; names the file.
+        ValueError: On every rank, if a label of any rank is neither a seen class nor ``ignore_index``, or a pixel is
+            not finite; the message names the file.
     """
     targets = seg_data_to_instance_data(ignore_index, list(samples))
     labels = torch.cat([target.labels for target in targets])
-    # A sum is not finite if a pixel is not, and costs a tenth of looking at each.
+    # The sum is not finite if any pixel is not, and takes a tenth of the time of checking each pixel.
     fine = ((labels >= 0) & (labels < num_classes)).all() & inputs.sum(dtype=torch.float32).isfinite()
 
     def check() -> None:
@@ -52,17 +52,17 @@ def _fault(
     num_classes: int,
     ignore_index: int,
 ) -> str | None:
-    """The first fault of a batch, if it has one."""
+    """Return the first problem of a batch, or None."""
     for i, (image, sample, target) in enumerate(zip(inputs, samples, targets, strict=True)):
         path = sample.metainfo.get('img_path', f'image {i} of the batch')
         if not image.isfinite().all():
             count = int((~image.isfinite()).sum())
-            return f'{path}: {count:,} values of its pixels are not finite: make this file again.'
+            return f'{path}: {count:,} pixel values are not finite: create this file again.'
         foreign = [label for label in target.labels.tolist() if not 0 <= label < num_classes]
         if foreign:
             return (
                 f'{sample.metainfo.get("seg_map_path", path)}: a training label is {min(foreign)}, but there are only '
-                f'{num_classes} seen classes and {ignore_index} for no label: check the label map, '
+                f'{num_classes} seen classes, and {ignore_index} for no label: check the label map, '
                 '`metainfo.classes` and `reduce_zero_label` of the training data.'
             )
     return None

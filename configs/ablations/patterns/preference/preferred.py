@@ -1,4 +1,4 @@
-# Preference on the embedded world: an ensemble whose views count by the scores of their proposals.
+# Preference on the embedded world: an ensemble whose views are weighted by the scores of their proposals.
 _base_ = ['./single.py']
 trained_by = 'configs/ablations/patterns/preference/single.py'
 model = dict(

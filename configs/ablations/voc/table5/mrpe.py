@@ -1,3 +1,3 @@
-# Table 5 on VOC: the method as it is.
+# Table 5 on VOC: the unchanged method.
 _base_ = ['../../../alignzeg_voc.py']
 trained_by = 'configs/alignzeg_voc.py'
