@@ -20,6 +20,7 @@ from .semantic_head import CLIPSemanticHead
 from .templates import get_templates
 from .text_bank import TextBank
 from .views import View
+from .zero_shot_segmentor import ZeroShotSegmentor
 
 __all__ = [
     'AlignZeg',
@@ -48,5 +49,6 @@ __all__ = [
     'SemanticDecoder',
     'TextBank',
     'View',
+    'ZeroShotSegmentor',
     'get_templates',
 ]

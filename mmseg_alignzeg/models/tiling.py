@@ -15,8 +15,8 @@ from .decoding import Answer, Drawing
 from .proposals import Window, padded_size
 
 if TYPE_CHECKING:
-    from .alignzeg import AlignZeg
     from .question import Question
+    from .zero_shot_segmentor import ZeroShotSegmentor
 
 BAND_ELEMENTS = 2**25  # of the class scores that are blended at a time: 128 MB
 
@@ -172,7 +172,11 @@ def _part(axes: tuple[Axis, Axis], samples: tuple[slice, slice], tile: Tile) -> 
 
 
 def tiled_answers(
-    model: AlignZeg, tiling: Tiling, inputs: Tensor, samples: Sequence[SegDataSample], question: Question | None
+    model: ZeroShotSegmentor,
+    tiling: Tiling,
+    inputs: Tensor,
+    samples: Sequence[SegDataSample],
+    question: Question | None,
 ) -> list[TiledAnswer]:
     """Answers for images, window by window.
 
@@ -181,7 +185,7 @@ def tiled_answers(
         tiling: The windows.
         inputs: (B, 3, H, W), normalised.
         samples: B data samples with their meta information.
-        question: See :meth:`AlignZeg.answer`.
+        question: See :meth:`ZeroShotSegmentor.answer`.
     """
     shape = (inputs.shape[2], inputs.shape[3])
     tiles: list[list[Tile]] = [[] for _ in samples]
