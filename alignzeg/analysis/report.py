@@ -165,7 +165,7 @@ def _stacking_section(curves: Curves) -> list[dict[str, Any]]:
     key, best = curves.leading, curves.best(curves.stacking)
     heading = f'Subtracting {best["constant"]:g} from all seen scores {_change(key, curves.plain[key], best[key])}'
     if not best['constant']:
-        heading = f'Subtracting a constant from seen scores does not improve the result ({key} {best[key]:.2f})'
+        heading = f'Stacking improves nothing: {key} is {best[key]:.2f} without it'
     if curves.gammas:
         rival = curves.best(curves.gammas)[key]
         gap = best[key] - rival

@@ -93,7 +93,7 @@ def test_what_cannot_be_read_says_why(tmp_path):
         return str(caught.value)
 
     assert message(b'') == 'is empty'
-    assert message(b'just some text') == 'is no picture that Pillow can read (14 bytes)'
+    assert message(b'just some text') == 'is not an image that Pillow can read (14 bytes)'
     for suffix in ('jpg', 'png'):
         whole = tmp_path / f'whole.{suffix}'
         noise.save(whole)

@@ -224,7 +224,7 @@ def test_a_real_run_is_not_repeated_goes_on_and_is_not_mixed(tmp_path):
     assert (trained / 'iter_2.pth').is_file() and all(path.is_file() for path in results)
 
     other = run(tmp_path, 'model.criterion.num_points=7')
-    assert other.returncode == 2 and 'made with another version of' in other.stdout
+    assert other.returncode == 2 and 'created with another version of' in other.stdout
     broken = run(tmp_path / 'broken', 'model.text.templates=nonsense')
     assert broken.returncode == 1 and "Unknown template set 'nonsense'" in broken.stdout.replace('\n', ' ')
 

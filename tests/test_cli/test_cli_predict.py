@@ -123,7 +123,7 @@ def test_a_bad_picture_costs_one_line_and_the_others_are_done(photos, tmp_path, 
         (['--classes', 'red, Red'], r"`classes` has 'Red' twice"),
         (['--classes', 'red', '--unseen', 'cat'], r'`unseen` names cat, not among the 1 classes'),
         (['--templates', 'no such'], r"Unknown template set 'no such'"),
-        (['--device', 'abacus'], r"device='abacus' is no device"),
+        (['--device', 'abacus'], r"device='abacus'"),
         (['--classes-file', 'nowhere.txt'], r'nowhere.txt'),
         (['--classes-file', '{tmp}/blank.txt'], r'blank.txt: line 2 is empty: remove it'),
         (['--classes-file', '{tmp}/none.txt'], r'none.txt is empty: write one word per line'),
@@ -166,7 +166,7 @@ def test_arguments_are_checked_before_anything_is_loaded(capsys, options, messag
 
 def test_a_folder_without_pictures_alone_is_an_error(tmp_path, capsys):
     assert main(['predict', str(tmp_path), '--out', str(tmp_path / 'out')]) == 2
-    assert 'holds no picture' in capsys.readouterr().err
+    assert 'contains no image' in capsys.readouterr().err
 
 
 def test_results_are_replaced_only_if_asked(photos, tmp_path, capsys):

@@ -84,8 +84,7 @@ def test_another_split_is_said_once(hook):
     hook.before_val(runner)
     hook.before_val(runner)
     assert len(runner.lines) == 1
-    assert '1 class(es) seen that were never trained (bear)' in runner.lines[0]
-    assert '1 unseen that were (fox)' in runner.lines[0]
+    assert '(bear)' in runner.lines[0] and '(fox)' in runner.lines[0]
 
 
 @pytest.mark.parametrize('metainfo', [{}, {'unseen_classes': None}])

@@ -79,7 +79,7 @@ def test_words_as_people_type_them(text, words):
         (dict(words='a, others', others=True), "has 'others' already"),
         (dict(gamma=0.0), 'gamma=0.0 must be in'),
         (dict(words=','.join(map(str, range(MOST_WORDS + 1)))), '1,001 words are too many for this page'),
-        (dict(words='a\ud800'), 'no valid Unicode'),
+        (dict(words='a\ud800'), 'not valid Unicode'),
     ],
 )
 def test_bad_settings_have_a_message(inferencer, settings, message):
