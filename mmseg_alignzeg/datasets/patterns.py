@@ -20,12 +20,9 @@ COLOURS = {'red': (205, 50, 45), 'green': (50, 160, 65), 'blue': (50, 85, 205), 
 PATTERNS = ('stripes', 'checks', 'dots', 'zigzags', 'grid')
 CLASSES = tuple(f'{colour} {pattern}' for colour in COLOURS for pattern in PATTERNS)
 # Two unseen pairs per colour, and at most two per pattern, so that each colour and pattern is seen in other pairs.
-# fmt: off
 UNSEEN_CLASSES = (
-    'red dots', 'red grid', 'green stripes', 'green zigzags',
-    'blue checks', 'blue grid', 'yellow dots', 'yellow zigzags',
-)
-# fmt: on
+    'red dots', 'red grid', 'green stripes', 'green zigzags', 'blue checks', 'blue grid', 'yellow dots', 'yellow zigzags',
+)  # fmt: skip
 
 IGNORE_LABEL = 255
 BLOBS_PER_SCENE = (2, 5)  # both ends included
@@ -262,6 +259,3 @@ class LoadPatternsScene(BaseTransform):
         results['gt_seg_map'] = labels
         results['seg_fields'].append('gt_seg_map')
         return results
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}()'
