@@ -21,7 +21,8 @@ PATTERNS = ('stripes', 'checks', 'dots', 'zigzags', 'grid')
 CLASSES = tuple(f'{colour} {pattern}' for colour in COLOURS for pattern in PATTERNS)
 # Two unseen pairs per colour, and at most two per pattern, so that each colour and pattern is seen in other pairs.
 UNSEEN_CLASSES = (
-    'red dots', 'red grid', 'green stripes', 'green zigzags', 'blue checks', 'blue grid', 'yellow dots', 'yellow zigzags',
+    'red dots', 'red grid', 'green stripes', 'green zigzags',
+    'blue checks', 'blue grid', 'yellow dots', 'yellow zigzags',
 )  # fmt: skip
 
 IGNORE_LABEL = 255
@@ -88,10 +89,7 @@ def _smooth_noise(rng: np.random.Generator, axis: np.ndarray, cells: int) -> np.
 
 
 def _direction(rng: np.random.Generator, spread: float) -> tuple[float, float]:
-    """Draw a unit vector (x, y) at most 2 atan(spread) off the x axis.
-
-    It is computed by the half-angle formula, because the last bit of a sine depends on the machine.
-    """
+    """Draw a unit vector (x, y) at most 2 atan(spread) off the x axis, by the half-angle formula: a sine is not exact."""
     t = rng.uniform(-spread, spread)
     return (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
 
