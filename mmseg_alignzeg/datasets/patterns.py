@@ -89,7 +89,7 @@ def _smooth_noise(rng: np.random.Generator, axis: np.ndarray, cells: int) -> np.
 
 
 def _direction(rng: np.random.Generator, spread: float) -> tuple[float, float]:
-    """Draw a unit vector (x, y) at most 2 atan(spread) off the x axis, by the half-angle formula: a sine is not exact."""
+    """Draw a unit vector (x, y) at most 2 atan(spread) off the x axis, without a sine, which is not exact."""
     t = rng.uniform(-spread, spread)
     return (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
 
