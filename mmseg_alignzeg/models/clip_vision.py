@@ -10,8 +10,9 @@ from mmengine.model import BaseModule
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from .clip_block import run_block
+from .clip_block import run_block, use_lean_gelu
 from .clip_source import CLIPSource
 
 
@@ -47,6 +48,8 @@ class CLIPVision(BaseModule):
             frozen, because the pretrained residual stream expects them (not given in the paper).
         num_prompts: Deep prompts per layer before the tail, learned as in VPT (20 on COCO-Stuff, else 0).
         scale_factor: CLIP's input size relative to the image (section 4.2: 320² for 640²).
+        with_cp: Recompute the layers before the tail in the backward pass instead of storing their activations: less
+            memory, more time. It acts only with prompts; without them, nothing is stored.
         freeze: False trains CLIP's vision weights too, and stores them in the state dict.
         init_cfg: MMEngine's initialisation config.
     """
@@ -59,6 +62,7 @@ class CLIPVision(BaseModule):
         skip_bridge: bool = False,
         num_prompts: int = 0,
         scale_factor: float = 0.5,
+        with_cp: bool = False,
         freeze: bool = True,
         init_cfg: dict | None = None,
     ) -> None:
@@ -66,6 +70,7 @@ class CLIPVision(BaseModule):
         visual, self.logit_scale = source.load_vision()
         if not isinstance(visual, VisionTransformer):
             raise ValueError(f'{source.model_name} has no plain ViT as vision tower: choose a ViT, e.g. ViT-B-16.')
+        use_lean_gelu(visual)
         blocks = list(visual.transformer.resblocks)
         if not 0 < tap_layer <= len(blocks) - tail_layers or tail_layers < 1:
             raise ValueError(
@@ -75,6 +80,7 @@ class CLIPVision(BaseModule):
         self.tap_layer = tap_layer
         self.scale_factor = scale_factor
         self.freeze = freeze
+        self.with_cp = with_cp
         self.patch_size = visual.patch_size[0]
         self.width = visual.conv1.out_channels
         self.embed_dim = visual.proj.shape[1]
@@ -149,7 +155,10 @@ class CLIPVision(BaseModule):
         if self.prompts is None:
             return run_block(block, tokens)
         prompts = self.prompts[depth].to(tokens.dtype).expand(len(tokens), -1, -1)
-        return run_block(block, torch.cat([tokens, prompts], dim=1))[:, : tokens.shape[1]]
+        longer = torch.cat([tokens, prompts], dim=1)
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(run_block, block, longer, use_reentrant=False)[:, : tokens.shape[1]]
+        return run_block(block, longer)[:, : tokens.shape[1]]
 
 
 def _forget(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, _: dict) -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from mmseg_alignzeg.models import CLIPSemanticHead, CLIPSource, CLIPVision, TextBank, get_templates
-from mmseg_alignzeg.models.clip_block import run_block
+from mmseg_alignzeg.models.clip_block import LeanQuickGELU, run_block, use_lean_gelu
 from mmseg_alignzeg.models.semantic_head import attend_to_patches, background_score
 
 
@@ -67,6 +67,46 @@ def test_a_block_is_open_clips_own_with_its_gradient():
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
     gradients = [torch.autograd.grad((out * weights).sum(), tokens)[0] for out in (ours, theirs)]
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
+
+
+def saved_bytes(function, *inputs):
+    """Bytes that are kept for the backward pass, inputs included."""
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.setdefault(x.data_ptr(), x), lambda x: x):
+        function(*inputs)
+    return sum(tensor.nbytes for tensor in kept.values())
+
+
+def test_quick_gelu_is_open_clips_and_keeps_half():
+    theirs, ours = open_clip.transformer.QuickGELU(), LeanQuickGELU()
+    x = (3 * torch.randn(50, 40)).requires_grad_()
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-6, atol=1e-6)
+    gradients = [torch.autograd.grad(act(x).square().sum(), x)[0] for act in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
+    hidden = x * 1  # like the output of a linear layer, which keeps nothing of it
+    assert saved_bytes(ours, hidden) == hidden.nbytes and saved_bytes(theirs, hidden) >= 2 * hidden.nbytes
+
+
+def test_checkpointing_keeps_less_and_changes_no_gradient(clip_file):
+    _, path = clip_file
+    vision = CLIPVision(CLIPSource('tiny_clip', str(path)), tap_layer=3, num_prompts=2, scale_factor=1)
+    images, found = torch.randn(2, 3, 64, 64), []
+    for vision.with_cp in (False, True):
+        vision.prompts.grad = None
+        kept = saved_bytes(lambda: vision(images))
+        vision(images).tail_inputs[-1].square().mean().backward()
+        found.append((kept, vision.prompts.grad.clone()))
+    (plain, expected), (checkpointed, gradient) = found
+    assert checkpointed < 0.6 * plain
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=0)
+
+
+def test_every_quick_gelu_of_a_tower_is_replaced():
+    clip = open_clip.create_model('ViT-B-32-quickgelu')
+    before = sum(isinstance(module, open_clip.transformer.QuickGELU) for module in clip.visual.modules())
+    use_lean_gelu(clip.visual)
+    kinds = [type(module).__name__ for module in clip.visual.modules()]
+    assert before == kinds.count('LeanQuickGELU') == 12 and 'QuickGELU' not in kinds
 
 
 @pytest.mark.parametrize('num_prompts', [0, 2])
