@@ -41,7 +41,7 @@ def test_no_words_are_those_of_the_model_and_notes_are_passed_on(inferencer):
     assert {word for word, _, mark in result.shares if mark} == {'red stripes'}
     assert result.status[1:] == [
         'scaled from 256 × 256 to 128 × 128 pixels for the model',
-        'trained on, but treated as unseen as asked: red stripes',
+        'treated as unseen as requested, although trained: red stripes',
     ]
     unseen = inferencer.model.vocabulary.unseen_classes
     assert {word for word, _, mark in segment(inferencer, image).shares if mark} == set(unseen)
@@ -76,7 +76,7 @@ def test_words_as_people_type_them(text, words):
     [
         (dict(words='a, b, A'), 'twice'),
         (dict(words='a, b', unseen='c'), '`unseen` names c, not among the 2 classes'),
-        (dict(words='a, others', others=True), "has 'others' already"),
+        (dict(words='a, others', others=True), "'others'"),
         (dict(gamma=0.0), 'gamma=0.0 must be in'),
         (dict(words=','.join(map(str, range(MOST_WORDS + 1)))), '1,001 words are too many for this page'),
         (dict(words='a\ud800'), 'not valid Unicode'),
