@@ -1,4 +1,4 @@
-# Each command sets up .venv by itself on the first run (about 2 minutes, 6 GB) and again only if requirements change.
+# Each command sets up .venv on the first run (about 2 minutes, 6 GB), and again only if the requirements change.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test attack lint format report bench clean
 
-help: ## Say what can be made
+help: ## List the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Install everything into .venv
@@ -17,7 +17,7 @@ demo: $(STAMP) ## Train, test and show the method in its small embedded world
 test: $(STAMP) ## Run the tests; ARGS="-k name" picks some
 	@$(BIN)/python -m pytest $(ARGS)
 
-attack: $(STAMP) ## Attack the page, checkpoints, training and files; ends with a table
+attack: $(STAMP) ## Attack the page, checkpoints, training and files; prints a table
 	@PYTHONPATH="tests:$$PYTHONPATH" $(BIN)/python -m pytest -q -m attack -p attack_table $(ARGS)
 
 lint: $(STAMP) ## Check style and types
@@ -25,7 +25,7 @@ lint: $(STAMP) ## Check style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-format: $(STAMP) ## Let ruff rewrite what it can
+format: $(STAMP) ## Apply ruff's fixes
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
@@ -42,7 +42,7 @@ bench: $(STAMP) ## Measure time and memory against SAN of mmsegmentation
 clean: ## Remove .venv, caches and builds (not work_dirs)
 	@rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
-# -q keeps pip's log short; each step says what is going on. --only-binary: never start a compiler.
+# -q keeps pip's log short. --only-binary: never start a compiler.
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 
 $(STAMP): requirements/runtime.txt requirements/lite.txt requirements/tests.txt requirements/mmdet.txt requirements/report.txt requirements/web.txt requirements/export.txt \
