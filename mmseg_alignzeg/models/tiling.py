@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .question import Question
     from .zero_shot_segmentor import ZeroShotSegmentor
 
+MOST_WINDOWS = 8  # that show a pixel, along each axis
 BAND_ELEMENTS = 2**25  # of the class scores that are blended at a time: 128 MB
 
 
@@ -27,30 +28,32 @@ class Tiling:
 
     Attributes:
         crop_size: Rows and columns of a window, in pixels of the input; an input that is smaller is one window.
-        stride: Rows and columns from one window to the next, at most ``crop_size``.
+        stride: Rows and columns from one window to the next, at most ``crop_size`` and at least an eighth of it: a pixel
+            is then in 1 to 64 windows.
 
     Raises:
-        ValueError: If a number is not positive, or windows would leave gaps.
+        ValueError: If a number is not positive, or a stride is outside these limits.
     """
 
     crop_size: tuple[int, int]
     stride: tuple[int, int]
 
     def __post_init__(self) -> None:
-        if min(*self.crop_size, *self.stride) < 1 or any(map(int.__gt__, self.stride, self.crop_size)):
+        axes = zip(self.crop_size, self.stride, strict=True)
+        if not all(0 < stride <= crop <= MOST_WINDOWS * stride for crop, stride in axes):
             raise ValueError(
                 f'crop_size={self.crop_size} and stride={self.stride} of `test_cfg` must be positive (rows, columns), '
-                'and no stride may be larger than its crop: pixels between windows would have no label.'
+                f'with each stride between 1/{MOST_WINDOWS} of its crop and the crop.'
             )
 
     def boxes(self, shape: Sequence[int]) -> list[tuple[slice, slice]]:
-        """Rows and columns of every window in an input of ``shape``."""
+        """Return rows and columns of every window in an input of ``shape``."""
         rows, columns = map(_spans, shape, self.crop_size, self.stride)
         return [(row, column) for row in rows for column in columns]
 
 
 def read_tiling(test_cfg: Mapping[str, Any]) -> Tiling | None:
-    """The windows that ``test_cfg`` asks for; None for whole images.
+    """Return the windows that ``test_cfg`` asks for; None for whole images.
 
     Raises:
         ValueError: If it has an unknown key, an unknown mode, or no valid windows.
