@@ -28,8 +28,8 @@ class Tiling:
 
     Attributes:
         crop_size: Rows and columns of a window, in pixels of the input; an input that is smaller is one window.
-        stride: Rows and columns from one window to the next, at most ``crop_size`` and at least an eighth of it: a pixel
-            is then in 1 to 64 windows.
+        stride: Rows and columns from one window to the next, at most ``crop_size`` and at least an eighth of it,
+            so that a pixel is in 1 to 64 windows.
 
     Raises:
         ValueError: If a number is not positive, or a stride is outside these limits.
