@@ -348,7 +348,7 @@ def test_unseen_names_that_are_no_classes(world, unseen, message):
 
 
 def test_a_class_without_a_pixel_and_one_that_is_none(world):
-    cfg = config(world, ("'car']  # what", "'car', 'Void']  # what"))
+    cfg = config(world, ("'car']  # names", "'car', 'Void']  # names"))
     problems, notes, reports = found(cfg)
     assert problems == [] and reports['val'].absent == ['Void']
     assert notes[0].startswith(
