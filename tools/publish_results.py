@@ -40,7 +40,7 @@ def markdown(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         scores = [score_cell(row, key) for key in TITLES]
-        cells = [f'`{row["row"]}`', what(row['config']), str(row['seeds']), *scores]
+        cells = [f'`{row["row"]}`', '' if of_a_sweep(row['row']) else what(row['config']), str(row['seeds']), *scores]
         lines.append(cells + (gain_cells(row) if compared else []))
     return pipe_table(['row', '', 'seeds', *TITLES.values(), *compared], lines)
 
