@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from mmseg.models.losses.dice_loss import dice_loss as mmseg_dice_loss
 from torch import Tensor
 
 from .jaccard_metric import jaccard_mask_loss
@@ -20,9 +21,9 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
     Returns:
         (m,).
     """
-    probs = logits.sigmoid()
-    overlap = 2 * (probs * targets).sum(dim=1)
-    return 1 - (overlap + 1) / (probs.sum(dim=1) + targets.sum(dim=1) + 1)
+    return mmseg_dice_loss(
+        logits.sigmoid(), targets, None, eps=1.0, reduction='none', naive_dice=True, ignore_index=None
+    )
 
 
 #: Overlap losses by name; each computes (m,) losses from (m, P) logits and targets.
