@@ -1,4 +1,5 @@
-# mmseg's SAN, tested on all 20 classes. It predicts the names in its text encoder, so training and test configs differ.
+# Peer in the embedded world: mmseg's own SAN
+# It predicts the names in its text encoder, so training and test configs differ.
 _base_ = './training/san_patterns.py'
 trained_by = 'configs/peers/training/san_patterns.py'
 model = dict(
