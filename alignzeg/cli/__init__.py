@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from importlib.metadata import version
+from typing import Any
 
 from . import demo, doctor, export, predict, web
 from .output import Parser, complain
@@ -20,6 +20,17 @@ exit codes:
 """
 
 
+class ShowVersion(argparse.Action):
+    """Print the installed version; the metadata are read only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Print and exit, as argparse's own action does."""
+        from importlib.metadata import version
+
+        print(f'mmseg_alignzeg {version("mmseg_alignzeg")}')
+        parser.exit()
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; each puts its function into ``run``."""
     parser = Parser(
@@ -28,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=f'`alignzeg COMMAND --help` explains a command and shows examples.\n\n{EXIT_CODES}',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('--version', action='version', version=f'mmseg_alignzeg {version("mmseg_alignzeg")}')
+    parser.add_argument('--version', action=ShowVersion, nargs=0, help="show program's version number and exit")
     commands = parser.add_subparsers(metavar='COMMAND', required=True)
     for command in (predict, demo, web, export, doctor):
         command.add_parser(commands)

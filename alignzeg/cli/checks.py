@@ -50,7 +50,7 @@ def all_checks() -> Iterator[Check]:
         yield check_clip()
         yield check_model()
         yield check_cache()
-        yield check_disk()
+    yield check_disk(with_cache=library.status == 'ok')
 
 
 def check_packages() -> Iterator[Check]:
@@ -199,11 +199,14 @@ def check_cache() -> Check:
     return Check('text cache', 'ok', found)
 
 
-def check_disk() -> Check:
-    """Check the free disk space for caches and results."""
-    from mmseg_alignzeg.files import cache_folder
+def check_disk(with_cache: bool = True) -> Check:
+    """Check the free disk space for results and, if the library can be imported to locate it, for the cache."""
+    folders = [Path()]
+    if with_cache:
+        from mmseg_alignzeg.files import cache_folder
 
-    free = {str(folder): shutil.disk_usage(folder).free / 2**30 for folder in (existing_parent(cache_folder()), Path())}
+        folders.insert(0, existing_parent(cache_folder()))
+    free = {str(folder): shutil.disk_usage(folder).free / 2**30 for folder in folders}
     found = ', '.join(f'{gigabytes:.0f} GB free in {os.path.abspath(folder)}' for folder, gigabytes in free.items())
     if min(free.values()) < FREE_GB:
         return Check(

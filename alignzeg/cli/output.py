@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-JOINERS = '\u200c\u200d'  # format characters that spelling (Persian) and emoji need; they move nothing
-
-
 def printable(text: str) -> str:
-    """Escape what would steer a terminal or a reader. The library has its own, but to import that takes seconds."""
-    letters = (c if c.isprintable() or c in JOINERS else c.encode('unicode_escape').decode() for c in text)
-    return text if text.isprintable() else ''.join(letters)
+    """Escape what could control a terminal, as the library does; it is imported only for text that may need it."""
+    if text.isprintable():
+        return text
+    from mmseg_alignzeg.printable import printable as escaped
+
+    return escaped(text)
 
 
 class Parser(argparse.ArgumentParser):
