@@ -74,7 +74,7 @@ def inspect_image(model: AlignZeg, inputs: Tensor, sample: SegDataSample) -> Ins
         masks=answer.views[0].mask_logits,
         scores=model.classify(proposals, plain.text_embeds(images.device))[0].float(),
         cls_feats=proposals.cls_feats[0].float(),
-        probs=model.class_probs(proposals, plain)[0].float(),
+        probs=answer.views[0].class_probs,
         corrected=corrected,
         indicator=indicator,
         labels=answer.labels()[0],

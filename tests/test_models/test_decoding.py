@@ -7,29 +7,14 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from small_model import TRAINED, build
 
 from mmseg_alignzeg.models import Answer, decoding
 from mmseg_alignzeg.models.decoding import ViewProposals
 from mmseg_alignzeg.models.inference import semantic_stripes
 from mmseg_alignzeg.models.proposals import Window
-
-CLASSES = ['cat', 'dog', 'sky', 'grass']
-TRAINED = dict(type='PreferenceHead', loss=dict(type='PreferenceLoss'))
-
-
-def build(seed=0, **options):
-    cfg = Config.fromfile('configs/alignzeg_patterns.py').model
-    cfg.update(classes=CLASSES, unseen_classes=['dog'], text=dict(templates='single'))
-    cfg.criterion.num_points = 256
-    cfg.clip.pretrained = None
-    cfg.decode_head.num_queries = options.pop('num_queries', 8)
-    cfg.class_indicator.top_k = 4
-    cfg.update(options)
-    torch.manual_seed(seed)
-    return MODELS.build(cfg)
 
 
 def ensemble(*views, weighting='uniform', **options):

@@ -5,28 +5,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
 from mmengine.structures import InstanceData, PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from small_model import TRAINED, build
 
 from mmseg_alignzeg.models import PreferenceLoss, Proposals, View
 from mmseg_alignzeg.models.preference_head import mask_statistics
-
-CLASSES = ['cat', 'dog', 'sky', 'grass']
-TRAINED = dict(type='PreferenceHead', loss=dict(type='PreferenceLoss'))
-
-
-def build(seed=0, **options):
-    cfg = Config.fromfile('configs/alignzeg_patterns.py').model
-    cfg.update(classes=CLASSES, unseen_classes=['dog'], text=dict(templates='single'))
-    cfg.criterion.num_points = 256
-    cfg.clip.pretrained = None
-    cfg.decode_head.num_queries = options.pop('num_queries', 8)
-    cfg.class_indicator.top_k = 4
-    cfg.update(options)
-    torch.manual_seed(seed)
-    return MODELS.build(cfg)
 
 
 def batch():

@@ -3,10 +3,9 @@
 from itertools import product
 
 import pytest
+import small_model
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
-from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from mmseg_alignzeg.models import tiling
@@ -16,14 +15,8 @@ SLIDE = dict(mode='slide', crop_size=(48, 64), stride=(32, 40))
 
 
 def build(test_cfg=None, **options):
-    cfg = Config.fromfile('configs/alignzeg_patterns.py').model
-    cfg.update(classes=['cat', 'dog', 'sky'], unseen_classes=['dog'], text=dict(templates='single'))
-    cfg.clip.pretrained = None
-    cfg.decode_head.num_queries = 8
-    cfg.test_cfg = {**(test_cfg or {}), 'return_scores': True}
-    cfg.update(options)
-    torch.manual_seed(0)
-    return MODELS.build(cfg).eval()
+    test_cfg = {**(test_cfg or {}), 'return_scores': True}
+    return small_model.build(classes=['cat', 'dog', 'sky'], test_cfg=test_cfg, **options).eval()
 
 
 def spans(length, crop, stride):

@@ -4,7 +4,7 @@ trained_by = 'configs/ablations/patterns/preference/single.py'
 model = dict(
     decoder=dict(
         type='EnsembleDecoder',
-        views=[dict(), dict(scale=0.875), dict(scale=1.125)],  # chosen on the validation scenes
+        views={{_base_.tta_model.views}},
         weighting='preference',
     )
 )

@@ -3,6 +3,6 @@ _base_ = ['../../../alignzeg_patterns.py']
 model = dict(
     preference=dict(
         type='PreferenceHead',
-        loss=dict(type='PreferenceLoss', views=[dict(), dict(scale=0.875), dict(scale=1.125)], medium_from=500),
+        loss=dict(type='PreferenceLoss', views={{_base_.tta_model.views}}, medium_from=500),
     ),
 )
