@@ -94,7 +94,7 @@ class AlignZegInferencer:
         self._keep = True
 
     def without_text_cache(self) -> AlignZegInferencer:
-        """The same model for words of strangers: their embeddings are not written to disk."""
+        """Return an inferencer of the same model that keeps no text embeddings on disk, for untrusted class names."""
         other = copy.copy(self)
         other._banks, other._keep = {}, False
         return other

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from .question import Question
     from .zero_shot_segmentor import ZeroShotSegmentor
 
-MOST_WINDOWS = 8  # that show a pixel, along each axis
-BAND_ELEMENTS = 2**25  # of the class scores that are blended at a time: 128 MB
+MOST_WINDOWS = 8  # that contain a pixel, along each axis
+BAND_ELEMENTS = 2**25  # class scores blended at a time: 128 MB
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """Windows of one size at regular steps; the last ones are moved inwards, so that they end where the input ends.
+    """Windows of one size at regular steps. The last ones are shifted to end at the border of the input.
 
     Attributes:
-        crop_size: Rows and columns of a window, in pixels of the input; an input that is smaller is one window.
+        crop_size: Rows and columns of a window, in pixels of the input. A smaller input is a single window.
         stride: Rows and columns from one window to the next, at most ``crop_size`` and at least an eighth of it,
-            so that a pixel is in 1 to 64 windows.
+            which limits the windows that contain a pixel to 64.
 
     Raises:
         ValueError: If a number is not positive, or a stride is outside these limits.
@@ -80,8 +80,8 @@ class Tile:
     """The answer for one window.
 
     Attributes:
-        answer: Its masks cover the window and what it was padded with.
-        box: Rows and columns of the upright input that the window shows.
+        answer: Answer for the window; its masks also cover the padding.
+        box: Rows and columns of the window in the upright input.
         origin: Row and column of the input where the masks begin.
         padded: Rows and columns of the input that the masks cover.
     """
@@ -94,11 +94,11 @@ class Tile:
 
 @dataclass(frozen=True)
 class TiledAnswer(Drawing):
-    """The answer for one image, blended from windows: at every pixel the mean over the windows that show it.
+    """Result for one image in windows: at each pixel, the mean score of the windows that contain it.
 
     Attributes:
         tiles: Answers for the windows, which cover the input.
-        window: Where the input shows the image, and the size of that image.
+        window: Position of the image in the input; its ``size`` is that of the image.
         shape: Rows and columns of the input.
     """
 
@@ -139,7 +139,7 @@ class TiledAnswer(Drawing):
 
 @dataclass(frozen=True)
 class Axis:
-    """How output samples lie along one axis of an input.
+    """Positions of output samples along one axis of an input.
 
     Attributes:
         length: Pixels of the input.
@@ -154,18 +154,18 @@ class Axis:
     size: int
 
     def shown(self, span: slice) -> slice:
-        """The output samples whose centres lie in a span of the input, in pixels."""
+        """Return the output samples whose centres are in a span of the input, in pixels."""
         first, last = ((edge / self.length - self.start) / self.step - 0.5 for edge in (span.start, span.stop))
         return slice(max(0, math.ceil(first)), min(self.size, math.ceil(last)))
 
     def share(self, samples: slice, origin: int, padded: int) -> tuple[float, float]:
-        """Begin and extent of output samples, as shares of ``padded`` pixels of the input from ``origin`` on."""
+        """Return start and extent of output samples relative to ``padded`` pixels of the input from ``origin`` on."""
         begin = (self.start + samples.start * self.step) * self.length - origin
         return begin / padded, (samples.stop - samples.start) * self.step * self.length / padded
 
 
 def _part(axes: tuple[Axis, Axis], samples: tuple[slice, slice], tile: Tile) -> Window:
-    """The part of a tile's masks that shows some output samples."""
+    """Return the part of a tile's masks that contains some output samples."""
     (top, height), (left, width) = (
         axis.share(span, origin, padded)
         for axis, span, origin, padded in zip(axes, samples, tile.origin, tile.padded, strict=True)
@@ -181,7 +181,7 @@ def tiled_answers(
     samples: Sequence[SegDataSample],
     question: Question | None,
 ) -> list[TiledAnswer]:
-    """Answers for images, window by window.
+    """Compute answers for images, window by window.
 
     Args:
         model: In evaluation mode.
@@ -209,7 +209,7 @@ def _tile(
     padded: tuple[int, int],
     metainfo: Mapping[str, Any],
 ) -> Tile:
-    """A tile at its place once the flip of the input is undone; its padding is then at the other side."""
+    """Return a tile at its position in the unflipped input, where its padding is on the opposite side."""
     flipped = metainfo['flip_direction'] if metainfo.get('flip') else None
     spans, origin = list(box), [box[0].start, box[1].start]
     for axis, direction in enumerate(('vertical', 'horizontal')):

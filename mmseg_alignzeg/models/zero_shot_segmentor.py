@@ -1,4 +1,4 @@
-"""What is the same for any zero-shot segmentor of proposals: class names at test time, and the way to labels."""
+"""Base class of zero-shot segmentors with proposals: class names at test time, and decoding to labels."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class ZeroShotSegmentor(BaseSegmentor):
     """Base of :class:`AlignZeg`: from images to labels in two steps, :meth:`look` and :meth:`answer`.
 
     Attributes:
-        vocabulary: Of the training.
+        vocabulary: Vocabulary of the training.
         text_bank: Embeds class names.
-        preference: Scores proposals for an ensemble, or None.
+        preference: Head that scores proposals for an ensemble, or None.
         stride: Inputs are padded to a multiple of this many pixels.
-        question: What :meth:`predict` answers by default.
-        decoder: Makes labels of proposals.
-        tiling: Windows that an input is cut into, or None for whole images.
+        question: Default question of :meth:`predict`.
+        decoder: Decoder from proposals to labels.
+        tiling: Overlapping windows for prediction, or None for whole images.
     """
 
     vocabulary: Vocabulary
@@ -48,7 +48,7 @@ class ZeroShotSegmentor(BaseSegmentor):
         decoder: dict[str, Any] | None,
         test_cfg: Mapping[str, Any] | None,
     ) -> None:
-        """Build what a test needs; see the arguments of :class:`AlignZeg`.
+        """Build decoder, windows and default question; see the arguments of :class:`AlignZeg`.
 
         Raises:
             ValueError: If the parts do not fit together.
@@ -150,7 +150,7 @@ class ZeroShotSegmentor(BaseSegmentor):
     def answers(
         self, inputs: Tensor, samples: Sequence[SegDataSample], question: Question | None = None
     ) -> Sequence[Drawing]:
-        """Look at images, whole or window by window as ``test_cfg`` says, and ask; see :meth:`predict`."""
+        """Compute answers for whole images or in windows, depending on ``test_cfg``; see :meth:`predict`."""
         if self.tiling is not None:
             return tiled_answers(self, self.tiling, inputs, samples, question)
         return self.answer(self.look(inputs), samples, inputs.shape[2:], question)
