@@ -62,7 +62,7 @@ class AnalysisTask:
         ignore_index: Ground-truth label that is not evaluated.
         background_at_test: See :func:`~mmseg_alignzeg.models.inference.drop_background`.
         images: Number of images in the whole test set.
-        temperature: Temperature of the decoder, see :func:`~mmseg_alignzeg.models.decoding.merge`.
+        temperature: Temperature of the decoder, see :func:`~mmseg_alignzeg.models.answer.merge`.
     """
 
     vocabulary: Vocabulary

@@ -11,7 +11,7 @@ from torch import Tensor
 from mmseg_alignzeg.evaluation.areas import confusion_matrix, split_areas
 from mmseg_alignzeg.evaluation.zero_shot_iou_metric import zero_shot_iou
 from mmseg_alignzeg.models import CalibratedStacking, PredictiveBiasCorrection
-from mmseg_alignzeg.models.decoding import merge, score_columns
+from mmseg_alignzeg.models.answer import merge, score_columns
 from mmseg_alignzeg.models.inference import drop_background, mask_stripes
 from mmseg_alignzeg.models.oracle import oracle_probs
 
@@ -119,7 +119,6 @@ def image_counts(image: ImageProposals, variants: Sequence[Variant], task: Analy
     truth = torch.where((image.labels >= 0) & (image.labels < num_classes), image.labels, num_classes)
     labels = torch.empty(len(variants), *image.window.size, dtype=torch.int32, device=first.device)
     pixels = first.new_zeros(num_classes + 1, len(first))
-    # With the stripes of a prediction, products have the same operands, so results are bit for bit the same.
     widest = num_classes + 2 * scored
     for parts in zip(*(mask_stripes(view.masks, image.window, widest) for view in image.views), strict=True):
         rows, masks = parts[0][0], [stripe.flatten(0, 1) for _, stripe in parts]  # (rows · columns, N) each

@@ -12,7 +12,7 @@ from mmengine.dataset import pseudo_collate
 
 from mmseg_alignzeg.aliases import fold
 from mmseg_alignzeg.models import ClassNames, PredictiveBiasCorrection, Question, TextBank
-from mmseg_alignzeg.models.decoding import Answer, Drawing
+from mmseg_alignzeg.models.answer import Answer, Drawing
 
 from .image_files import Source, find_images
 from .prediction import Failure, Prediction, drawn, find_proposals, label_map

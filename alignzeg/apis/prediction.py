@@ -11,7 +11,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_alignzeg.models.decoding import Answer, Drawing
+from mmseg_alignzeg.models.answer import Answer, Drawing
 from mmseg_alignzeg.models.inference import binary_masks
 from mmseg_alignzeg.models.proposals import Window
 
@@ -109,8 +109,7 @@ def label_map(answer: Drawing, others_below: float | None) -> np.ndarray:
     """
     count, canvas = answer.like.shape[1], drawn(answer.window)
     labels = np.empty(canvas.size, np.min_scalar_type(count))
-    for stripe, scores in answer.stripes(canvas):
-        best, winner = scores.max(dim=-1)
+    for stripe, best, winner in answer.winners(canvas):
         if others_below is not None:
             winner[best < others_below] = count
         labels[stripe] = winner.cpu().numpy()

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mmseg_alignzeg.files import whole_file
 from mmseg_alignzeg.models import AlignZeg, PredictiveBiasCorrection
-from mmseg_alignzeg.models.decoding import merge, score_columns
+from mmseg_alignzeg.models.answer import merge, score_columns
 from mmseg_alignzeg.models.inference import drop_background
 from mmseg_alignzeg.models.proposals import padded_size
 

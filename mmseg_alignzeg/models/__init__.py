@@ -1,13 +1,14 @@
 """Models, in the order of the data flow."""
 
 from .alignzeg import AlignZeg
+from .answer import Answer
 from .bias_correction import ClassIndicator, PredictiveBiasCorrection
 from .calibrated_stacking import CalibratedStacking
 from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .clip_vision import CLIPStream, CLIPVision
 from .criterion import AlignZegCriterion
-from .decoding import Answer, EnsembleDecoder, SemanticDecoder
+from .decoding import EnsembleDecoder, SemanticDecoder
 from .image_encoder import ImageEncoder
 from .losses import BackgroundDiversityLoss, FeatureExpansionLoss, PreferenceLoss
 from .mrpe_head import MRPEHead, PlainDecoderHead

@@ -16,7 +16,7 @@ class CalibratedStacking:
     the Wild", ECCV 2016. In zero-shot segmentation, s are the scores of a pixel just before the argmax. ZegCLIP and
     OTSeg subtract 0.1 from the sigmoid of a pixel's mask logits. ZegFormer, which multiplies masks and class
     probabilities as this model does, subtracts from Σ_n p_nc·σ(M_n). Here, s are the latter, the scores of
-    :func:`~mmseg_alignzeg.models.inference.semantic_stripes`. They are neither logits nor probabilities and exceed 1
+    :meth:`~mmseg_alignzeg.models.answer.Drawing.stripes`. They are neither logits nor probabilities and exceed 1
     where masks overlap, so constants are not comparable between models with different scores.
 
     Args:

@@ -1,4 +1,4 @@
-"""Semantic inference: from mask logits and class probabilities to labels, without full-size class maps."""
+"""Masks at output size, in stripes: no tensor of all proposals at all pixels exists."""
 
 from __future__ import annotations
 
@@ -9,11 +9,20 @@ from torch import Tensor
 
 from .proposals import Window
 
+# Elements of a stripe's largest tensor: what the cache of a CPU core holds, or what keeps a GPU busy.
+STRIPE_ELEMENTS = {'cpu': 2**21, 'cuda': 2**26}
 
-def interpolation(out: int, grid: int, start: float, extent: float, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute linear interpolation weights along one axis, cropping and resizing in one step.
 
-    For ``start=0, extent=1``, this equals ``F.interpolate(mode='bilinear', align_corners=False)`` along that axis.
+def stripe_elements(device: torch.device) -> int:
+    """Return the maximum number of elements of a stripe's largest tensor on a device."""
+    return STRIPE_ELEMENTS.get(device.type, STRIPE_ELEMENTS['cpu'])
+
+
+def linear_weights(out: int, grid: int, start: float, extent: float, like: Tensor) -> Tensor:
+    """Return the matrix of linear interpolation along one axis, which crops and resizes in one step.
+
+    For ``start=0, extent=1``, the product with it equals ``F.interpolate(mode='bilinear', align_corners=False)`` along
+    that axis.
 
     Args:
         out: Number of output samples.
@@ -23,72 +32,46 @@ def interpolation(out: int, grid: int, start: float, extent: float, like: Tensor
         like: Tensor with the dtype and device of the result.
 
     Returns:
-        Per output sample, its lower and upper input sample, (out,) int64, and the weight of the upper one, (out,).
+        (out, grid); rows sum to 1 and have at most two adjacent entries above 0.
     """
     centres = start + (torch.arange(out, device=like.device, dtype=torch.float64) + 0.5) * extent / out
     position = (centres * grid - 0.5).clamp(0, grid - 1)
-    lower = position.floor().long()
-    return lower, (lower + 1).clamp(max=grid - 1), (position - lower).to(like.dtype)
-
-
-@torch.no_grad()
-def semantic_stripes(
-    mask_logits: Tensor,
-    class_probs: Tensor,
-    window: Window,
-    max_elements: int = 2**19,
-) -> Iterator[tuple[slice, Tensor]]:
-    """Yield Σ_n p_n·σ(M_n) of one image stripe by stripe.
-
-    Args:
-        mask_logits: (N, h, w) on the padded grid.
-        class_probs: (N, C) probabilities without the background column.
-        window: Part of the grid to show, and output size.
-        max_elements: Upper bound on the elements of a stripe's largest tensor (at least one row is used).
-
-    Yields:
-        Output rows, and their (rows, columns, C) scores, valid until the next stripe is requested, because the memory
-        is reused. C is contiguous, so that an argmax reads memory in order.
-    """
-    scores = None
-    for stripe, masks in mask_stripes(mask_logits, window, class_probs.shape[1], max_elements):
-        flat_masks = masks.flatten(0, 1)  # (rows · columns, N)
-        if scores is None:  # the first stripe is the largest
-            scores = masks.new_empty(len(flat_masks), class_probs.shape[1])
-        flat_scores = torch.mm(flat_masks, class_probs, out=scores[: len(flat_masks)])
-        yield stripe, flat_scores.unflatten(0, masks.shape[:2])
+    distance = (position[:, None] - torch.arange(grid, device=like.device)).abs()
+    return (1 - distance).clamp(min=0).to(like)
 
 
 @torch.no_grad()
 def mask_stripes(
-    mask_logits: Tensor, window: Window, num_classes: int = 1, max_elements: int = 2**19
+    mask_logits: Tensor, window: Window, num_columns: int = 1, max_elements: int | None = None
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield σ(M) of one image, in the stripes that :func:`semantic_stripes` uses for ``num_classes`` classes.
+    """Yield σ(M) of one image stripe by stripe.
 
     Args:
-        mask_logits: (N, h, w) on the padded grid.
+        mask_logits: (N, h, w) float32 on the padded grid.
         window: Part of the grid to show, and output size.
-        num_classes: C of the scores that the caller computes from the masks.
-        max_elements: See :func:`semantic_stripes`.
+        num_columns: Numbers per pixel that the caller computes from the masks.
+        max_elements: Maximum number of elements of N masks, or of the caller's columns, in a stripe; at least one row
+            is used. By default :func:`stripe_elements`.
 
     Yields:
-        Output rows, and their (rows, columns, N) values, valid until the next stripe is requested.
+        Output rows, and their (rows, columns, N) values, valid until the next stripe is requested, because the memory
+        is reused.
     """
-    height, width = window.size
-    num_proposals = len(mask_logits)
-    above, below, share_y = interpolation(height, mask_logits.shape[1], window.top, window.height, mask_logits)
-    left, right, share_x = interpolation(width, mask_logits.shape[2], window.left, window.width, mask_logits)
-    cells = mask_logits.permute(1, 2, 0)  # (h, w, N)
-    wide = torch.lerp(cells[:, left], cells[:, right], share_x[:, None])  # (h, columns, N)
-    rows = min(height, max(1, max_elements // (width * max(num_proposals, num_classes))))
-    masks = mask_logits.new_empty(rows, width, num_proposals)
-    above_rows, below_rows = above.tolist(), below.tolist()
+    (height, width), num_proposals = window.size, len(mask_logits)
+    down = linear_weights(height, mask_logits.shape[1], window.top, window.height, mask_logits)
+    across = linear_weights(width, mask_logits.shape[2], window.left, window.width, mask_logits)
+    first = down.ne(0).int().argmax(dim=1).tolist()  # grid row above each output row
+    with torch.autocast(mask_logits.device.type, enabled=False):
+        wide = across @ mask_logits.permute(1, 2, 0)  # (h, columns, N)
+    elements = max_elements or stripe_elements(mask_logits.device)
+    rows = min(height, max(1, elements // (width * max(num_proposals, num_columns))))
+    memory = mask_logits.new_empty(rows, width * num_proposals)
     for begin in range(0, height, rows):
         stripe = slice(begin, min(begin + rows, height))
-        count = stripe.stop - begin
-        for i, y in enumerate(range(begin, stripe.stop)):  # row by row: gathering them would copy the masks twice
-            torch.lerp(wide[above_rows[y]], wide[below_rows[y]], share_y[y], out=masks[i])
-        yield stripe, masks[:count].sigmoid_()
+        near = slice(first[stripe.start], first[stripe.stop - 1] + 2)
+        masks = memory[: stripe.stop - begin]
+        torch.mm(down[stripe, near], wide[near].flatten(1), out=masks)  # with `out`, autocast leaves it alone
+        yield stripe, masks.sigmoid_().view(-1, width, num_proposals)
 
 
 def binary_masks(mask_logits: Tensor, window: Window) -> Tensor:

@@ -11,7 +11,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from .decoding import Answer, SemanticDecoder, ViewProposals
+from .answer import Answer, ViewProposals
+from .decoding import SemanticDecoder
 from .inference import mask_stripes
 from .proposals import Window
 

@@ -1,6 +1,6 @@
 """The preference score: the quality of a proposal's mask relative to those of other views of the same object.
 
-An experiment for the ensemble of ``decoding.py``; not in the paper.
+An experiment for the ensemble of ``answer.py``; not in the paper.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import torch
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from .decoding import Answer, Drawing
+from .answer import Answer, Drawing
 from .proposals import Window, padded_size
 
 if TYPE_CHECKING:

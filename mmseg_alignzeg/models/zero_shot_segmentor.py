@@ -15,7 +15,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from ..vocabulary import Vocabulary
-from .decoding import Answer, Drawing, ViewProposals
+from .answer import Answer, Drawing, ViewProposals
 from .preference_head import PreferenceHead
 from .proposals import Proposals, Window, pad, upright
 from .question import Question

@@ -14,7 +14,6 @@ from alignzeg.analysis.collect import ViewScores
 from alignzeg.analysis.curves import mask_ious, measures, stacked_labels, view_probs
 from mmseg_alignzeg.evaluation import ZeroShotIoUMetric
 from mmseg_alignzeg.models import CalibratedStacking, PredictiveBiasCorrection
-from mmseg_alignzeg.models.inference import mask_stripes, semantic_stripes
 from mmseg_alignzeg.models.proposals import Window
 from mmseg_alignzeg.vocabulary import Vocabulary
 
@@ -87,15 +86,6 @@ def test_a_row_of_an_ensemble_is_its_own_prediction(model, weighting):
     alone = [replace(image, views=image.views[:1]) for image in images]
     single = sum(image_counts(image, [Variant(oracle=True)], task)[0] for image in alone)
     assert torch.equal(confusion[1], single[0])  # an oracle is told the classes of the image's own proposals
-
-
-def test_stripes_are_those_of_the_prediction_with_many_classes():
-    window = Window(0.0, 0.1, 0.9, 0.8, (300, 401))
-    masks, probs = torch.randn(5, 6, 6), torch.rand(5, 13)
-    ours = [(rows, torch.mm(v.flatten(0, 1), probs)) for rows, v in mask_stripes(masks, window, 13)]
-    theirs = [(rows, scores.clone()) for rows, scores in semantic_stripes(masks, probs, window)]
-    assert [rows for rows, _ in ours] == [rows for rows, _ in theirs] and len(ours) > 1
-    assert all(torch.equal(a, b.flatten(0, 1)) for (_, a), (_, b) in zip(ours, theirs, strict=True))
 
 
 def test_stacking_is_the_module_at_every_constant():

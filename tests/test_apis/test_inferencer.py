@@ -14,7 +14,7 @@ from PIL import Image
 
 from alignzeg.apis import AlignZegInferencer, Failure, Prediction, prediction
 from mmseg_alignzeg.datasets.patterns import CLASSES, UNSEEN_CLASSES, draw_scene
-from mmseg_alignzeg.models import decoding, inference, text_bank
+from mmseg_alignzeg.models import answer, inference, text_bank
 from mmseg_alignzeg.models.tiling import Tiling
 
 WORDS = ['red stripes', 'sky 🌊', 'Blue  Checks']
@@ -221,16 +221,16 @@ def test_labels_of_a_large_picture_are_drawn_smaller(inferencer, scene, monkeypa
 def test_no_full_size_scores_are_made(inferencer, monkeypatch):
     """The largest tensor of a stripe stays as small as inference.py says, whatever the picture."""
     sizes = []
-    stripes = inference.semantic_stripes
+    scores = answer.Answer._scores
 
-    def watched(*args, **kwargs):
-        for rows, scores in stripes(*args, **kwargs):
-            sizes.append(scores.numel())
-            yield rows, scores
+    def watched(self, masks, columns):
+        found = scores(self, masks, columns)
+        sizes.append(max(found.numel(), *(part.numel() for part in masks)))
+        return found
 
-    monkeypatch.setattr(decoding, 'semantic_stripes', watched)
-    inferencer(np.zeros((600, 500, 3), np.uint8))
-    assert len(sizes) > 5 and max(sizes) <= 2**19
+    monkeypatch.setattr(answer.Answer, '_scores', watched)
+    inferencer(np.zeros((900, 1000, 3), np.uint8))
+    assert len(sizes) > 5 and max(sizes) <= inference.STRIPE_ELEMENTS['cpu']
 
 
 @pytest.mark.parametrize('dtype', ['bf16', 'fp16'])

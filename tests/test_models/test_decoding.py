@@ -1,105 +1,18 @@
 """From proposals to labels: views merged by brute force, and each decoder in the segmentor."""
 
-import math
-from dataclasses import replace
-from functools import partial
-
 import pytest
 import torch
 import torch.nn.functional as F
+from merged_views import brute_force, merge
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from small_model import TRAINED, build
 
-from mmseg_alignzeg.models import Answer, decoding
-from mmseg_alignzeg.models.decoding import ViewProposals
-from mmseg_alignzeg.models.inference import semantic_stripes
-from mmseg_alignzeg.models.proposals import Window
+from mmseg_alignzeg.models.answer import ViewProposals
 
 
 def ensemble(*views, weighting='uniform', **options):
     return MODELS.build(dict(type='EnsembleDecoder', views=list(views), weighting=weighting, **options))
-
-
-# ---------------------------------------------------------------------- merging
-
-
-def brute_force(views, height, width, temperature=1.0, bias=None):
-    """Pixel by pixel, proposal by proposal."""
-    num_classes = views[0].class_probs.shape[1]
-    masks = [F.interpolate(v.mask_logits[None], size=(height, width), mode='bilinear')[0].sigmoid() for v in views]
-    merged = torch.zeros(num_classes, height, width)
-    for y in range(height):
-        for x in range(width):
-            preferred = []
-            for view, mask in zip(views, masks, strict=True):
-                weights = [float(mask[n, y, x] * view.class_probs[n].sum()) for n in range(len(mask))]
-                scores = [0.0] * len(mask) if view.preference is None else view.preference.tolist()
-                preferred.append(sum(w * r for w, r in zip(weights, scores, strict=True)) / sum(weights))
-            shares = [math.exp(r / temperature) for r in preferred]
-            for share, view, mask in zip(shares, views, masks, strict=True):
-                for n in range(len(mask)):
-                    merged[:, y, x] += share / sum(shares) * mask[n, y, x] * view.class_probs[n]
-    return merged if bias is None else merged + bias[:, None, None]
-
-
-def random_views(scored):
-    probs = torch.rand(3, 4, 6).softmax(dim=-1)[..., :-1]  # the last column was the background
-    grids = [torch.randn(4, 4, 6), torch.randn(4, 3, 5), torch.randn(4, 5, 7)]
-    scores = torch.randn(3, 4) if scored else [None] * 3
-    return [ViewProposals(*view) for view in zip(grids, probs, scores, strict=True)]
-
-
-def merge(views, height=9, width=11, **options):
-    return Answer(tuple(views), Window(0, 0, 1, 1, (height, width)), **options).scores()
-
-
-@pytest.mark.parametrize('scored', [False, True])
-@pytest.mark.parametrize('temperature', [1.0, 0.3])
-def test_merging_by_brute_force(scored, temperature):
-    views, bias = random_views(scored), torch.randn(5)
-    expected = brute_force(views, 9, 11, temperature, bias)
-    torch.testing.assert_close(merge(views, temperature=temperature, class_bias=bias), expected)
-
-
-def test_stripes_of_merged_views_cover_the_image(monkeypatch):
-    views, rows = random_views(scored=True), []
-    whole = merge(views)
-    monkeypatch.setattr(decoding, 'semantic_stripes', partial(semantic_stripes, max_elements=200))
-    for stripe, scores in Answer(tuple(views), Window(0, 0, 1, 1, (9, 11))).stripes():
-        rows.append((stripe.start, stripe.stop))
-        torch.testing.assert_close(scores.permute(2, 0, 1), whole[:, stripe])
-    assert rows == [(0, 2), (2, 4), (4, 6), (6, 8), (8, 9)]  # 200 // (11 · max(4 proposals, 5 classes and 2 more))
-
-
-def test_only_differences_of_scores_count_and_a_clear_one_decides():
-    views = random_views(scored=True)
-    plain = merge(views)
-    views = [replace(view, preference=view.preference + 5) for view in views]
-    torch.testing.assert_close(merge(views), plain)
-    views[1] = replace(views[1], preference=views[1].preference + 1000)
-    torch.testing.assert_close(merge(views), merge([ViewProposals(views[1].mask_logits, views[1].class_probs)]))
-    unscored = [ViewProposals(view.mask_logits, view.class_probs) for view in views]
-    torch.testing.assert_close(merge(views, temperature=1e9), merge(unscored))
-
-
-# ---------------------------------------------------------------------- the segmentor at test
-
-
-def test_a_class_bias_is_added_to_every_pixel_and_decides():
-    (view, *_), bias = random_views(scored=False), torch.tensor([-0.3, 0.2, 0.0, 0.1, -0.1])
-    plain = merge([view])
-    answer = Answer((view,), Window(0, 0, 1, 1, (9, 11)), bias)
-    torch.testing.assert_close(answer.scores(), plain + bias[:, None, None])
-    assert torch.equal(answer.labels(), answer.scores().argmax(dim=0, keepdim=True))
-    assert answer.labels().dtype == torch.int64 and (answer.labels() != plain.argmax(dim=0)).any()
-
-
-def test_an_answer_is_drawn_at_any_size():
-    (view, *_) = random_views(scored=False)
-    small = Window(0.0, 0.0, 1.0, 1.0, (3, 4))
-    drawn = torch.cat([scores.clone() for _, scores in Answer((view,), Window(0, 0, 1, 1, (9, 11))).stripes(small)])
-    torch.testing.assert_close(drawn.permute(2, 0, 1), merge([view], 3, 4))
 
 
 def test_one_view_is_the_image_itself_to_the_last_bit():
