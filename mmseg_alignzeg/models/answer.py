@@ -185,18 +185,28 @@ class Answer(Drawing):
     def winners(self, window: Window | None = None) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """See :meth:`Drawing.winners`. The time hardly depends on the number of classes, see :class:`Columns`."""
         every, columns = self._every_class(), self._contenders()
+        crowded = False  # masks overlap everywhere, such as those of random weights: bounds exclude nothing
         for rows, masks in self._masks(window or self.window, columns):
-            scores = self._scores(masks, columns)
-            best, index = scores[:, : len(columns.classes)].max(dim=-1)
-            labels = columns.classes[index]
-            if columns.bounds:
-                left = (scores[:, len(columns.classes) :].amax(dim=-1) >= best).nonzero().squeeze(1)
-                for some in left.split(max(1, stripe_elements(left.device) // len(every.classes))):
-                    best[some], labels[some] = self._scores([part[some] for part in masks], every).max(dim=-1)
-                if 2 * len(left) > len(best):  # masks that overlap everywhere, such as those of random weights
-                    columns = every
+            if crowded:
+                best, labels = self._plain_winners(masks, every)
+            else:
+                scores = self._scores(masks, columns)
+                best, index = scores[:, : len(columns.classes)].max(dim=-1)
+                labels = columns.classes[index]
+                if columns.bounds:
+                    left = (scores[:, len(columns.classes) :].amax(dim=-1) >= best).nonzero().squeeze(1)
+                    best[left], labels[left] = self._plain_winners([part[left] for part in masks], every)
+                    crowded = 2 * len(left) > len(best)
             shape = (rows.stop - rows.start, -1)
             yield rows, best.view(shape), labels.view(shape)
+
+    def _plain_winners(self, masks: Sequence[Tensor], every: Columns) -> tuple[Tensor, Tensor]:
+        """Return the highest scores of some pixels and their labels, (pixels,), computed with every class."""
+        most = max(1, stripe_elements(self.like.device) // len(every.classes))
+        parts = [
+            self._scores(some, every).max(dim=-1) for some in zip(*(part.split(most) for part in masks), strict=True)
+        ]
+        return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
 
     def _masks(self, window: Window, columns: Columns) -> Iterator[tuple[slice, list[Tensor]]]:
         """Yield output rows, and σ(M) there for each view, (pixels, N)."""
