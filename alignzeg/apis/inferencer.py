@@ -4,42 +4,27 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from mmengine.dataset import pseudo_collate
 
 from mmseg_alignzeg.aliases import fold
-from mmseg_alignzeg.models import ClassNames, PredictiveBiasCorrection, Question, TextBank
+from mmseg_alignzeg.models import ClassNames, PredictiveBiasCorrection, TextBank
 from mmseg_alignzeg.models.answer import Answer, Drawing
+from mmseg_alignzeg.models.tiling import Tiling
 
 from .image_files import Source, find_images
 from .prediction import Failure, Prediction, drawn, find_proposals, label_map
 from .preparation import Item, prepare
+from .request import Request
 from .trained_models import PathLike, load_model, usable_device
-from .words import Words, check_words, cut_words
+from .words import check_words, cut_words
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 OTHERS = 'others'
 OTHERS_BELOW = 0.5  # threshold on the scores Σ_n p_nc·σ(M_n)
-
-
-@dataclass(frozen=True)
-class Request:
-    """Settings of one call.
-
-    Attributes:
-        question: The class names and how their scores are corrected.
-        words: The same class names, with notes.
-        others: Whether there is a last class for pixels that match no name.
-        proposals: Whether proposals are returned.
-    """
-
-    question: Question
-    words: Words
-    others: bool
-    proposals: bool
 
 
 class AlignZegInferencer:
@@ -110,6 +95,7 @@ class AlignZegInferencer:
         templates: str | None = None,
         batch_size: int = 1,
         proposals: bool = False,
+        windows: tuple[int, int] | None = None,
         return_datasamples: bool = False,
     ) -> list[Any]:
         """Segment images; see :meth:`stream` for the arguments, and to keep only one batch in memory.
@@ -124,7 +110,7 @@ class AlignZegInferencer:
             FileNotFoundError: See :meth:`stream`.
             ValueError: See :meth:`stream`; also if no image could be read.
         """
-        settings = (classes, unseen, others, gamma, pbc, templates, batch_size, proposals)
+        settings = (classes, unseen, others, gamma, pbc, templates, batch_size, proposals, windows)
         results = list(self.stream(inputs, *settings))
         failures = [result for result in results if isinstance(result, Failure)]
         if len(failures) == len(results):
@@ -145,6 +131,7 @@ class AlignZegInferencer:
         templates: str | None = None,
         batch_size: int = 1,
         proposals: bool = False,
+        windows: tuple[int, int] | None = None,
     ) -> Iterator[Prediction | Failure]:
         """Segment images one after the other. Arguments are checked immediately, images are read when needed.
 
@@ -162,6 +149,9 @@ class AlignZegInferencer:
             templates: Name of a template set; None for that of the model.
             batch_size: Number of images read at a time; those with the same input size are predicted together.
             proposals: Also return the proposals of each image.
+            windows: Side and stride in pixels of overlapping windows, see :class:`Tiling`, for pictures that are much
+                larger than those of the training: they keep their size, and memory does not grow with it. None for the
+                model's config, in which pictures are usually scaled down.
 
         Returns:
             One result per image, in order; a :class:`Failure` for an unreadable one.
@@ -172,8 +162,9 @@ class AlignZegInferencer:
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f'batch_size={batch_size!r} must be a whole number of at least 1.')
-        if proposals and self.model.tiling is not None:
-            raise ValueError("Proposals are those of whole images, and the model has `test_cfg.mode='slide'`.")
+        tiling = None if windows is None else Tiling.square(windows)
+        if proposals and (tiling or self.model.tiling) is not None:
+            raise ValueError('Proposals are those of whole images: leave windows (`test_cfg.mode`) or proposals out.')
         sources = find_images(inputs)
         correction = self._correction(gamma, pbc)
         words = check_words(classes, unseen, self.model.vocabulary)
@@ -183,7 +174,7 @@ class AlignZegInferencer:
         asked = self.model.ask(words.classes, words.unseen)
         question = replace(asked, text_bank=bank, bias_correction=correction)
         question.text_embeds(self.device)  # reports problems with class names or CLIP before any image is read
-        return self._run(sources, Request(question, cut_words(words, bank), others, proposals), batch_size)
+        return self._run(sources, Request(question, cut_words(words, bank), others, proposals, tiling), batch_size)
 
     def _correction(self, gamma: float | None, pbc: bool) -> PredictiveBiasCorrection | None:
         if gamma is not None and (isinstance(gamma, (bool, str)) or not 0 < gamma <= 1):
@@ -211,7 +202,7 @@ class AlignZegInferencer:
             groups: dict[torch.Size, dict[int, Item]] = {}  # padding to a common size would change results
             for i, source in enumerate(sources[start : start + batch_size]):
                 try:
-                    item = prepare(source, self.input_scale)
+                    item = prepare(source, None if request.tiling else self.input_scale)
                 except ValueError as error:
                     results[i] = Failure(source.name, str(error))
                 else:
@@ -223,19 +214,24 @@ class AlignZegInferencer:
     @torch.no_grad()
     def _predict(self, items: list[Item], request: Request) -> list[Prediction]:
         """Return predictions of images with the same input size."""
-        model, words = self.model, request.words
-        data = model.data_preprocessor(pseudo_collate([item.packed for item in items]), False)
+        model, words, data = self.model, request.words, pseudo_collate([item.packed for item in items])
+        tiling = request.tiling or model.tiling
+        if tiling is None:
+            data = model.data_preprocessor(data, False)
         with torch.autocast(self.device.type, DTYPES[self.dtype], enabled=self.dtype != 'fp32'):
             answers: Sequence[Drawing]
-            if model.tiling is not None:
-                answers, indicator = model.answers(data['inputs'], data['data_samples'], request.question), None
+            if tiling is not None:
+                images = zip(data['inputs'], data['data_samples'], strict=True)  # each alone, and not copied
+                answers = [model.answers(x[None], [sample], request.question, tiling)[0] for x, sample in images]
+                indicator = None
             else:
                 looks = model.look(data['inputs'])
                 answers = model.answer(looks, data['data_samples'], data['inputs'].shape[2:], request.question)
                 indicator = model.indicate(looks[0])
         predictions = []
         for i, (item, answer) in enumerate(zip(items, answers, strict=True)):
-            notes, proposals, canvas = [*item.notes, *words.notes], None, drawn(answer.window)
+            notes, proposals = [*item.notes, *words.notes], None
+            canvas = answer.window if request.tiling else drawn(answer.window)
             if canvas != answer.window:
                 notes.append('labels drawn at {1} × {0} pixels and enlarged'.format(*canvas.size))
             if isinstance(answer, Answer) and request.proposals:
@@ -243,7 +239,7 @@ class AlignZegInferencer:
                 proposals, more = find_proposals(answer, own, words.classes)
                 if more:
                     notes.append(f'{more} more proposals are left out: their masks would take too much memory')
-            labels = label_map(answer, OTHERS_BELOW if request.others else None)
+            labels = label_map(answer, canvas, OTHERS_BELOW if request.others else None)
             classes = (*words.classes, OTHERS) if request.others else words.classes
             predictions.append(
                 Prediction(item.source.name, item.image, labels, classes, words.unseen, tuple(notes), proposals)

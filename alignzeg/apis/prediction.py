@@ -100,14 +100,15 @@ def enlarge(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return pixels[rows].take(columns, axis=1)
 
 
-def label_map(answer: Drawing, others_below: float | None) -> np.ndarray:
+def label_map(answer: Drawing, canvas: Window, others_below: float | None) -> np.ndarray:
     """Compute the labels (H, W) of one image, in the smallest unsigned type that can hold them.
 
     Args:
         answer: Answer for C class names.
+        canvas: The answer's window, or a smaller one of the same ratio, whose labels are enlarged.
         others_below: Pixels whose best score is lower get label C; None disables that class.
     """
-    count, canvas = answer.like.shape[1], drawn(answer.window)
+    count = answer.like.shape[1]
     labels = np.empty(canvas.size, np.min_scalar_type(count))
     for stripe, best, winner in answer.winners(canvas):
         if others_below is not None:

@@ -31,27 +31,30 @@ class Item:
     notes: tuple[str, ...]
 
 
-def prepare(source: Source, scale: Sequence[int]) -> Item:
+def prepare(source: Source, scale: Sequence[int] | None) -> Item:
     """Read and resize an image.
 
     Args:
         source: See :func:`read_rgb`.
-        scale: (long, short) pixels, see :func:`fit`.
+        scale: (long, short) pixels, see :func:`fit`; None keeps the size of the image.
 
     Raises:
         ValueError: See :func:`read_rgb`.
     """
     image = read_rgb(source)
     height, width = image.shape[:2]
-    columns, rows = fit((width, height), scale)
+    columns, rows = (width, height) if scale is None else fit((width, height), scale)
     # Bilinear as in mmseg's pipelines; when reducing by more than half, it would skip pixels.
     interpolation = 'area' if 4 * columns * rows < width * height else 'bilinear'
-    bgr = mmcv.imresize(image, (columns, rows), interpolation=interpolation)[..., ::-1]
+    if (columns, rows) == (width, height):
+        resized = image
+    else:
+        resized = mmcv.imresize(image, (columns, rows), interpolation=interpolation)
     notes = []
     if columns * rows < width * height:
         notes.append(f'scaled from {width} × {height} to {columns} × {rows} pixels for the model')
     sample = SegDataSample(metainfo=dict(img_path=source.name, ori_shape=(height, width), img_shape=(rows, columns)))
-    inputs = torch.from_numpy(np.ascontiguousarray(bgr.transpose(2, 0, 1)))
+    inputs = torch.from_numpy(np.ascontiguousarray(resized[..., ::-1].transpose(2, 0, 1)))  # BGR
     return Item(source, image, dict(inputs=inputs, data_samples=sample), tuple(notes))
 
 

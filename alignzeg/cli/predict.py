@@ -63,6 +63,13 @@ def add_parser(commands: Any) -> None:
     group.add_argument('--no-pbc', action='store_true', help='skip the bias correction')
     group.add_argument('--templates', metavar='SET', help="prompt templates, such as 'vild' or 'single'")
     group.add_argument('--batch-size', type=positive, default=1, metavar='N', help='pictures at a time (default: 1)')
+    group.add_argument(
+        '--windows',
+        type=positive,
+        nargs=2,
+        metavar=('SIDE', 'STRIDE'),
+        help='keep the size of large pictures: predict in overlapping windows of SIDE pixels, STRIDE pixels apart',
+    )
     group = parser.add_argument_group('results')
     group.add_argument(
         '--save',
@@ -110,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
         classes=words, unseen=split_words(args.unseen), others=args.others, gamma=args.gamma, pbc=not args.no_pbc
     )
     settings |= dict(templates=args.templates, batch_size=args.batch_size, proposals='proposals' in args.save)
+    settings |= dict(windows=args.windows)
     failed, done, noted = len(lost), 0, 0
     begin = time.perf_counter()
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

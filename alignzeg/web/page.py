@@ -80,12 +80,12 @@ def build_page(
             return None, failed(error)
 
     def run(
-        picture: object, words: object, unseen: object, others: object, pbc: object, gamma: object
+        picture: object, words: object, unseen: object, others: object, pbc: object, gamma: object, windows: object
     ) -> tuple[Any, ...]:
         """Return overlay, shares, proposals and status of a picture."""
         try:
             taken = Picture.take(picture, uploads)
-            settings = checked(words, unseen, others, pbc, gamma)
+            settings = checked(words, unseen, others, pbc, gamma, windows)
             pixels = taken.pixels() if taken else None
             with busy or nullcontext():
                 result = segment(inferencer, pixels, *settings)
@@ -145,6 +145,10 @@ def build_page(
                     info='The words that PBC treats as unseen. Empty: all that the model was not trained on.',
                     max_lines=4,
                 )
+                windows = gr.Checkbox(
+                    label='full resolution',
+                    info='Predict a large picture in overlapping windows; slower. Otherwise, it is scaled down.',
+                )
             with gr.Column():
                 overlay = gr.Image(
                     label='Result', interactive=False, buttons=['download', 'fullscreen'], elem_classes='result'
@@ -161,7 +165,7 @@ def build_page(
         gr.on(
             [button.click, words.submit, unseen.submit],
             run,
-            [picture, words, unseen, others, pbc, gamma],
+            [picture, words, unseen, others, pbc, gamma, windows],
             [overlay, shares, proposals, status],
             api_name='segment',
             concurrency_limit=1,
@@ -181,19 +185,20 @@ def build_page(
 
 
 def checked(
-    words: object, unseen: object, others: object, pbc: object, gamma: object
-) -> tuple[str, str, bool, float | None, bool]:
+    words: object, unseen: object, others: object, pbc: object, gamma: object, windows: object = False
+) -> tuple[str, str, bool, float | None, bool, bool]:
     """Check the settings that a client sent with a picture, and return them as :func:`segment` expects them.
 
     Raises:
         ValueError: If a value has the wrong type.
     """
-    for name, value, kind in (('`classes`', words, str), ('`unseen`', unseen, str), ('others', others, bool)):
+    texts, switches = (('`classes`', words), ('`unseen`', unseen)), (('others', others), ('windows', windows))
+    for name, value, kind in (*((*text, str) for text in texts), *((*switch, bool) for switch in switches)):
         if value is not None and not isinstance(value, kind):
             raise ValueError(f'{name} is of type {type(value).__name__}: expected {kind.__name__}.')
     if not isinstance(pbc, bool) or isinstance(gamma, bool) or not isinstance(gamma, (int, float)):
         raise ValueError('PBC or γ has the wrong type: expected true or false, and a number.')
-    return str(words or ''), str(unseen or ''), bool(others), float(gamma) if pbc else None, pbc
+    return str(words or ''), str(unseen or ''), bool(others), float(gamma) if pbc else None, pbc, bool(windows)
 
 
 def scene(number: object) -> dict[str, Any]:

@@ -46,6 +46,7 @@ def segment(
     others: bool = False,
     gamma: float | None = None,
     pbc: bool = True,
+    windows: bool = False,
 ) -> Result:
     """Segment a picture into words, given as text that a user typed.
 
@@ -57,6 +58,8 @@ def segment(
         others: Add a class for pixels that fit none of the words.
         gamma: γ of the bias correction, in (0, 1]; None for that of the model.
         pbc: False skips the bias correction, whatever ``gamma`` is.
+        windows: Predict in overlapping windows of the model's input size, in place of scaling the picture down; there
+            are no proposals then.
 
     Raises:
         LimitError: If it takes too long, or there are too many words or characters (413).
@@ -65,10 +68,12 @@ def segment(
     if picture is None:
         raise ValueError('There is no picture yet: upload one, or click an example.')
     begin = time.perf_counter()
+    side = min(inferencer.input_scale)
     with time_limit(REQUEST_SECONDS):
         # fmt: off
         prediction = inferencer(
-            picture, classes=split(words), unseen=split(unseen), others=others, gamma=gamma, pbc=pbc, proposals=True,
+            picture, classes=split(words), unseen=split(unseen), others=others, gamma=gamma, pbc=pbc,
+            proposals=not windows, windows=(side, side - side // 4) if windows else None,
         )[0]
         # fmt: on
     plain = prediction.classes[-1:] if others else ()

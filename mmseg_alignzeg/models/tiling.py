@@ -42,9 +42,21 @@ class Tiling:
         axes = zip(self.crop_size, self.stride, strict=True)
         if not all(0 < stride <= crop <= MOST_WINDOWS * stride for crop, stride in axes):
             raise ValueError(
-                f'crop_size={self.crop_size} and stride={self.stride} of `test_cfg` must be positive (rows, columns), '
-                f'with each stride between 1/{MOST_WINDOWS} of its crop and the crop.'
+                f'Windows of crop_size={self.crop_size} with stride={self.stride}: both must be positive (rows, '
+                f'columns), with each stride between 1/{MOST_WINDOWS} of its crop and the crop.'
             )
+
+    @classmethod
+    def square(cls, windows: Any) -> Tiling:
+        """Return windows of a side and a stride, given as a pair of pixels.
+
+        Raises:
+            ValueError: If these are not two whole numbers within the limits of this class.
+        """
+        pair = tuple(windows) if isinstance(windows, (tuple, list)) else ()
+        if len(pair) != 2 or any(isinstance(number, bool) or not isinstance(number, int) for number in pair):
+            raise ValueError(f'windows={windows!r} must be two whole numbers of pixels, side and stride: (640, 480).')
+        return cls((pair[0],) * 2, (pair[1],) * 2)
 
     def boxes(self, shape: Sequence[int]) -> list[tuple[slice, slice]]:
         """Return rows and columns of every window in an input of ``shape``."""
@@ -186,7 +198,7 @@ def tiled_answers(
     Args:
         model: In evaluation mode.
         tiling: The windows.
-        inputs: (B, 3, H, W), normalised.
+        inputs: (B, 3, H, W), normalised, or uint8 pixels as a data pipeline gives them.
         samples: B data samples with their meta information.
         question: See :meth:`ZeroShotSegmentor.answer`.
     """
@@ -194,6 +206,9 @@ def tiled_answers(
     tiles: list[list[Tile]] = [[] for _ in samples]
     for rows, columns in tiling.boxes(shape):
         crop = inputs[:, :, rows, columns]
+        if not crop.is_floating_point():
+            data = {'inputs': list(crop), 'data_samples': [SegDataSample() for _ in crop]}
+            crop = model.data_preprocessor(data, False)['inputs']
         size = (crop.shape[2], crop.shape[3])
         answers = model.answer(model.look(crop), samples, size, question)
         for found, answer, sample in zip(tiles, answers, samples, strict=True):

@@ -20,7 +20,7 @@ from .preference_head import PreferenceHead
 from .proposals import Proposals, Window, pad, upright
 from .question import Question
 from .text_bank import TextBank
-from .tiling import read_tiling, tiled_answers
+from .tiling import Tiling, read_tiling, tiled_answers
 
 
 class ZeroShotSegmentor(BaseSegmentor):
@@ -148,12 +148,33 @@ class ZeroShotSegmentor(BaseSegmentor):
         return [self.decoder(parts, window, bias, sample) for parts, window, sample in images]
 
     def answers(
-        self, inputs: Tensor, samples: Sequence[SegDataSample], question: Question | None = None
+        self,
+        inputs: Tensor,
+        samples: Sequence[SegDataSample],
+        question: Question | None = None,
+        tiling: Tiling | None = None,
     ) -> Sequence[Drawing]:
-        """Compute answers for whole images or in windows, depending on ``test_cfg``; see :meth:`predict`."""
-        if self.tiling is not None:
-            return tiled_answers(self, self.tiling, inputs, samples, question)
+        """Compute answers for whole images or in windows.
+
+        Args:
+            inputs: See :meth:`predict`; with windows also uint8 pixels, which are normalised window by window.
+            samples: B data samples with meta information.
+            question: See :meth:`predict`.
+            tiling: The windows; by default those of ``test_cfg``.
+        """
+        tiling = tiling or self.tiling
+        if tiling is not None:
+            return tiled_answers(self, tiling, inputs, samples, question)
         return self.answer(self.look(inputs), samples, inputs.shape[2:], question)
+
+    def test_step(self, data: Any) -> list[SegDataSample]:
+        """Predict the images of a batch. With windows, no normalised copy of a whole image is made."""
+        if self.tiling is None:
+            return super().test_step(data)
+        images = zip(data['inputs'], data['data_samples'], strict=True)
+        return [result for image, sample in images for result in self.predict(image[None], [sample])]
+
+    val_step = test_step
 
     @torch.no_grad()
     def predict(

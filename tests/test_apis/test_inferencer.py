@@ -233,6 +233,31 @@ def test_no_full_size_scores_are_made(inferencer, monkeypatch):
     assert len(sizes) > 5 and max(sizes) <= inference.STRIPE_ELEMENTS['cpu']
 
 
+def test_windows_keep_the_size_of_a_large_picture(inferencer):
+    """Scenes side by side: scaled down, their patterns are lost; in windows, they are those of each scene."""
+    scenes = [draw_scene(1, i)[0] for i in range(4)]
+    large = np.concatenate([np.concatenate(scenes[:2], axis=1), np.concatenate(scenes[2:], axis=1)])
+    assert max(large.shape) > min(inferencer.input_scale)
+    apart = [result.labels for result in inferencer(scenes)]
+    expected = np.concatenate([np.concatenate(apart[:2], axis=1), np.concatenate(apart[2:], axis=1)])
+    result = inferencer(large, windows=(128, 128))[0]
+    assert (result.labels == expected).mean() > 0.999 and not result.notes
+    assert (inferencer(large)[0].labels == expected).mean() < 0.9
+    blended = inferencer(large, windows=[128, 64])[0].labels
+    assert 0.8 < (blended == expected).mean() < 1
+
+
+@pytest.mark.parametrize('windows', [640, (640,), (640, 0), (64, 128), (1.5, 1), ('640', '480'), (640, 70)])
+def test_windows_are_checked(inferencer, windows):
+    with pytest.raises(ValueError, match=r'[Ww]indows'):
+        inferencer(np.zeros((9, 9, 3), np.uint8), windows=windows)
+
+
+def test_proposals_are_those_of_whole_images(inferencer):
+    with pytest.raises(ValueError, match='whole images'):
+        inferencer(np.zeros((9, 9, 3), np.uint8), windows=(64, 48), proposals=True)
+
+
 @pytest.mark.parametrize('dtype', ['bf16', 'fp16'])
 def test_half_precision_agrees(inferencer, scene, dtype):
     expected = inferencer(scene[0])[0].labels
@@ -375,7 +400,7 @@ def test_windows_are_blended(inferencer, scene):
     with torch.no_grad():
         (answer,) = inferencer.model.predict(normalised(scene[0]))
     assert np.array_equal(result.labels, answer.pred_sem_seg.data[0].numpy())
-    with pytest.raises(ValueError, match='slide'):
+    with pytest.raises(ValueError, match='whole images'):
         inferencer(scene[0], proposals=True)
 
 

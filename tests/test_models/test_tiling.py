@@ -91,6 +91,25 @@ def test_views_and_calibration_act_in_windows():
         assert not torch.allclose(found, build(SLIDE).encode_decode(images, [{}]))
 
 
+def test_pixels_are_normalised_window_by_window():
+    """A test step with uint8 images of different sizes gives what `predict` gives for their normalised copies."""
+    preprocessor = dict(type='SegDataPreProcessor', mean=[120, 110, 100], std=[60, 61, 62], bgr_to_rgb=True)
+    model = build(SLIDE, data_preprocessor=preprocessor)
+    images = [torch.randint(256, (3, *shape), dtype=torch.uint8) for shape in ((100, 130), (90, 70))]
+    sizes = []
+    forward = model.data_preprocessor.forward
+    model.data_preprocessor.forward = lambda data, *rest: (
+        sizes.extend(x.shape for x in data['inputs']),
+        forward(data, *rest),
+    )[1]
+    results = model.test_step(dict(inputs=images, data_samples=[SegDataSample(), SegDataSample()]))
+    assert max(height * width for _, height, width in sizes) <= 48 * 64
+    for image, result in zip(images, results, strict=True):
+        mean, std = (torch.tensor(part).view(3, 1, 1) for part in ([120.0, 110, 100], [60.0, 61, 62]))
+        expected = model.predict(((image.flip(0) - mean) / std)[None])[0]
+        torch.testing.assert_close(result.seg_logits.data, expected.seg_logits.data)
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [

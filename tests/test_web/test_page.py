@@ -42,7 +42,9 @@ def own_sigterm():
 
 def ask(client, path, words=WORDS, unseen='', others=True, pbc=True, gamma=0.3):
     file = None if path is None else handle_file(str(path))
-    overlay, shares, proposals, status = client.predict(file, words, unseen, others, pbc, gamma, api_name='/segment')
+    overlay, shares, proposals, status = client.predict(
+        file, words, unseen, others, pbc, gamma, False, api_name='/segment'
+    )
     pixels = overlay and np.asarray(Image.open(io.BytesIO(base64.b64decode(overlay['url'].split('base64,')[1]))))
     return pixels, shares['data'], proposals['data'], re.sub('<.*?>', '', status)
 

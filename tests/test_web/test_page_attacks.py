@@ -99,7 +99,15 @@ def test_no_other_route_takes_a_path(page, tmp_path, scene, record_property):
     for route in routes:
         for suffix in ('', '/'):
             assert page.visitor.http.post(f'gradio_api/{route}{suffix}', json=body).status_code == 404
-    named = {'picture': value, 'words': WORDS, 'unseen': '', 'others': True, 'pbc': True, 'gamma': 0.3}
+    named = {
+        'picture': value,
+        'words': WORDS,
+        'unseen': '',
+        'others': True,
+        'pbc': True,
+        'gamma': 0.3,
+        'windows': False,
+    }
     for route, sent in (('call/v2/segment', named), ('queue/join', body)):
         answer = page.visitor.http.post(f'gradio_api/{route}', json=sent)
         if answer.status_code == 200 and route == 'queue/join':

@@ -64,8 +64,8 @@ class Visitor:
             return answer.status_code, 'refused', answer.text
         return 200, *self.fetch(name, answer.json()['event_id'])
 
-    def segment(self, picture, words=WORDS, unseen='', others=True, pbc=True, gamma=0.3):
-        return self.ask('segment', picture, words, unseen, others, pbc, gamma)
+    def segment(self, picture, words=WORDS, unseen='', others=True, pbc=True, gamma=0.3, windows=False):
+        return self.ask('segment', picture, words, unseen, others, pbc, gamma, windows)
 
 
 def status_line(answer):
