@@ -98,7 +98,7 @@ def load_weights(model: AlignZeg, path: str | Path) -> None:
             f'{path} does not record the classes and the CLIP of its weights: use a checkpoint written by '
             '`SafeCheckpointHook`, or a file of `save_pretrained`.'
         )
-    differences = identity_differences(identity, to_plain(model.checkpoint_identity()))
+    differences = identity_differences(identity, to_plain(model.checkpoint_identity(identity)))
     if differences:
         raise ValueError(f'{path} and the model differ: {"; ".join(differences)}.')
     left_out = tuple(f'{part}.' for part in OPTIONAL_PARTS if getattr(model, part) is None)

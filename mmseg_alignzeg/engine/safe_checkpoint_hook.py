@@ -106,8 +106,8 @@ class SafeCheckpointHook(Hook):
     objects, which this mode refuses, so testing and resuming fail. This hook converts everything except ``state_dict``
     to plain data before saving, and restores the history after loading, so a resumed run continues it.
 
-    If the model has ``checkpoint_identity()`` (a plain dict: classes, unseen classes, templates, CLIP), the result is
-    stored as ``meta['alignzeg']`` and compared on loading. Otherwise, weights of another vocabulary would load silently
+    If the model has ``checkpoint_identity(saved)`` (a plain dict: classes, unseen classes, templates, CLIP), the result
+    is stored as ``meta['alignzeg']`` and compared on loading, when ``saved`` is the stored one. Otherwise, weights of another vocabulary would load silently
     and give scores near zero.
 
     Args:
@@ -144,10 +144,10 @@ class SafeCheckpointHook(Hook):
         """
         refuse_not_finite(checkpoint.get('state_dict', {}), 'The checkpoint cannot be used', 'give an earlier one.')
         restore_history(checkpoint.get('message_hub', {}))
-        expected = _identity(runner)
+        saved = checkpoint.get('meta', {}).get('alignzeg')
+        expected = _identity(runner, saved)
         if expected is None:
             return
-        saved = checkpoint.get('meta', {}).get('alignzeg')
         if saved is None:
             runner.logger.warning(
                 'The checkpoint does not record the classes and the CLIP it was trained with (no '
@@ -176,10 +176,10 @@ def _stored_whole(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def _identity(runner: Runner) -> dict[str, Any] | None:
-    """Return the identity of the model; None if it has none."""
+def _identity(runner: Runner, saved: object = None) -> dict[str, Any] | None:
+    """Return the identity of the model, for comparison with a saved one; None if it has none."""
     model = unwrapped_model(runner)
-    return model.checkpoint_identity() if hasattr(model, 'checkpoint_identity') else None
+    return model.checkpoint_identity(saved) if hasattr(model, 'checkpoint_identity') else None
 
 
 def _vocabulary_meta(runner: Runner, identity: dict[str, Any]) -> dict[str, Any]:

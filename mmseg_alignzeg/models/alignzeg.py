@@ -103,13 +103,19 @@ class AlignZeg(ZeroShotSegmentor):
         self.preference = MODELS.build({**preference, **in_clip}) if preference else None
         self.prepare_test(bias_correction, calibration, decoder, test_cfg)
 
-    def checkpoint_identity(self) -> dict[str, Any]:
-        """Return what a checkpoint and the model that loads it must have in common, in plain types."""
+    def checkpoint_identity(self, saved: object = None) -> dict[str, Any]:
+        """Return what a checkpoint and the model that loads it must have in common, in plain types.
+
+        Args:
+            saved: The identity in a checkpoint. If it is old and names CLIP by the digest of the file that this model
+                has too, so does the result.
+        """
+        clip = saved.get('clip') if isinstance(saved, Mapping) else None
         return {
             'classes': list(self.vocabulary.classes),
             'unseen_classes': list(self.vocabulary.unseen_classes),
             'templates': self.text_bank.template_set,
-            'clip': self.text_bank.source.identity,
+            'clip': self.text_bank.source.identity_as(clip),
         }
 
     # ------------------------------------------------------------------ figure 2, from left to right

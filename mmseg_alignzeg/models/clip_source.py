@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import open_clip
 import torch
-from open_clip.factory import load_state_dict
-from open_clip.model import _build_vision_tower
+from open_clip.model import _build_vision_tower, convert_to_custom_text_state_dict
 from torch import Tensor, nn
+
+from .clip_weights import CLIPWeights, file_digest, is_path, read_clip, weights_digest
 
 ASSETS = Path(__file__).parents[1] / 'assets'
 
@@ -24,9 +26,9 @@ class CLIPSource:
 
     Args:
         model_name: An open_clip architecture such as ``ViT-B-16`` (``ViT-B-16-quickgelu`` for OpenAI's weights).
-        pretrained: A local weight file (``.safetensors``, or a ``.pt``/``.bin`` state dict), an open_clip tag
-            such as ``openai`` (downloaded by open_clip unless cached), ``embedded`` for the
-            tiny CLIP inside this package, or ``None`` for random weights (tests and benchmarks).
+        pretrained: A local weight file or folder, see :func:`read_clip` (the path of a folder needs a ``/``), an
+            open_clip tag such as ``openai`` (downloaded by open_clip unless cached), ``embedded`` for the tiny CLIP
+            inside this package, or ``None`` for random weights (tests and benchmarks).
 
     Raises:
         ValueError: If open_clip does not know the architecture or the tag.
@@ -42,7 +44,7 @@ class CLIPSource:
 
     @cached_property
     def weights(self) -> Path | None:
-        """Path of the weight file, or None for random weights."""
+        """Path of the weight file or folder, or None for random weights."""
         if self.pretrained is None:
             return None
         if self.pretrained == 'embedded':
@@ -50,12 +52,12 @@ class CLIPSource:
             if not path.is_file():
                 raise ValueError(f"pretrained='embedded' is available only for tiny_clip, not for {self.model_name!r}.")
             return path
-        if Path(self.pretrained).suffix:
+        if is_path(self.pretrained):
             path = Path(self.pretrained).expanduser()
-            if not path.is_file():
+            if not path.exists():
                 raise FileNotFoundError(
-                    f'CLIP weights {self.pretrained!r} do not exist: put an open_clip state dict of {self.model_name} '
-                    'there (.safetensors or .pt), or set `pretrained` to another file or to a tag such as "openai".'
+                    f'CLIP weights {self.pretrained!r} do not exist: put weights of {self.model_name} there '
+                    '(.safetensors or .pt, or a folder), or set `pretrained` to another path or a tag such as "openai".'
                 )
             return path
         tags = open_clip.list_pretrained_tags_by_model(self.model_name)
@@ -65,14 +67,20 @@ class CLIPSource:
         return self._fetch()
 
     def _check_activation(self) -> None:
-        """Refuse a tag whose weights were trained with another activation: they would load and give wrong results.
+        """Refuse a tag whose weights were trained with another activation, before they are downloaded."""
+        assert self.pretrained is not None
+        self._refuse_activation(open_clip.get_pretrained_cfg(self.model_name, self.pretrained).get('quick_gelu', False))
+
+    def _refuse_activation(self, trained: bool) -> None:
+        """Refuse weights that were trained with another activation: they would load and give wrong results.
+
+        Args:
+            trained: Whether they were trained with QuickGELU.
 
         Raises:
             ValueError: If only one of weights and architecture uses QuickGELU.
         """
-        assert self.pretrained is not None
-        trained = bool(open_clip.get_pretrained_cfg(self.model_name, self.pretrained).get('quick_gelu', False))
-        if trained != bool(open_clip.get_model_config(self.model_name).get('quick_gelu', False)):
+        if bool(trained) != bool(open_clip.get_model_config(self.model_name).get('quick_gelu', False)):
             fitting = [
                 name
                 for name in open_clip.list_models()
@@ -101,11 +109,14 @@ class CLIPSource:
 
     @cached_property
     def identity(self) -> str:
-        """Architecture and a digest of the weight file; ``NAME:random`` for random weights."""
-        if self.weights is None:
-            return f'{self.model_name}:random'
-        with self.weights.open('rb') as file:
-            return f'{self.model_name}:{hashlib.file_digest(file, "sha256").hexdigest()[:16]}'
+        """Architecture and a digest of its weights (not of their file); ``NAME:random`` for random weights."""
+        return f'{self.model_name}:{"random" if self.weights is None else weights_digest(self.weights)}'
+
+    def identity_as(self, saved: object) -> str:
+        """Return :attr:`identity`, or ``saved`` if that is the digest of the same file, as in old checkpoints."""
+        if self.weights is None or saved == self.identity or not isinstance(saved, str):
+            return self.identity
+        return saved if saved == f'{self.model_name}:{file_digest(self.weights)}' else self.identity
 
     def load_vision(self) -> tuple[nn.Module, float]:
         """Build only the vision tower.
@@ -117,35 +128,50 @@ class CLIPSource:
         args = (cfg['embed_dim'], cfg['vision_cfg'], cfg.get('quick_gelu', False))
         if self.weights is None:
             return _build_vision_tower(*args), 1 / 0.07  # CLIP's own initial scale
-        state = self._read_state_dict()
+        state = self._read().state
         with torch.device('meta'):  # draw no random numbers for weights that are about to be replaced
             visual = _build_vision_tower(*args)
         prefix = 'visual.'
         own = {key[len(prefix) :]: value.float() for key, value in state.items() if key.startswith(prefix)}
+        self._fill(visual, own, assign=True)
+        return visual, float(state['logit_scale'].float().exp())
+
+    def load_full(self) -> nn.Module:
+        """Build the whole CLIP model (for its text tower), frozen, in float32 and evaluation mode.
+
+        Returns:
+            An ``open_clip.CLIP``, or a ``CustomTextCLIP`` if the architecture has another kind of text tower.
+        """
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)  # open_clip would warn that it loads no weights
         try:
-            visual.load_state_dict(own, assign=True)
+            model = open_clip.create_model(self.model_name)
+        finally:
+            logging.disable(before)
+        if self.weights is not None:
+            state = self._read().state
+            if not isinstance(model, open_clip.CLIP):
+                state = convert_to_custom_text_state_dict(state)
+            current = model.state_dict()
+            for name in ('logit_scale', 'logit_bias'):  # scalars, or vectors with one element
+                if name in state and name in current:
+                    state[name] = state[name].reshape(current[name].shape)
+            self._fill(model, state)
+        return model.eval().requires_grad_(False)
+
+    def _read(self) -> CLIPWeights:
+        assert self.weights is not None
+        weights = read_clip(self.weights)
+        if weights.quick_gelu is not None:
+            self._refuse_activation(weights.quick_gelu)
+        return weights
+
+    def _fill(self, module: nn.Module, state: Mapping[str, Tensor], assign: bool = False) -> None:
+        try:
+            module.load_state_dict(state, assign=assign)
         except RuntimeError as error:
             raise ValueError(
                 f'{self.weights} holds no weights of {self.model_name}: {str(error).splitlines()[1].strip()[:160]} '
-                'Set `model_name` to the architecture of that file, or `pretrained` to a file of this architecture.'
+                'Set `model_name` to the architecture of that file (`alignzeg clip FILE` prints it), or `pretrained` to '
+                'a file of this architecture.'
             ) from error
-        return visual, float(state['logit_scale'].float().exp())
-
-    def load_full(self) -> open_clip.CLIP:
-        """Build the whole CLIP model (for its text tower), frozen, in float32 and evaluation mode."""
-        weights = str(self.weights) if self.weights else None
-        model = open_clip.create_model(self.model_name, pretrained=weights, weights_only=True)
-        return model.eval().requires_grad_(False)
-
-    def _read_state_dict(self) -> dict[str, Tensor]:
-        try:
-            state = load_state_dict(str(self.weights), weights_only=True)
-        except Exception as error:  # each reader has its own exceptions; they all mean that the file is unusable
-            raise ValueError(
-                f'{self.weights} is not a readable CLIP state dict ({type(error).__name__}): expected .safetensors, or '
-                "a .pt/.bin that torch.load(weights_only=True) accepts. Convert OpenAI's TorchScript archives with "
-                'open_clip first.'
-            ) from error
-        if 'logit_scale' not in state:
-            raise ValueError(f'{self.weights} has no `logit_scale`: it is not an open_clip state dict of CLIP.')
-        return state
