@@ -107,8 +107,8 @@ class SafeCheckpointHook(Hook):
     to plain data before saving, and restores the history after loading, so a resumed run continues it.
 
     If the model has ``checkpoint_identity(saved)`` (a plain dict: classes, unseen classes, templates, CLIP), the result
-    is stored as ``meta['alignzeg']`` and compared on loading, when ``saved`` is the stored one. Otherwise, weights of another vocabulary would load silently
-    and give scores near zero.
+    is stored as ``meta['alignzeg']`` and compared on loading, when ``saved`` is the stored one. Otherwise, weights of
+    another vocabulary would load silently and give scores near zero.
 
     Args:
         check_identity: False gives only a warning if there is a difference, e.g. to fine-tune from other weights.

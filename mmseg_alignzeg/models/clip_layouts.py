@@ -152,7 +152,8 @@ def _siglip(state: State) -> State:
     pool = 'visual.trunk.attn_pool.'
     for kind in ('weight', 'bias'):
         joint = vision.pop(f'{pool}in_proj_{kind}')  # (3·D, …)
-        vision[f'{pool}q.{kind}'], vision[f'{pool}kv.{kind}'] = joint.tensor_split([len(joint) // 3])
+        width = len(joint) // 3
+        vision[f'{pool}q.{kind}'], vision[f'{pool}kv.{kind}'] = joint[:width].clone(), joint[width:].clone()
     return vision | _joined(_renamed(rest, SIGLIP_TEXT), 'in_proj_')
 
 

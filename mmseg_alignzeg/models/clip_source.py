@@ -142,12 +142,7 @@ class CLIPSource:
         Returns:
             An ``open_clip.CLIP``, or a ``CustomTextCLIP`` if the architecture has another kind of text tower.
         """
-        before = logging.root.manager.disable
-        logging.disable(logging.WARNING)  # open_clip would warn that it loads no weights
-        try:
-            model = open_clip.create_model(self.model_name)
-        finally:
-            logging.disable(before)
+        model = untrained(self.model_name)
         if self.weights is not None:
             state = self._read().state
             if not isinstance(model, open_clip.CLIP):
@@ -172,6 +167,16 @@ class CLIPSource:
         except RuntimeError as error:
             raise ValueError(
                 f'{self.weights} holds no weights of {self.model_name}: {str(error).splitlines()[1].strip()[:160]} '
-                'Set `model_name` to the architecture of that file (`alignzeg clip FILE` prints it), or `pretrained` to '
-                'a file of this architecture.'
+                'Set `model_name` to the architecture of that file, which `alignzeg clip FILE` prints, or `pretrained` '
+                'to a file of this architecture.'
             ) from error
+
+
+def untrained(model_name: str) -> nn.Module:
+    """Build a CLIP model of open_clip with random weights, on torch's default device."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # open_clip would warn that it loads no weights
+    try:
+        return open_clip.create_model(model_name, device=torch.get_default_device())
+    finally:
+        logging.disable(before)

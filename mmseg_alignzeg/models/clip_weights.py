@@ -73,7 +73,9 @@ def read_clip(path: Path) -> CLIPWeights:
         state, layout = to_open_clip(state)
     except Exception as error:  # each reader has its own exceptions; they all mean that the file is unusable
         reason = ' '.join(str(error).split()) if type(error) is ValueError else type(error).__name__
-        raise ValueError(printable(f'{path} is not a readable CLIP state dict ({reason}): expected {FORMATS}.')) from error
+        raise ValueError(
+            printable(f'{path} is not a readable CLIP state dict ({reason}): expected {FORMATS}.')
+        ) from error
     if layout.startswith('transformers'):
         quick_gelu = _hidden_activation(files[0].with_name('config.json'))
     return CLIPWeights(state, 'OpenAI TorchScript' if script and layout == 'open_clip' else layout, quick_gelu)
@@ -126,7 +128,7 @@ def digest(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         value = state[name].float().contiguous()
         found.update(f'{name}{tuple(value.shape)}'.encode())
-        found.update(value.numpy())
+        found.update(memoryview(value.numpy()))
     return found.hexdigest()[:16]
 
 

@@ -52,7 +52,8 @@ def small(tmp_path_factory):
 def randomised(model):
     generator = torch.Generator().manual_seed(1)
     for param in model.parameters():
-        param.data = 0.2 * torch.randn(param.shape, generator=generator)
+        # open_clip rounds OpenAI's weights to float16.
+        param.data = (0.2 * torch.randn(param.shape, generator=generator)).half().float()
     model.logit_scale.data.fill_(2.5)
     return model.eval()
 
@@ -95,7 +96,7 @@ def test_torchscript_is_what_torch_and_open_clip_read(small, tmp_path, half):
     torch.testing.assert_close(source.load_vision()[0](images), theirs.encode_image(images), rtol=1e-5, atol=1e-5)
     tokens = torch.randint(0, 50, (2, 9))
     torch.testing.assert_close(source.load_full().encode_text(tokens), theirs.encode_text(tokens), rtol=1e-5, atol=1e-5)
-    with pytest.raises(ValueError, match="trained with QuickGELU.*set `model_name` to 'small'|architecture has GELU"):
+    with pytest.raises(ValueError, match='trained with QuickGELU, but the architecture has GELU'):
         CLIPSource('small-gelu', str(path)).load_vision()
 
 
@@ -222,7 +223,7 @@ def test_missing_parts(small, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"'model-1\.safetensors', which does not exist"):
         read_clip(folder)
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(FileNotFoundError, match='expected one of open_clip_model.safetensors'):
+    with pytest.raises(FileNotFoundError, match='expected one of open_clip_model'):
         read_clip(tmp_path / 'empty')
 
 
@@ -302,7 +303,11 @@ def test_a_tower_is_the_same_in_every_container(small, tmp_path):
     found = {CLIPSource('small', f'{tmp_path}/{name}').identity for name in names}
     assert found == {f'small:{digest(full)}'}
     changed = {**full, 'visual.proj': full['visual.proj'].nextafter(torch.tensor(9.0))}
-    exchanged = {**full, 'visual.ln_pre.bias': full['visual.ln_post.bias'], 'visual.ln_post.bias': full['visual.ln_pre.bias']}
+    exchanged = {
+        **full,
+        'visual.ln_pre.bias': full['visual.ln_post.bias'],
+        'visual.ln_post.bias': full['visual.ln_pre.bias'],
+    }
     assert len({digest(full), digest(changed), digest(exchanged)}) == 3
 
 
