@@ -11,8 +11,9 @@ import torch
 from mmengine.dataset import pseudo_collate
 
 from mmseg_alignzeg.aliases import fold
-from mmseg_alignzeg.models import ClassNames, PredictiveBiasCorrection, TextBank
+from mmseg_alignzeg.models import ClassNames, EmbeddingBank, PredictiveBiasCorrection, TextBank
 from mmseg_alignzeg.models.answer import Answer, Drawing
+from mmseg_alignzeg.models.class_embeddings import Bank
 from mmseg_alignzeg.models.tiling import Tiling
 
 from .image_files import Source, find_images
@@ -75,7 +76,7 @@ class AlignZegInferencer:
         if self.model.decoder.needs_labels:
             raise ValueError(f'The decoder {type(self.model.decoder).__name__} needs ground truth: use `mim test`.')
         self.model.to(self.device)
-        self._banks = {(self.model.text_bank.template_set, False): self.model.text_bank}
+        self._banks: dict[tuple[str, bool], Bank] = {(self.model.text_bank.template_set, False): self.model.text_bank}
         self._keep = True
 
     def without_text_cache(self) -> AlignZegInferencer:
@@ -187,9 +188,17 @@ class AlignZegInferencer:
             return self.model.question.bias_correction or PredictiveBiasCorrection()
         return PredictiveBiasCorrection(gamma)
 
-    def _bank(self, templates: str | None, classes: Sequence[str]) -> TextBank:
+    def _bank(self, templates: str | None, classes: Sequence[str]) -> Bank:
         """Return the text bank of a template set; it is kept, so the text tower encodes a vocabulary only once."""
-        own, templates = self.model.text_bank, templates or self.model.text_bank.template_set
+        own = self.model.text_bank
+        if isinstance(own, EmbeddingBank):
+            if templates is not None:
+                raise ValueError(
+                    f'templates={templates!r} needs the text tower, but the classes of this model are embedded in '
+                    f'{own.path}: leave `templates` or `text.embeddings` out.'
+                )
+            return own
+        templates = templates or own.template_set
         strange = bool(own.names.table) and not any(name in own.names.table for name in classes)
         if (templates, strange) not in self._banks:
             names = ClassNames(combine=own.names.combine) if strange else own.names

@@ -9,7 +9,8 @@ from typing import Any
 import open_clip
 
 from mmseg_alignzeg.aliases import fold
-from mmseg_alignzeg.models import TextBank
+from mmseg_alignzeg.models import EmbeddingBank
+from mmseg_alignzeg.models.class_embeddings import Bank
 from mmseg_alignzeg.vocabulary import Vocabulary, abridged
 
 
@@ -62,8 +63,10 @@ def check_words(classes: Sequence[str] | None, unseen: Sequence[str] | None, tra
     return Words(names, chosen_names, notes)
 
 
-def cut_words(words: Words, bank: TextBank) -> Words:
+def cut_words(words: Words, bank: Bank) -> Words:
     """Add a note about names whose prompts exceed CLIP's context length: its tokenizer cuts their ends silently."""
+    if isinstance(bank, EmbeddingBank):
+        return words
     tokenizer = open_clip.get_tokenizer(bank.source.model_name)
     longest = max(bank.templates, key=len)
     prompts = [(name, longest.format(phrase)) for name in words.classes for phrase in bank.names.phrases(name)]

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmseg_alignzeg.models import AlignZeg
+from mmseg_alignzeg.models import AlignZeg, EmbeddingBank
 from mmseg_alignzeg.models.text_bank import encode_tokens
 
 #: The stage of everything outside the forward passes of the model's parts: class scores, and labels from masks.
@@ -173,6 +173,8 @@ def measure(model: nn.Module, shape: tuple[int, int]) -> Complexity:
     parameters = count_parameters(model)
     if isinstance(model, AlignZeg):
         bank, names = model.question.text_bank, model.question.classes
+        if isinstance(bank, EmbeddingBank):  # no text tower
+            return Complexity(parameters, predict_flops(model, shape), None, None, shape)
         groups = bank.names.of(names)
         phrases = tuple(dict.fromkeys(phrase for group in groups for phrase in group))
         clip = bank.source.load_full()

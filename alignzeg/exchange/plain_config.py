@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from reprlib import Repr
 from typing import Any
 
 import open_clip
 from mmengine.config import Config
 from mmseg.registry import MODELS
+
+from mmseg_alignzeg.models.clip_weights import is_path
 
 FORMAT = 1
 WIDEST = 4  # ratio of long to short side of the largest input if a config has no resize, as in the full-size pipelines
@@ -53,7 +54,7 @@ def plain_config(cfg: Config) -> dict[str, Any]:
             "`clip.pretrained` is None: CLIP's weights are random and not in any file, so the model could never be "
             'built again. Train with a tag such as "openai" or with a file.'
         )
-    if Path(clip.get('pretrained', '')).suffix:
+    if is_path(clip.get('pretrained', '')):
         del clip['pretrained']
     config: dict[str, Any] = {'format': FORMAT, 'model': model}
     scale = input_scale(cfg)
@@ -118,7 +119,7 @@ def check_config(config: Any, origin: str) -> None:
     for where, key, value in _entries(model, f'{origin}: `model'):
         if key == 'type' and (not isinstance(value, str) or value not in types):
             raise ValueError(f'{where}` is {_SHORT.repr(value)}; allowed are {", ".join(sorted(types))}.')
-        if key.startswith('_') or key == 'cache_dir':
+        if key.startswith('_') or key in ('cache_dir', 'embeddings'):
             raise ValueError(f'{where}` is not allowed in an exchanged model: delete it.')
         fault = _fault(key, value)
         if fault:
@@ -129,7 +130,7 @@ def check_config(config: Any, origin: str) -> None:
     if not isinstance(name, str) or name not in open_clip.list_models():
         raise ValueError(f'{origin}: `model.clip.model_name` must be one of open_clip.list_models().')
     pretrained = clip.get('pretrained', 'none')
-    if not isinstance(pretrained, str) or Path(pretrained).suffix or '/' in pretrained:
+    if not isinstance(pretrained, str) or is_path(pretrained):
         raise ValueError(
             f'{origin}: `model.clip.pretrained` is {_SHORT.repr(pretrained)}; expected "embedded" or a tag of '
             'open_clip. Omit it if the weights come from a file, and pass that file when loading.'

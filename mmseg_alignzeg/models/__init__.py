@@ -4,6 +4,7 @@ from .alignzeg import AlignZeg
 from .answer import Answer
 from .bias_correction import ClassIndicator, PredictiveBiasCorrection
 from .calibrated_stacking import CalibratedStacking
+from .class_embeddings import EmbeddingBank
 from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .clip_vision import CLIPStream, CLIPVision
@@ -35,6 +36,7 @@ __all__ = [
     'CalibratedStacking',
     'ClassIndicator',
     'ClassNames',
+    'EmbeddingBank',
     'EnsembleDecoder',
     'FeatureExpansionLoss',
     'ImageEncoder',

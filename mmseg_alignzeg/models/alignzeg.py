@@ -11,12 +11,11 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from ..vocabulary import Vocabulary
-from .class_names import ClassNames
+from .class_embeddings import build_text_bank
 from .clip_source import CLIPSource
 from .clip_vision import CLIPVision
 from .losses import checked_targets
 from .proposals import Proposals, common_stride, pad
-from .text_bank import TextBank
 from .zero_shot_segmentor import ZeroShotSegmentor
 
 
@@ -36,7 +35,8 @@ class AlignZeg(ZeroShotSegmentor):
         decode_head: Config of the proposal head, :class:`MRPEHead` or the baseline :class:`PlainDecoderHead`.
         semantic_head: Config of :class:`CLIPSemanticHead`.
         text: Text prototypes: ``templates``, a set of :func:`get_templates`, by default 'vild'; ``names``, arguments
-            of :class:`ClassNames`; ``cache_dir``, see :class:`TextBank`.
+            of :class:`ClassNames`; ``cache_dir``, see :class:`TextBank`. Or ``embeddings``, a file of class embeddings,
+            see :class:`EmbeddingBank`.
         class_indicator: Config of φ_bc, or None to train without it (``bias_correction`` must then be None too).
         bias_correction: Config of :class:`PredictiveBiasCorrection`, applied at test time, or None. Changing it needs
             no retraining.
@@ -81,9 +81,7 @@ class AlignZeg(ZeroShotSegmentor):
             raise ValueError('`bias_correction` needs the indicator that `class_indicator` trains; the latter is None.')
         vision = dict(clip)
         source = CLIPSource(vision.pop('model_name'), vision.pop('pretrained'))
-        prompts = {'templates': 'vild', 'cache_dir': None, 'names': {}, **(text or {})}
-        names = ClassNames(**(prompts.pop('names') or {}))
-        self.text_bank = TextBank(source, prompts.pop('templates'), names=names, **prompts)
+        self.text_bank = build_text_bank(source, self.vocabulary.classes, text)
         self.clip = CLIPVision(source, **vision)
         self.image_encoder = MODELS.build(image_encoder)
         self.tap_norm = nn.LayerNorm(self.clip.width)  # not given in the paper; as in SAN

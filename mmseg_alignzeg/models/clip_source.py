@@ -136,11 +136,11 @@ class CLIPSource:
         self._fill(visual, own, assign=True)
         return visual, float(state['logit_scale'].float().exp())
 
-    def load_full(self) -> nn.Module:
+    def load_full(self) -> open_clip.CLIP | open_clip.CustomTextCLIP:
         """Build the whole CLIP model (for its text tower), frozen, in float32 and evaluation mode.
 
         Returns:
-            An ``open_clip.CLIP``, or a ``CustomTextCLIP`` if the architecture has another kind of text tower.
+            A ``CLIP`` for the towers of OpenAI's layout, and a ``CustomTextCLIP`` for all others.
         """
         model = untrained(self.model_name)
         if self.weights is not None:
@@ -172,7 +172,7 @@ class CLIPSource:
             ) from error
 
 
-def untrained(model_name: str) -> nn.Module:
+def untrained(model_name: str) -> open_clip.CLIP | open_clip.CustomTextCLIP:
     """Build a CLIP model of open_clip with random weights, on torch's default device."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # open_clip would warn that it loads no weights

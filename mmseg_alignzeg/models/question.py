@@ -10,8 +10,8 @@ from torch import Tensor
 from ..vocabulary import Vocabulary
 from .bias_correction import PredictiveBiasCorrection
 from .calibrated_stacking import CalibratedStacking
+from .class_embeddings import Bank
 from .inference import drop_background
-from .text_bank import TextBank
 
 BACKGROUND_RULES = ('share', 'ignore')
 
@@ -32,7 +32,7 @@ class Question:
     """
 
     vocabulary: Vocabulary
-    text_bank: TextBank
+    text_bank: Bank
     bias_correction: PredictiveBiasCorrection | None = None
     calibration: CalibratedStacking | None = None
     background_at_test: str = 'share'

@@ -22,24 +22,27 @@ from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .templates import get_templates
 
+AnyCLIP = open_clip.CLIP | open_clip.CustomTextCLIP
 KEPT = 16  # vocabularies in memory: users' class names must not fill it
 HEADER = 2**16  # maximum bytes of a cache file in addition to its embeddings
 _unusable: set[Path] = set()  # cache folders for which this process has given a warning
 
 
-def encode_tokens(clip: open_clip.CLIP, tokens: Tensor) -> Tensor:
+def encode_tokens(clip: AnyCLIP, tokens: Tensor) -> Tensor:
     """Encode token ids as ``clip.encode_text`` does, but without the padding after the longest prompt.
 
     CLIP's text tower is causal and reads its feature at the end-of-text token, so later tokens have no effect; class
-    names use about 15 of the 77 positions.
+    names use about 15 of the 77 positions. Other text towers, such as SigLIP's, read all of them.
 
     Args:
-        clip: An ``open_clip.CLIP``.
-        tokens: (P, context) int64; the end-of-text token has the largest id of its row.
+        clip: An ``open_clip.CLIP``, or a model with another text tower.
+        tokens: (P, context) int64; in CLIP's, the end-of-text token has the largest id of its row.
 
     Returns:
         (P, D) float32, not normalised.
     """
+    if not isinstance(clip, open_clip.CLIP):
+        return clip.encode_text(tokens)
     end = tokens.argmax(dim=1)  # (P,)
     length = int(end.max()) + 1
     x = clip.token_embedding(tokens[:, :length]) + clip.positional_embedding[:length]  # (P, length, width)
@@ -50,7 +53,7 @@ def encode_tokens(clip: open_clip.CLIP, tokens: Tensor) -> Tensor:
 
 @torch.no_grad()
 def embed_classes(
-    clip: open_clip.CLIP,
+    clip: AnyCLIP,
     tokenizer: open_clip.SimpleTokenizer,
     classes: Sequence[str],
     templates: Sequence[str],
@@ -59,7 +62,7 @@ def embed_classes(
     """Encode class names with a prompt ensemble: the mean over templates of unit embeddings, normalised again.
 
     Args:
-        clip: An ``open_clip.CLIP`` in evaluation mode.
+        clip: A model of open_clip in evaluation mode.
         tokenizer: Its tokenizer.
         classes: C class names.
         templates: Prompt templates with one ``{}`` each.
@@ -69,7 +72,7 @@ def embed_classes(
         (C, D) float32 with unit rows, on ``clip``'s device.
     """
     prompts = [template.format(name) for name in classes for template in templates]
-    tokens = tokenizer(prompts).to(clip.token_embedding.weight.device)
+    tokens = tokenizer(prompts).to(clip.logit_scale.device)
     batches = tokens.split(batch_size)
     if len(batches) > 1:
         batches = track(batches, description=f'Text embeddings of {len(classes)} classes', transient=True)

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from ..vocabulary import Vocabulary
 from .answer import Answer, Drawing, ViewProposals
+from .class_embeddings import Bank
 from .preference_head import PreferenceHead
 from .proposals import Proposals, Window, pad, upright
 from .question import Question
-from .text_bank import TextBank
 from .tiling import Tiling, read_tiling, tiled_answers
 
 
@@ -37,7 +37,7 @@ class ZeroShotSegmentor(BaseSegmentor):
     """
 
     vocabulary: Vocabulary
-    text_bank: TextBank
+    text_bank: Bank
     preference: PreferenceHead | None
     stride: int
 
