@@ -67,12 +67,12 @@ class _Leaf:
         self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
 
 
-def _unpickler(data: bytes) -> pickle.Unpickler:
+def _unpickler(data: bytes) -> Any:
     """Return an unpickler that creates plain values and stand-ins, and nothing else."""
     # New classes for each file: a hostile pickle could set attributes of what it is given.
     module, leaf = type('Module', (_Module,), {}), type('Leaf', (_Leaf,), {})
 
-    class Restricted(pickle.Unpickler):
+    class Restricted(pickle._Unpickler):  # in C, a wrong index can take all memory
         def find_class(self, origin: str, name: str) -> Any:
             if origin.startswith('__torch__.'):
                 return module

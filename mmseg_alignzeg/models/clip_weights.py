@@ -128,7 +128,7 @@ def digest(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         value = state[name].float().contiguous()
         found.update(f'{name}{tuple(value.shape)}'.encode())
-        found.update(memoryview(value.numpy()))
+        found.update(value.numpy().data)
     return found.hexdigest()[:16]
 
 

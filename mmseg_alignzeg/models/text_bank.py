@@ -22,13 +22,12 @@ from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .templates import get_templates
 
-AnyCLIP = open_clip.CLIP | open_clip.CustomTextCLIP
 KEPT = 16  # vocabularies in memory: users' class names must not fill it
 HEADER = 2**16  # maximum bytes of a cache file in addition to its embeddings
 _unusable: set[Path] = set()  # cache folders for which this process has given a warning
 
 
-def encode_tokens(clip: AnyCLIP, tokens: Tensor) -> Tensor:
+def encode_tokens(clip: open_clip.CLIP | open_clip.CustomTextCLIP, tokens: Tensor) -> Tensor:
     """Encode token ids as ``clip.encode_text`` does, but without the padding after the longest prompt.
 
     CLIP's text tower is causal and reads its feature at the end-of-text token, so later tokens have no effect; class
@@ -53,7 +52,7 @@ def encode_tokens(clip: AnyCLIP, tokens: Tensor) -> Tensor:
 
 @torch.no_grad()
 def embed_classes(
-    clip: AnyCLIP,
+    clip: open_clip.CLIP | open_clip.CustomTextCLIP,
     tokenizer: open_clip.SimpleTokenizer,
     classes: Sequence[str],
     templates: Sequence[str],

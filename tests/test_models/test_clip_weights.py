@@ -127,6 +127,7 @@ TORCHSCRIPT_DAMAGES = {
     'a call': with_pickle(pickle.dumps(Evil(), 2)),
     'getattr': with_pickle(b'cbuiltins\ngetattr\n.'),
     'no module': with_pickle(pickle.dumps({'weight': 1}, 2)),
+    'a huge index': with_pickle(b'\x80\x02Nr\xff\xff\xff\x7f.'),
     'a cut pickle': lambda entries: with_pickle(next(v for k, v in entries.items() if 'data.pkl' in k)[:-40])(entries),
     'short data': short_data,
     'no data': lambda entries: {name: value for name, value in entries.items() if '/data/' not in name},
