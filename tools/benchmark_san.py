@@ -3,7 +3,8 @@
 Weights are random, because speed does not depend on them. The default is one thread. Row by row, a new process measures
 the peak memory of each model, and then their steps are timed in turn. The table shows medians, minima and maxima.
 
---out writes a CSV file; as docs/results/speed.csv (or speed_NAME.csv), tools/publish_results.py puts it into the README.
+--out writes a CSV file. If it is copied to docs/results/speed.csv (or speed_NAME.csv), tools/publish_results.py puts its
+table into the README.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from alignzeg.benchmark.speed.rows import CPU_ROWS, CUDA_ROWS, choose
 from alignzeg.cli.options import positive
 
-NOTE = 'Random CLIP weights: times and memory alone are meant, no scores.'
+NOTE = 'Random CLIP weights: only times and memory mean anything; there is no score.'
 
 
 def main() -> int:
@@ -26,12 +27,8 @@ def main() -> int:
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu', help='(default: cpu)')
     parser.add_argument('--rows', nargs='+', metavar='ROW', help=f'some rows instead of all: {", ".join(names)}')
     parser.add_argument('--quick', action='store_true', help='measure every step once, to see that all rows work')
-    parser.add_argument(
-        '--budget', type=positive, default=30, help='seconds for the timed steps of a row (default: 30)'
-    )
-    parser.add_argument(
-        '--memory-limit', type=positive, default=12, metavar='GB', help='per model on a CPU (default: 12)'
-    )
+    parser.add_argument('--budget', type=positive, default=30, help='seconds of timed steps per row (default: 30)')
+    parser.add_argument('--memory-limit', type=positive, default=12, help='GB per model on a CPU (default: 12)')
     parser.add_argument('--threads', type=positive, default=1, help='(default: 1)')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/bench/speed.csv'), help='(default: %(default)s)')
     args = parser.parse_args()

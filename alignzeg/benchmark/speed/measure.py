@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -82,10 +83,13 @@ def described(error: Exception) -> str:
 
 
 def prepare(device: str) -> None:
-    """Set what both models share: as many threads as the environment says, and TF32 on a GPU."""
+    """Set what both models share: as many threads as the environment says, TF32 on a GPU, and silence."""
     import cv2
     import torch
+    from mmengine.logging import MMLogger
 
+    warnings.simplefilter('ignore')
+    MMLogger.get_current_instance().setLevel('ERROR')
     cv2.setNumThreads(0)
     torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', 1)))
     if device == 'cuda':
@@ -99,9 +103,7 @@ def peak_memory_mb(device: str) -> float:
     if device == 'cuda':
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path('/proc/self/status')
-    if (
-        status.is_file()
-    ):  # of this program alone, whereas `ru_maxrss` begins with the peak of the process that started it
+    if status.is_file():  # `ru_maxrss` begins with the peak of the process that started this one
         line = next(line for line in status.read_text().splitlines() if line.startswith('VmHWM'))
         return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes

@@ -59,11 +59,10 @@ def predict_step(row: Row, name: str, device: str, weights: str | None, text: bo
     model, _ = build(name, row, weights, text)
     model = model.to(device).eval()
     image = torch.rand(1, 3, *row.shape, device=device)
-    mixed = dict(device_type=device, dtype=half(device), enabled=row.precision != 'fp32')
 
     def predict() -> None:
         metainfo = dict(ori_shape=row.shape, img_shape=row.shape, pad_shape=row.shape, padding_size=[0] * 4)
-        with torch.no_grad(), torch.autocast(**mixed):
+        with torch.no_grad(), torch.autocast(device, half(device), enabled=row.precision != 'fp32'):
             result = model.predict(image, [SegDataSample(metainfo=metainfo)])
         assert result[0].pred_sem_seg.data.shape == (1, *row.shape)
 
@@ -100,17 +99,18 @@ def _run(function: Callable[..., Any], *args: Any) -> None:
 def trainer(row: Row, name: str, device: str) -> tuple[Any, Any, Config]:
     """Build a model and its own optimizer, in the row's precision; return both with the config.
 
-    In mixed precision, AlignZeg uses :func:`half`, and SAN float16 with a loss scale, as in mmseg's config.
+    Mixed precision is as each config sets it; a config without it gets bfloat16, or float16 where the GPU has no other.
     """
     model, cfg = build(name, row)
     settings = cfg.optim_wrapper
-    for key in ('loss_scale', 'dtype'):
-        settings.pop(key, None)
-    settings.type = 'OptimWrapper' if row.precision == 'fp32' else 'AmpOptimWrapper'
-    if row.precision != 'fp32':
-        dtype = torch.float16 if name == 'san' and device == 'cuda' else half(device)
-        settings.dtype = str(dtype).removeprefix('torch.')
-        settings.loss_scale = 'dynamic' if dtype == torch.float16 else 1.0
+    if row.precision == 'fp32':
+        settings.type = 'OptimWrapper'
+        for key in ('loss_scale', 'dtype'):
+            settings.pop(key, None)
+    elif settings.type == 'OptimWrapper':
+        dtype = half(device)
+        scale = 1.0 if dtype == torch.bfloat16 else 'dynamic'
+        settings.update(type='AmpOptimWrapper', dtype=str(dtype).removeprefix('torch.'), loss_scale=scale)
     model = model.to(device).train()
     return model, build_optim_wrapper(model, settings), cfg
 
@@ -143,9 +143,8 @@ def matcher_step(row: Row, name: str, device: str, weights: str | None = None) -
     """Measure the share of the matcher in a training step, in percent. The device waits before and after it."""
     model, optim_wrapper, _ = trainer(row, name, device)
     batch = random_batch(row)
-    owner, method = (
-        (model.criterion, 'matcher') if name == 'alignzeg' else (model.decode_head.match_masks, 'get_targets')
-    )
+    ours = name == 'alignzeg'
+    owner, method = (model.criterion, 'matcher') if ours else (model.decode_head.match_masks, 'get_targets')
 
     def share() -> float:
         begin = now(device)
@@ -182,15 +181,13 @@ def now(device: str) -> float:
 
 
 def write_pictures(folder: Path, count: int) -> None:
-    """Write pictures and label maps of 640 × 480 pixels as COCO-Stuff has them: JPEGs of about 100 kB with random hues."""
+    """Write pictures and label maps of 640 × 480 pixels where COCO-Stuff has them: noisy clouds of random colours."""
     rng = np.random.default_rng(0)
     for name in ('images/train2017', 'annotations/train2017'):
         (folder / name).mkdir(parents=True)
     for i in range(count):
-        coarse = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize(
-            (640, 480), Image.Resampling.BICUBIC
-        )
-        noisy = np.asarray(coarse) + rng.normal(0, 12, (480, 640, 3))
+        coarse = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8))
+        noisy = np.asarray(coarse.resize((640, 480), Image.Resampling.BICUBIC)) + rng.normal(0, 12, (480, 640, 3))
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f'images/train2017/{i:012}.jpg', quality=90)
         labels = rng.integers(0, 171, (6, 8), dtype=np.uint8).repeat(80, axis=0).repeat(80, axis=1)
         Image.fromarray(labels).save(folder / f'annotations/train2017/{i:012}_labelTrainIds.png')
