@@ -3,8 +3,8 @@
 Weights are random, because speed does not depend on them. The default is one thread. Row by row, a new process measures
 the peak memory of each model, and then their steps are timed in turn. The table shows medians, minima and maxima.
 
---out writes a CSV file. If it is copied to docs/results/speed.csv (or speed_NAME.csv), tools/publish_results.py puts its
-table into the README.
+--out writes a CSV file. To publish it, copy it to docs/results/speed.csv (or speed_NAME.csv) and run
+tools/publish_results.py, which writes its table to the README.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Copy measured results to the metafiles and to the tables of README and docs.
 
-Each result is stored once: the ``runs.csv`` of ``tools/benchmark_configs.py``, as ``docs/results/NAME.csv``. A Markdown
-file contains its table between ``<!-- docs/results/NAME.csv -->`` and ``<!-- end -->``; the text in between is
-replaced.
+Each result is stored once, as ``docs/results/NAME.csv``: the ``runs.csv`` of ``tools/benchmark_configs.py``, or, if NAME
+begins with ``speed``, the file of ``tools/benchmark_san.py``. A Markdown file contains its table between
+``<!-- docs/results/NAME.csv -->`` and ``<!-- end -->``; the text in between is replaced.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from mmengine.config import Config
 
+from alignzeg.benchmark.speed import table as speed
 from alignzeg.benchmark.table import gain_cells, of_a_sweep, pipe_table, read_runs, score_cell, table_rows
 from mmseg_alignzeg.files import write_text
 
@@ -77,13 +78,15 @@ def with_results(metafile: str, rows: Mapping[str, Row]) -> str:
 
 def published() -> dict[Path, str]:
     """Return the expected content of every file."""
-    tables = {path: table_rows(read_runs(path), reference=REFERENCE) for path in sorted(RESULTS.glob('*.csv'))}
+    times, paths = sorted(RESULTS.glob('speed*.csv')), sorted(RESULTS.glob('*.csv'))
+    tables = {path: table_rows(read_runs(path), reference=REFERENCE) for path in paths if path not in times}
     rows = {row['config']: row for table in tables.values() for row in table if not of_a_sweep(row['row'])}
     for config, row in list(rows.items()):
         cfg = Config.fromfile(config)
         if 'trained_by' in cfg and Config.fromfile(cfg.trained_by).model == cfg.model:  # the same model
             rows.setdefault(cfg.trained_by, row)
     drawn = {path.as_posix(): markdown(table) for path, table in tables.items()}
+    drawn |= {path.as_posix(): speed.markdown(speed.read(path)) for path in times}
     texts = {path: with_tables(path.read_text(encoding='utf-8'), drawn) for path in TEXTS}
     for config in rows:
         path = next(folder / 'metafile.yml' for folder in Path(config).parents if (folder / 'metafile.yml').is_file())

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import yaml
 
+from alignzeg.benchmark.speed.table import Result, write
+
 SCORES = ('pAcc', 'mIoU_seen', 'mIoU_unseen', 'hIoU')
 ROW = dict(row='full', config='configs/ablations/patterns/table4/full.py', seeds=3, gain=1.25, low=-0.5, high=3.0)
 ROW |= dict(p=0.0213, **{f'{key}_mean': 71.26 for key in SCORES}, **{f'{key}_std': 0.5 for key in SCORES})
@@ -37,6 +39,17 @@ def test_a_sweep_is_no_result_of_its_config(load_tool, tmp_path, monkeypatch):
     (tmp_path / 'gamma.csv').write_text(f'row,config,seed,pAcc,mIoU,mIoU_seen,mIoU_unseen,hIoU\n{line}\n')
     monkeypatch.setattr(tool, 'RESULTS', tmp_path)
     assert set(tool.published()) == set(tool.TEXTS)
+
+
+def test_times_have_their_own_table(load_tool, tmp_path, monkeypatch):
+    tool = load_tool('publish_results')
+    path = tmp_path / 'speed_card.csv'
+    write([Result('train', 'training step (s)', 'a card', {'alignzeg': [1.0], 'san': [4.0]})], path)
+    text = tmp_path / 'text.md'
+    text.write_text(f'<!-- {path} -->\n<!-- end -->\n')
+    monkeypatch.setattr(tool, 'RESULTS', tmp_path)
+    monkeypatch.setattr(tool, 'TEXTS', (text,))
+    assert '| training step (s) | 1.00 | 4.00 | 0.250 |' in tool.published()[text]
 
 
 def test_metafiles_name_measured_configs_alone(load_tool):
