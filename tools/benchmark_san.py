@@ -48,8 +48,8 @@ def main() -> int:
 
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('--device cuda needs a GPU, and torch sees none: leave it out, or check nvidia-smi.')
-    device = torch.cuda.get_device_name() if args.device == 'cuda' else f'CPU, {args.threads} thread(s)'
-    setup = f'{device}, torch {torch.__version__}'
+    cpu = f'CPU with {torch.backends.cpu.get_cpu_capability()}, threads: {args.threads}'
+    setup = f'{torch.cuda.get_device_name() if args.device == "cuda" else cpu}, torch {torch.__version__}'
     settings = Settings(args.device, 0 if args.quick else args.budget, args.memory_limit, setup, args.out.parent)
     results, incomplete = [], False
     console = Console()
@@ -64,7 +64,7 @@ def main() -> int:
             for result in found:
                 console.print('  '.join(result.cells()), markup=False, highlight=False, soft_wrap=True)
             results += found
-            incomplete |= not all(result.values.get('alignzeg') for result in found)
+            incomplete |= not found or not all(result.values.get('alignzeg') for result in found)
             write(results, args.out)  # after each row, so that an interrupted run leaves what it measured
             progress.advance(task)
     print(f'\n{markdown(results)}\n{args.out}')

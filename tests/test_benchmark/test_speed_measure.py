@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from alignzeg.benchmark.speed import measure, steps
+from alignzeg.benchmark.speed import measure, memory, steps
 from alignzeg.benchmark.speed.models import build, load
 from alignzeg.benchmark.speed.rows import CPU_ROWS, CUDA_ROWS, MODELS, PREDICT, TRAIN, Row, choose
 
@@ -21,7 +21,8 @@ FAKE = Row('fake', 'fake', 'predict', rounds=3)
 
 @pytest.fixture(autouse=True)
 def _unchanged_process(monkeypatch):
-    monkeypatch.setattr(measure, 'prepare', lambda device: None)
+    for module in (measure, memory):
+        monkeypatch.setattr(module, 'prepare', lambda device: None)
 
 
 @pytest.fixture
@@ -84,12 +85,12 @@ def test_a_step_that_fails_gives_a_reason(monkeypatch, error, reason):
         raise error
 
     monkeypatch.setattr(steps, 'make_step', fails)
-    monkeypatch.setattr(measure.resource, 'setrlimit', lambda kind, limits: None)
-    assert measure.probe(FAKE, 'san', 'cpu', 7).failure == reason
+    monkeypatch.setattr(memory.resource, 'setrlimit', lambda kind, limits: None)
+    assert memory.probe(FAKE, 'san', 'cpu', 7).failure == reason
 
 
 def test_the_other_model_is_measured_without_the_one_that_failed(monkeypatch, fake_steps, tmp_path):
-    probes = {'alignzeg': measure.Probe(1.0, 900.0), 'san': measure.Probe(failure='it needs more than 1 GB')}
+    probes = {'alignzeg': memory.Probe(1.0, 900.0), 'san': memory.Probe(failure='it needs more than 1 GB')}
     monkeypatch.setattr(measure, 'probe_both', lambda *_: probes)
     (result,), failures = measure.run(FAKE, measure.Settings('cpu', 9, 1, 'here', tmp_path))
     assert set(result.values) == set(result.memory_mb) == {'alignzeg'} and result.memory_mb['alignzeg'] == 900.0
@@ -101,7 +102,7 @@ def test_the_peak_outlives_what_caused_it():
     big = np.ones(2**25)  # 256 MB
     resident = int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 2**20
     del big
-    assert resident - 1 <= measure.peak_memory_mb('cpu') < resident + 20_000
+    assert resident - 1 <= memory.peak_memory_mb('cpu') < resident + 20_000
 
 
 def test_time_in_a_part(monkeypatch):
