@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from alignzeg.benchmark.speed import measure, memory, steps
+from alignzeg.benchmark.speed import first, measure, memory, steps
 from alignzeg.benchmark.speed.models import build, load
 from alignzeg.benchmark.speed.rows import CPU_ROWS, CUDA_ROWS, MODELS, PREDICT, TRAIN, Row, choose
 
@@ -95,6 +95,32 @@ def test_the_other_model_is_measured_without_the_one_that_failed(monkeypatch, fa
     (result,), failures = measure.run(FAKE, measure.Settings('cpu', 9, 1, 'here', tmp_path))
     assert set(result.values) == set(result.memory_mb) == {'alignzeg'} and result.memory_mb['alignzeg'] == 900.0
     assert failures == ['fake: san: it needs more than 1 GB.']
+
+
+def test_first_predictions_without_and_with_a_text_bank(monkeypatch, tmp_path):
+    calls, weights = [], tmp_path / 'random_clip_vitb16.safetensors'
+    weights.touch()
+
+    def fake(name, device, weights, cache):
+        calls.append((name, cache.is_dir()))
+        cache.mkdir(exist_ok=True)
+        return float(len(calls))
+
+    monkeypatch.setattr(first, 'first_prediction', fake)
+    (tmp_path / 'text_cache').mkdir()  # of an earlier run
+    found = first.first_predictions('cpu', tmp_path)
+    assert calls[0] == ('alignzeg', False) and calls[1:] == [('san', True)] + 3 * [('alignzeg', True)]
+    assert found['no text bank yet'] == {'alignzeg': [1.0], 'san': [2.0]}
+    assert found['warm text bank'] == {'alignzeg': [3.0, 4.0, 5.0], 'san': [2.0]}
+
+
+def test_a_first_prediction_that_fails_ends_no_benchmark(monkeypatch, tmp_path):
+    def fails(device, folder):
+        raise RuntimeError('no disk')
+
+    monkeypatch.setattr(measure, 'first_predictions', fails)
+    settings = measure.Settings('cpu', 9, 1, 'here', tmp_path)
+    assert measure.run(replace(FAKE, kind='first'), settings) == ([], ['fake: RuntimeError: no disk'])
 
 
 @pytest.mark.skipif(not Path('/proc/self/statm').is_file(), reason='an independent figure needs /proc')

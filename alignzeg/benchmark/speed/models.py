@@ -82,14 +82,14 @@ def build(name: str, row: Row, weights: str | None = None, text: bool = False) -
     cfg = load(name, row, weights)
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
-    if name == 'san' and row.backbone != 'tiny':
+    if name == 'san':
         _fill(model)
-        if not text:
-            encoder = model.text_encoder
-            names = [f'class {i}' for i in range(row.classes)]
-            encoder.dataset_name, encoder.vocabulary = None, names
-            encoder.cache = dict(zip(names, _unit_rows(row.classes, encoder.text_projection.shape[1]), strict=True))
-    elif name == 'alignzeg' and not text:
+    if name == 'san' and row.backbone != 'tiny' and not text:
+        encoder = model.text_encoder
+        names = [f'class {i}' for i in range(row.classes)]
+        encoder.dataset_name, encoder.vocabulary = None, names
+        encoder.cache = dict(zip(names, _unit_rows(row.classes, encoder.text_projection.shape[1]), strict=True))
+    if name == 'alignzeg' and not text:
         bank = ReadyBank(model.clip.embed_dim)
         model.text_bank = bank
         model.question = replace(model.question, text_bank=bank)
