@@ -77,8 +77,8 @@ class HungarianMatcher:
         matches = []
         for mask_cost, cost in zip(on_host[::2], on_host[1::2], strict=True):
             # nan_to_num: scipy would raise an error for non-finite costs, but FiniteGuardHook handles the step.
-            pairs = linear_sum_assignment(cost.nan_to_num())
-            matches.append(Match(*(torch.as_tensor(side) for side in pairs), mask_cost))
+            proposals, wanted = linear_sum_assignment(cost.nan_to_num())
+            matches.append(Match(torch.from_numpy(proposals), torch.from_numpy(wanted), mask_cost))
         return matches
 
     def _costs(self, scores: Tensor, mask_logits: Tensor, target: InstanceData) -> tuple[Tensor, Tensor]:

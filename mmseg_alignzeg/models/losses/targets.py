@@ -71,7 +71,7 @@ def checked_targets(
     masks = present[:, :-1].sum(dim=1).clamp(max=num_proposals).sum()
     ranks = gather_row(torch.stack([bad.long(), torch.full_like(masks, len(samples)), masks]))
     present, ranks = to_host(present[:, :-1].long(), ranks)
-    if ranks[:, 0].any():
+    if ranks.numpy()[:, 0].any():
         faults = all_gather_object(_fault(inputs, samples, num_classes, ignore_index))
         raise ValueError(printable('; '.join(fault for fault in faults if fault)))
     found = [torch.from_numpy(row.numpy().nonzero()[0]) for row in present]
