@@ -126,7 +126,7 @@ def test_corrections_equal_a_loop_over_proposals(cfg, model, make_runner, drawn)
         images = model.data_preprocessor(dict(inputs=[inputs], data_samples=[sample]))['inputs']
         with torch.no_grad():
             proposals = model.extract_feat(images)
-            scores = model.classify(proposals, model.text_bank(CLASSES, 'cpu'))
+            scores = model.classify(proposals, model.text_bank(CLASSES, 'cpu'))[0]
             indicator = model.class_indicator(proposals.feats)[0].sigmoid()
         masks = F.interpolate(proposals.mask_logits, size=(128, 128), mode='bilinear')[0].sigmoid() > 0.5
         rows = []
