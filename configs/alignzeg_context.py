@@ -1,7 +1,7 @@
 _base_ = [
     './_base_/default_runtime.py',
     './_base_/models/alignzeg_vitb16.py',
-    './_base_/schedules/adamw_poly.py',
+    './_base_/schedules/adamw_poly_amp.py',
     './_base_/datasets/context_49_10.py',
 ]
 model = dict(

@@ -15,6 +15,7 @@ from mmseg.registry import MODELS
 from mmseg_alignzeg.models.clip_weights import is_path
 
 FORMAT = 1
+PREPROCESSORS = ('SegDataPreProcessor', 'PinnedSegDataPreProcessor')
 WIDEST = 4  # ratio of long to short side of the largest input if a config has no resize, as in the full-size pipelines
 #: Sources of :class:`ClassNames` that do not depend on files of the training machine.
 NAME_SOURCES = ('raw', 'comma', 'cleaned')
@@ -34,8 +35,8 @@ _SHORT.maxstring = _SHORT.maxother = 120
 def plain_config(cfg: Config) -> dict[str, Any]:
     """Return the content of ``config.json`` for the config a model was trained with.
 
-    No path of the machine is included: ``cache_dir`` is dropped, and so is a CLIP weight file, which the checkpoint's
-    identity still identifies by its digest.
+    Nothing of the machine is included: ``cache_dir`` and ``compile`` are dropped, and so is a CLIP weight file, which
+    the checkpoint's identity still identifies by its digest.
 
     Args:
         cfg: Config with ``model`` and, if images are resized before a prediction, a test pipeline.
@@ -49,6 +50,8 @@ def plain_config(cfg: Config) -> dict[str, Any]:
     model = json.loads(json.dumps(cfg.model.to_dict(), default=_refuse))
     (model.get('text') or {}).pop('cache_dir', None)
     clip = model.get('clip', {})
+    for encoder in (clip, model.get('image_encoder', {})):
+        encoder.pop('compile', None)
     if clip.get('pretrained', '') is None:
         raise ValueError(
             "`clip.pretrained` is None: CLIP's weights are random and not in any file, so the model could never be "
@@ -88,7 +91,7 @@ def input_scale(cfg: Config) -> tuple[int, int] | None:
 def allowed_types() -> frozenset[str]:
     """Return the types that a configuration may name: this package's own models and mmseg's data preprocessor."""
     own = {name for name, part in MODELS.module_dict.items() if part.__module__.startswith('mmseg_alignzeg.models')}
-    return frozenset(own | {'SegDataPreProcessor'})
+    return frozenset(own | {*PREPROCESSORS})
 
 
 def check_config(config: Any, origin: str) -> None:
@@ -119,7 +122,7 @@ def check_config(config: Any, origin: str) -> None:
     for where, key, value in _entries(model, f'{origin}: `model'):
         if key == 'type' and (not isinstance(value, str) or value not in types):
             raise ValueError(f'{where}` is {_SHORT.repr(value)}; allowed are {", ".join(sorted(types))}.')
-        if key.startswith('_') or key in ('cache_dir', 'embeddings'):
+        if key.startswith('_') or key in ('cache_dir', 'compile', 'embeddings'):
             raise ValueError(f'{where}` is not allowed in an exchanged model: delete it.')
         fault = _fault(key, value)
         if fault:
@@ -178,8 +181,8 @@ def default_input_scale(config: Any, origin: str) -> tuple[int, int]:
 
 def _check_preprocessor(given: Any, where: str) -> None:
     """Refuse a preprocessor that does not normalise images, or pads them to an arbitrary size."""
-    if not isinstance(given, dict) or given.get('type') != 'SegDataPreProcessor':
-        raise ValueError(f'{where}` is {_SHORT.repr(given)}; expected {{"type": "SegDataPreProcessor", …}}.')
+    if not isinstance(given, dict) or given.get('type') not in PREPROCESSORS:
+        raise ValueError(f'{where}` is {_SHORT.repr(given)}; expected a dict with "type", one of {PREPROCESSORS}.')
     for key, smallest in (('mean', 0), ('std', 1)):  # for pixels in 0..255
         values = given.get(key)
         if not isinstance(values, list) or len(values) != 3 or not all(smallest <= _number(x) <= 255 for x in values):

@@ -2,7 +2,7 @@
 _base_ = [
     './default_runtime.py',
     './models/alignzeg_vitb16.py',
-    './schedules/adamw_poly.py',
+    './schedules/adamw_poly_amp.py',
     './datasets/folders.py',
 ]
 train_cfg = dict(type='ResumableTrainLoop', max_iters=20000, val_interval=5000)

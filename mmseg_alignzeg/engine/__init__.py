@@ -1,6 +1,7 @@
 """Hooks and the training loop; reading of checkpoint files; construction of the optimizer."""
 
 from . import checkpoint_sources  # noqa: F401  (replaces MMEngine's loaders)
+from .auto_amp_optim_wrapper import AutoAmpOptimWrapper
 from .checkpoint_file import read_checkpoint
 from .finite_guard_hook import FiniteGuardHook
 from .health_hook import HealthHook
@@ -14,6 +15,7 @@ from .vocabulary_hook import VocabularyHook
 from .whole_checkpoint_hook import WholeCheckpointHook
 
 __all__ = [
+    'AutoAmpOptimWrapper',
     'FiniteGuardHook',
     'HealthHook',
     'ProposalVisualizationHook',

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from ..transfer import to_host
 from ..vocabulary import abridged
 from .unwrapped import unwrapped_model
 
@@ -28,6 +29,9 @@ class FiniteGuardHook(Hook):
     does not have, would already have changed in the forward pass.) A warning names the loss term and the images. All
     ranks decide together, with one small ``all_reduce`` per step.
 
+    It waits for the device once per step, and with the outcome copies the loss terms that MMEngine logs: MMEngine alone
+    would wait for each of them.
+
     A ``GradScaler`` (``AmpOptimWrapper``) skips a step itself if the gradient overflows. Such a step counts here only
     if the loss is not finite, or if the scale is below 1 and cannot be the cause.
 
@@ -38,7 +42,7 @@ class FiniteGuardHook(Hook):
         ValueError: If ``patience`` is below 1.
     """
 
-    priority = 'VERY_HIGH'  # ends the training before another hook saves or logs
+    priority = 'HIGHEST'  # ends the training before another hook saves or logs
 
     def __init__(self, patience: int = 5) -> None:
         if patience < 1:
@@ -50,7 +54,9 @@ class FiniteGuardHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Register hooks on the model's losses and on the optimizer."""
         self._runner = runner
-        self._forget()
+        self._losses: list[dict[str, Tensor]] = []  # per batch of the step
+        self._images: list[str] = []
+        self._on_host: dict[str, Tensor] = {}  # the terms of the last batch, once the step is judged
         self._handles = [
             unwrapped_model(runner).register_forward_hook(self._listen, with_kwargs=True),
             runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step),
@@ -63,10 +69,17 @@ class FiniteGuardHook(Hook):
         if self.skipped:
             runner.logger.warning(f'FiniteGuardHook skipped {self.skipped} step(s) of this run, see the log above.')
 
-    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Check a step skipped by a ``GradScaler``, for which the optimizer was not called."""
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """Check a step skipped by a ``GradScaler``, for which the optimizer was not called; pass on logged losses."""
         if self._losses and runner.optim_wrapper.should_update():
-            self._judge(torch.tensor(float('nan') if self._scale() < 1 else 0.0))
+            self._judge(torch.full_like(self._terms()[0], float('nan') if self._scale() < 1 else 0.0))
+        on_host, self._on_host = self._on_host, {}
+        if outputs and on_host:
+            outputs.update({name: loss for name, loss in on_host.items() if name in outputs})
+            if 'loss' in outputs and 'loss' not in on_host:
+                outputs['loss'] = sum(on_host.values())  # as in `parse_losses`
 
     def _listen(self, model: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         """Store the loss terms until the optimizer step, of several batches if gradients are accumulated."""
@@ -97,9 +110,14 @@ class FiniteGuardHook(Hook):
             FloatingPointError: On all ranks, if the last ``patience`` steps were bad.
         """
         terms = [loss.to(gradient.device) for loss in self._terms()]
-        bad = 1 - torch.stack([gradient, *terms]).isfinite().all().int()
+        values = torch.stack([gradient.float(), *terms])
+        bad = 1 - values.isfinite().all().float()
         all_reduce(bad, 'max')
-        if not bad:
+        bad, _, *terms = to_host(torch.cat([bad[None], values]))[0]
+        remaining = iter(terms)
+        self._losses = [{name: next(remaining) for name in losses} for losses in self._losses]
+        self._on_host = self._losses[-1] if self._losses else {}
+        if not bad.numpy():
             self._in_row = 0
             self._forget()
             return False
@@ -133,13 +151,12 @@ class FiniteGuardHook(Hook):
         return [loss for losses in self._losses for loss in losses.values()]
 
     def _scale(self) -> float:
-        """Return the scale of the ``GradScaler``; 0 without one."""
+        """Return the scale of the ``GradScaler``; 0 without one, or if it is disabled as for bfloat16."""
         scaler = getattr(self._runner.optim_wrapper, 'loss_scaler', None)
-        return 0.0 if scaler is None else scaler.get_scale()
+        return 0.0 if scaler is None or not scaler.is_enabled() else scaler.get_scale()
 
     def _forget(self) -> None:
-        self._losses: list[dict[str, Tensor]] = []
-        self._images: list[str] = []
+        self._losses, self._images = [], []
 
 
 def _mean(loss: Tensor | list[Tensor]) -> Tensor:

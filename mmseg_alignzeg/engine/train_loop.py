@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from mmengine.dist import get_world_size
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner.loops import _InfiniteDataloaderIterator
@@ -48,7 +49,9 @@ class ResumableTrainLoop(IterBasedTrainLoop):
             'dataset': {'type': SeededDataset, 'dataset': dataset},
             'sampler': {'type': SampleStream, 'sampler': sampler},
         }
-        super().__init__(runner, {**dataloader, **seeded}, *args, **kwargs)
+        # Without a GPU, torch ignores `pin_memory` with a warning.
+        pinned = {'pin_memory': bool(dataloader.get('pin_memory')) and torch.cuda.is_available()}
+        super().__init__(runner, {**dataloader, **seeded, **pinned}, *args, **kwargs)
 
     def run(self) -> nn.Module:
         """Train to the last iteration, starting at the first one or at that of the loaded checkpoint."""

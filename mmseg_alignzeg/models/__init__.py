@@ -9,6 +9,7 @@ from .class_names import ClassNames
 from .clip_source import CLIPSource
 from .clip_vision import CLIPStream, CLIPVision
 from .criterion import AlignZegCriterion
+from .data_preprocessor import PinnedSegDataPreProcessor
 from .decoding import EnsembleDecoder, SemanticDecoder
 from .image_encoder import ImageEncoder
 from .losses import BackgroundDiversityLoss, FeatureExpansionLoss, PreferenceLoss
@@ -42,6 +43,7 @@ __all__ = [
     'ImageEncoder',
     'MRPEHead',
     'OracleDecoder',
+    'PinnedSegDataPreProcessor',
     'PixelDecoderHead',
     'PlainDecoderHead',
     'PredictiveBiasCorrection',

@@ -153,9 +153,13 @@ class AlignZeg(ZeroShotSegmentor):
             ValueError: See :func:`checked_targets`.
         """
         seen_classes, criterion = self.vocabulary.seen_classes, self.criterion
-        targets = checked_targets(inputs, data_samples, len(seen_classes), criterion.ignore_index)
+        targets = checked_targets(
+            inputs, data_samples, len(seen_classes), criterion.ignore_index, self.decode_head.num_queries
+        )
         proposals = self.extract_feat(inputs)
         embeds, scale = self.text_bank(seen_classes, inputs.device), self.clip.logit_scale
         scores, backgrounds = self.classify(proposals, embeds), self.semantic_head.backgrounds
         losses = criterion(proposals, scores, targets, embeds[:, 0], scale, backgrounds, self.class_indicator)
-        return losses if self.preference is None else losses | self.preference.training_losses(self, inputs, targets)
+        if self.preference is not None:
+            losses |= self.preference.training_losses(self, inputs, targets.images)
+        return losses

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..transfer import to_device
 from .losses.matching import Match
 
 
@@ -34,7 +36,10 @@ def select_negatives(mask_cost: Tensor, matched: Tensor, top_k: int) -> Tensor:
 
 
 def bias_correction_loss(
-    logits: Tensor, targets: Tensor, balanced: bool = False, counts: tuple[float, float] | None = None
+    logits: Tensor,
+    targets: Tensor,
+    balanced: bool = False,
+    counts: tuple[float | Tensor, float | Tensor] | None = None,
 ) -> Tensor:
     """Eq. (6): mean binary cross-entropy of the class indicator over the selected proposals.
 
@@ -43,20 +48,27 @@ def bias_correction_loss(
 
     Args:
         logits: (n,) indicator logits; the paper's I is their sigmoid.
-        targets: (n,) float, 0 for seen-class proposals ("positive"), 1 for background proposals ("negative").
+        targets: (n,) on the CPU, 0 for seen-class proposals ("positive"), 1 for background proposals ("negative").
         balanced: Take the mean over positives and over negatives separately, then their mean (not in the paper).
-        counts: Numbers of positives and negatives to average over, see :func:`mean_counts`; by default those given.
+        counts: Numbers of positives and negatives to average over, see :func:`mean_count`; by default those given.
 
     Returns:
         Scalar; zero with a gradient if nothing was selected.
     """
-    losses = F.binary_cross_entropy_with_logits(logits, targets, reduction='none')
-    num_negatives = targets.sum().item() if counts is None else counts[1]
-    num_positives = len(targets) - num_negatives if counts is None else counts[0]
+    negative = targets.numpy() != 0
+    parts = [torch.from_numpy(np.flatnonzero(part)) for part in (~negative, negative)]
+    num_positives, num_negatives = map(len, parts) if counts is None else counts
+    wanted, *parts = to_device(logits.device, targets.long(), *parts)
+    losses = F.binary_cross_entropy_with_logits(logits, wanted.to(logits.dtype), reduction='none')
     if not balanced:
-        return losses.sum() / (num_positives + num_negatives or 1)
-    positives, negatives = losses[targets == 0], losses[targets == 1]
-    return positives.sum() / (2 * num_positives or 1) + negatives.sum() / (2 * num_negatives or 1)
+        return losses.sum() / _not_zero(num_positives + num_negatives)
+    positives, negatives = (losses[part] for part in parts)
+    return positives.sum() / _not_zero(2 * num_positives) + negatives.sum() / _not_zero(2 * num_negatives)
+
+
+def _not_zero(count: float | Tensor) -> float | Tensor:
+    """Return a divisor of a sum over ``count`` items: the count, or for an empty sum any other number."""
+    return count.clamp(min=1e-6) if isinstance(count, Tensor) else count or 1
 
 
 @MODELS.register_module()
@@ -95,32 +107,31 @@ class ClassIndicator(BaseModule):
         return self.layers(F.normalize(feats.detach(), dim=-1)).squeeze(-1)
 
     def negatives(self, matches: Sequence[Match]) -> list[Tensor]:
-        """Per image, the (n,) indices of the proposals that :func:`select_negatives` selects."""
+        """Per image, the (n,) indices of the proposals that :func:`select_negatives` selects, on the CPU."""
         selected = [select_negatives(match.mask_cost, match.proposals, self.top_k) for match in matches]
-        return [image.nonzero().squeeze(1) for image in selected]
+        return [torch.from_numpy(np.flatnonzero(image.numpy())) for image in selected]
 
     def loss(
         self,
         feats: Tensor,
         positives: Sequence[Tensor],
         negatives: Sequence[Tensor],
-        counts: tuple[float, float] | None = None,
+        counts: tuple[float | Tensor, float | Tensor] | None = None,
     ) -> Tensor:
         """Return L_bc over a batch.
 
         Args:
             feats: F, (B, N, D).
-            positives: Per image, (m,) indices of the proposals matched to a seen class.
+            positives: Per image, (m,) indices of the proposals matched to a seen class, on the CPU.
             negatives: Per image, see :meth:`negatives`.
             counts: See :func:`bias_correction_loss`.
         """
-        logits = self(feats).float()  # (B, N)
-        selected, targets = [], []
-        for image_logits, positive, negative in zip(logits, positives, negatives, strict=True):
-            selected.append(image_logits[torch.cat([positive, negative])])
-            targets.append(torch.cat([torch.zeros(len(positive)), torch.ones(len(negative))]))
-        loss = bias_correction_loss(torch.cat(selected), torch.cat(targets).to(logits), self.balanced, counts)
-        return self.loss_weight * loss
+        kinds = [part for pair in zip(positives, negatives, strict=True) for part in pair]  # image by image
+        images = torch.cat([torch.full_like(part, i // 2) for i, part in enumerate(kinds)])
+        targets = torch.cat([torch.full_like(part, i % 2) for i, part in enumerate(kinds)])
+        images, selected = to_device(feats.device, images, torch.cat(kinds))
+        logits = self(feats).float()[images, selected]  # (n,)
+        return self.loss_weight * bias_correction_loss(logits, targets, self.balanced, counts)
 
 
 @MODELS.register_module()

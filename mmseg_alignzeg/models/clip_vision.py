@@ -50,6 +50,7 @@ class CLIPVision(BaseModule):
         scale_factor: CLIP's input size relative to the image (section 4.2: 320² for 640²).
         with_cp: Recompute the layers before the tail in the backward pass instead of storing their activations: less
             memory, more time. It acts only with prompts; without them, nothing is stored.
+        compile: Compile the patch stream with ``torch.compile`` at the first call.
         freeze: False trains CLIP's vision weights too, and stores them in the state dict.
         init_cfg: MMEngine's initialisation config.
     """
@@ -63,6 +64,7 @@ class CLIPVision(BaseModule):
         num_prompts: int = 0,
         scale_factor: float = 0.5,
         with_cp: bool = False,
+        compile: bool = False,
         freeze: bool = True,
         init_cfg: dict | None = None,
     ) -> None:
@@ -99,6 +101,8 @@ class CLIPVision(BaseModule):
             bound = (6 / (3 * self.patch_size**2 + self.width)) ** 0.5
             self.prompts = nn.Parameter(torch.empty(self.num_stream_layers, num_prompts, self.width))
             nn.init.uniform_(self.prompts, -bound, bound)
+        if compile:
+            self.compile()
 
     def train(self, mode: bool = True) -> CLIPVision:
         """Set the training mode; a frozen tower stays in evaluation mode."""

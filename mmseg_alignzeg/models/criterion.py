@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.structures import InstanceData, PixelData
+from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from mmseg.utils import seg_data_to_instance_data
 from torch import Tensor, nn
 
+from ..transfer import to_device
 from .bias_correction import ClassIndicator
-from .losses import OVERLAP_LOSSES, HungarianMatcher, classification_loss, mask_loss, mean_counts
+from .losses import OVERLAP_LOSSES, HungarianMatcher, Targets, classification_loss, mask_loss, mean_count
 from .proposals import Proposals
 
 
@@ -73,25 +73,26 @@ class AlignZegCriterion(nn.Module):
         """
         sample = SegDataSample(gt_sem_seg=PixelData(data=labels[None]))
         target = seg_data_to_instance_data(ignore_index, [sample])[0]
-        pairs = self.matcher(scores, masks, target)
-        return torch.stack([pairs.proposals, target.labels[pairs.targets]], dim=1)
+        (match,) = self.matcher(scores[None], masks[None], [target])
+        proposals, targets = to_device(labels.device, match.proposals, match.targets)
+        return torch.stack([proposals, target.labels[targets]], dim=1)
 
     def forward(
         self,
         proposals: Proposals,
         scores: Tensor,
-        targets: Sequence[InstanceData],
+        targets: Targets,
         text_embeds: Tensor,
         logit_scale: float,
         backgrounds: Tensor,
         class_indicator: ClassIndicator | None,
     ) -> dict[str, Tensor]:
-        """Compute the weighted loss terms.
+        """Compute the weighted loss terms. It waits for the device once, for the costs of the matching.
 
         Args:
             proposals: Proposals of B images.
             scores: P, (B, N, C + 1) logits over the seen classes and the background.
-            targets: Per image, ``labels`` (G,) and ``masks`` (G, H, W).
+            targets: Their ground truth.
             text_embeds: T, (C, D) unit rows of the seen classes.
             logit_scale: τ.
             backgrounds: G, (M, D) unit prototypes.
@@ -100,20 +101,22 @@ class AlignZegCriterion(nn.Module):
         Returns:
             Scalars by name. Means are over the proposals of all ranks: W processes train like one with a W-fold batch.
         """
-        matches = [self.matcher(*image) for image in zip(scores, proposals.mask_logits, targets, strict=True)]
-
+        device = scores.device
+        matches = self.matcher(scores, proposals.mask_logits, targets.images)
         # Matched proposals of the whole batch, concatenated: image index, proposal index, mask, label.
         images = torch.cat([torch.full_like(match.proposals, i) for i, match in enumerate(matches)])
         matched = torch.cat([match.proposals for match in matches])
-        pairs = list(zip(targets, matches, strict=True))
-        masks = torch.cat([target.masks[match.targets] for target, match in pairs])
-        labels = torch.cat([target.labels[match.targets] for target, match in pairs])
-
-        all_labels = torch.full(scores.shape[:2], len(text_embeds), device=scores.device)
+        images, matched, wanted = to_device(device, images, matched, torch.cat([match.targets for match in matches]))
+        pairs = list(zip(targets.images, wanted.split([len(match.targets) for match in matches]), strict=True))
+        masks = torch.cat([target.masks[own] for target, own in pairs])
+        labels = torch.cat([target.labels[own] for target, own in pairs])
+        all_labels = torch.full(scores.shape[:2], len(text_embeds), device=device)
         all_labels[images, matched] = labels
-        negatives = class_indicator.negatives(matches) if class_indicator is not None else []
+
+        weights = [count + (num * scores.shape[1] - count) * self.background_weight for num, count in targets.ranks]
+        mean_weight = sum(weights) / len(weights)
+        mean_matched = sum(count for _, count in targets.ranks) / len(targets.ranks)
         weight = len(matched) + (all_labels.numel() - len(matched)) * self.background_weight
-        mean_weight, mean_matched, mean_negatives = mean_counts(weight, len(matched), sum(map(len, negatives)))
         # The mean over this rank times its share is its part of the global mean; with a single process the share is 1.
         share_of_weight = weight / (mean_weight or 1)
 
@@ -128,11 +131,12 @@ class AlignZegCriterion(nn.Module):
         }
         if self.feature_expansion is not None:
             matched_feats = proposals.cls_feats[images, matched]
-            losses['loss_vir'] = self.feature_expansion(matched_feats, labels, text_embeds, logit_scale)
+            counts = [count for _, count in targets.ranks]
+            losses['loss_vir'] = self.feature_expansion(matched_feats, labels, text_embeds, logit_scale, counts)
         if self.background_diversity is not None:
             losses['loss_reg'] = self.background_diversity(backgrounds)
         if class_indicator is not None:
-            positives = [match.proposals for match in matches]
-            counts = (mean_matched, mean_negatives)
-            losses['loss_bc'] = class_indicator.loss(proposals.feats, positives, negatives, counts)
+            positives, negatives = [match.proposals for match in matches], class_indicator.negatives(matches)
+            averaged = (mean_matched, mean_count(sum(map(len, negatives)), device))
+            losses['loss_bc'] = class_indicator.loss(proposals.feats, positives, negatives, averaged)
         return losses

@@ -18,6 +18,7 @@ class ImageEncoder(BaseModule):
         embed_dim: D.
         depth: Number of layers.
         num_heads: Attention heads (not given in the paper; SAN's adapter has 6).
+        compile: Compile the forward and backward pass with ``torch.compile`` at the first call.
         init_cfg: MMEngine's initialisation config.
     """
 
@@ -28,6 +29,7 @@ class ImageEncoder(BaseModule):
         embed_dim: int = 240,
         depth: int = 8,
         num_heads: int = 6,
+        compile: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -44,6 +46,8 @@ class ImageEncoder(BaseModule):
             class_token=False,
             dynamic_img_size=True,
         )
+        if compile:
+            self.compile()
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode images.

@@ -15,6 +15,7 @@ from mmengine.structures import InstanceData
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..transfer import to_device
 from .losses.preference import mask_iou
 from .proposals import Proposals, pad
 from .views import View
@@ -142,12 +143,13 @@ class PreferenceHead(BaseModule):
             mask_logits = view.restore(proposals.mask_logits)
             class_scores = model.classify(proposals, model.text_bank(model.vocabulary.seen_classes, images.device))
             feats, masks, ious = [], [], []
-            for i, target in enumerate(targets):
-                match = model.criterion.matcher(class_scores[i], mask_logits[i], target)
-                proposal = match.proposals.new_zeros(len(target.labels))
-                proposal[match.targets] = match.proposals
-                iou = match.mask_cost.new_full((len(proposal),), float('nan'))
-                iou[match.targets] = mask_iou(mask_logits[i, match.proposals], target.masks[match.targets])
+            matches = model.criterion.matcher(class_scores, mask_logits, targets)
+            for i, (target, match) in enumerate(zip(targets, matches, strict=True)):
+                matched, wanted = to_device(images.device, match.proposals, match.targets)
+                proposal = matched.new_zeros(len(target.labels))
+                proposal[wanted] = matched
+                iou = mask_logits.new_full((len(proposal),), float('nan'), dtype=torch.float32)
+                iou[wanted] = mask_iou(mask_logits[i, matched], target.masks[wanted])
                 feats.append(proposals.feats[i, proposal])
                 masks.append(mask_logits[i, proposal])
                 ious.append(iou)

@@ -10,6 +10,7 @@ from open_clip.transformer import ResidualAttentionBlock
 from timm.layers import Mlp
 from torch import Tensor, nn
 
+from ..precision import full_precision
 from .clip_block import run_block
 from .clip_vision import CLIPStream, CLIPVision
 
@@ -100,7 +101,7 @@ class CLIPSemanticHead(BaseModule):
         return F.normalize(feats + self.phi_cls(feats), dim=-1)
 
     def scores(self, cls_feats: Tensor, text_embeds: Tensor, scale: float) -> Tensor:
-        """Return P = [τ·F_cls·Tᵀ, p_g], always in float32: in bfloat16, similar classes would get equal logits.
+        """Return P = [τ·F_cls·Tᵀ, p_g], always in float32: in bfloat16 or TF32, similar classes would get equal logits.
 
         Args:
             cls_feats: F_cls, (…, D) unit rows.
@@ -110,7 +111,7 @@ class CLIPSemanticHead(BaseModule):
         Returns:
             (…, C + 1) logits, float32; the last column is the background.
         """
-        with torch.autocast(cls_feats.device.type, enabled=False):
+        with full_precision(cls_feats.device):
             cls_feats = cls_feats.float()
             background = background_score(cls_feats, self.backgrounds, scale)
             logits = scale * cls_feats @ text_embeds.flatten(0, 1).t()  # (…, C · S)

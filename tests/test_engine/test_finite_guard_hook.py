@@ -208,7 +208,7 @@ def test_an_overflow_of_a_fused_optimizer_is_the_scalers(tmp_path):
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
-        hook.after_train_iter(runner)
+        hook.after_train_iter(runner, 0)
     assert hook.skipped == 0 and scaler.get_scale() < 2**16
     assert torch.equal(runner.model.linear.weight, before)
 

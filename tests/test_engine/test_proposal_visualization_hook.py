@@ -223,10 +223,10 @@ def test_map_has_the_features_that_matching_gives(cfg, model, make_runner, drawn
         data = model.data_preprocessor(dict(inputs=[inputs], data_samples=[sample]))
         with torch.no_grad():
             proposals = model.extract_feat(data['inputs'])
-            scores = model.classify(proposals, model.text_bank(CLASSES, 'cpu'))[0]
-        (target,) = seg_data_to_instance_data(255, data['data_samples'])
+            scores = model.classify(proposals, model.text_bank(CLASSES, 'cpu'))
+        (target,) = targets = seg_data_to_instance_data(255, data['data_samples'])
         torch.manual_seed(7)
-        match = model.criterion.matcher(scores, proposals.mask_logits[0], target)
+        (match,) = model.criterion.matcher(scores, proposals.mask_logits, targets)
         for proposal, number in zip(match.proposals, match.targets, strict=True):
             features.append(proposals.cls_feats[0, proposal].numpy())
             labels.append(int(target.labels[number]))

@@ -54,11 +54,12 @@ class Rising(BaseMetric):
         return {'mIoU': self.score}
 
 
-def toy_runner(work_dir, max_iters=4, validate=False, check_point=None, **kwargs):
+def toy_runner(work_dir, max_iters=4, validate=False, check_point=None, wrapper=None, **kwargs):
     """A runner of ``max_iters`` iterations that saves each of them and keeps one.
 
     Args:
         check_point: Changes of the arguments of the checkpoint hook.
+        wrapper: Config of the optimizer wrapper, without the optimizer.
     """
     torch.manual_seed(0)
     loader = dict(dataset=Numbers(), batch_size=2, num_workers=0)
@@ -71,7 +72,7 @@ def toy_runner(work_dir, max_iters=4, validate=False, check_point=None, **kwargs
         work_dir=str(work_dir),
         train_dataloader={**loader, 'sampler': dict(type='InfiniteSampler', shuffle=False)},
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=1),
-        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.01)),
+        optim_wrapper={**(wrapper or dict(type='OptimWrapper')), 'optimizer': dict(type='AdamW', lr=0.01)},
         param_scheduler=[dict(type='PolyLR', power=0.9, by_epoch=False, end=8)],
         default_hooks=dict(
             checkpoint={**hook, **(check_point or {})}, logger=dict(type='LoggerHook', log_metric_by_epoch=False)

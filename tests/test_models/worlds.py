@@ -104,16 +104,22 @@ for name, variant in VARIANTS.items():
             dist.all_reduce(loss)
         found.append((name, variant, masks, {key: loss / size for key, loss in losses.items()}, gradients))
 
-# What one rank cannot train on stops all of them.
-pixels, sample = image(rank, 1)
-if rank == size - 1:
-    sample.gt_sem_seg.data[0, 0, 0] = 99
-    sample.set_metainfo(dict(seg_map_path='fault.png'))
-try:
-    network(pixels[None], [sample], mode='loss')
-    raise AssertionError('not refused')
-except ValueError as error:
-    assert str(error).startswith('fault.png: a training label is 99'), error
+# What a rank cannot train on stops all of them, with the same error, whichever ranks it is.
+for faulty in ([size - 1], [0, size - 1]):
+    pixels, sample = image(rank, 1)
+    if rank in faulty:
+        sample.gt_sem_seg.data[0, 0, 0] = 99
+        sample.set_metainfo(dict(seg_map_path=f'fault{rank}.png'))
+    try:
+        network(pixels[None], [sample], mode='loss')
+        raise AssertionError('not refused')
+    except ValueError as error:
+        messages = [None] * size
+        dist.all_gather_object(messages, str(error))
+    parts = messages[0].split('; ')
+    assert set(messages) == {messages[0]} and '\n' not in messages[0] and len(parts) == len(faulty), messages
+    for number, part in zip(faulty, parts, strict=True):
+        assert part.startswith(f'fault{number}.png: a training label is 99'), part
 
 # A loss of one rank that is not finite, with a gradient that is, makes all of them skip the step.
 optim_wrapper = build_optim_wrapper(network, Config.fromfile('configs/alignzeg_patterns.py').optim_wrapper)

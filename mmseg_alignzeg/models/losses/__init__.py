@@ -7,8 +7,8 @@ from .jaccard_metric import JaccardMetricLoss, jaccard_mask_loss, jaccard_metric
 from .mask import OVERLAP_LOSSES, dice_loss, mask_loss
 from .matching import HungarianMatcher, Match
 from .preference import PreferenceLoss, cover_with_noise, mask_iou, ranked_pairs, ranking_loss
-from .ranks import mean_counts
-from .targets import checked_targets
+from .ranks import mean_count, mean_counts
+from .targets import Targets, checked_targets
 
 __all__ = [
     'OVERLAP_LOSSES',
@@ -18,6 +18,7 @@ __all__ = [
     'JaccardMetricLoss',
     'Match',
     'PreferenceLoss',
+    'Targets',
     'background_diversity',
     'checked_targets',
     'classification_loss',
@@ -28,6 +29,7 @@ __all__ = [
     'jaccard_metric_loss',
     'mask_iou',
     'mask_loss',
+    'mean_count',
     'mean_counts',
     'ranked_pairs',
     'ranking_loss',

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from mmseg.registry import MODELS
 from torch import Tensor, nn
+
+from ...precision import full_precision
 
 
 def background_diversity(backgrounds: Tensor) -> Tensor:
@@ -22,7 +23,7 @@ def background_diversity(backgrounds: Tensor) -> Tensor:
     num = len(backgrounds)
     if num < 2:
         raise ValueError(f'Eq. (4) needs at least two background prototypes, got {num}: raise `num_backgrounds`.')
-    with torch.autocast(backgrounds.device.type, enabled=False):
+    with full_precision(backgrounds.device):
         prototypes = backgrounds.float()
         similarity = prototypes @ prototypes.t()
     return similarity.triu(diagonal=1).sum() * 2 / (num * (num - 1))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
-from mmengine.dist import broadcast_object_list, get_world_size
+from mmengine.dist import broadcast, get_world_size
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ...precision import full_precision
+from ...transfer import to_device
 from .ranks import gather_rows
 
 
-def expand(values: Tensor, order: Tensor, beta: float) -> Tensor:
+def expand(values: Tensor, order: Tensor, beta: float | Tensor) -> Tensor:
     """Compute Eq. (2): β·X + (1 − β)·X[order], with unit rows.
 
     The mixture is scaled to unit norm like all features and prototypes (not given in the paper). Otherwise, a virtual
@@ -87,7 +91,9 @@ class FeatureExpansionLoss(nn.Module):
         self.loss_weight = loss_weight
         self.pairs = torch.zeros(2, 0, dtype=torch.long)
 
-    def forward(self, cls_feats: Tensor, labels: Tensor, text_embeds: Tensor, scale: float) -> Tensor:
+    def forward(
+        self, cls_feats: Tensor, labels: Tensor, text_embeds: Tensor, scale: float, counts: Sequence[int] = ()
+    ) -> Tensor:
         """Compute the weighted loss, a mean over the proposals of all ranks.
 
         Args:
@@ -95,20 +101,18 @@ class FeatureExpansionLoss(nn.Module):
             labels: (n,) int64, their classes.
             text_embeds: T, (C, D) unit rows of the seen classes.
             scale: τ.
+            counts: n of each rank; not needed with a single process.
 
         Returns:
             Scalar; zero with a gradient if all ranks together have fewer than two proposals.
         """
-        rows = gather_rows(torch.cat([cls_feats.float(), labels[:, None].float()], dim=1))
+        rows = gather_rows(torch.cat([cls_feats.float(), labels[:, None].float()], dim=1), counts)
         feats, labels = rows[:, :-1], rows[:, -1].long()
         if len(feats) < 2:
             return 0 * feats.sum()
-        drawn = [(self.beta.sample().item(), derangement(len(feats)))]
-        broadcast_object_list(drawn)  # all ranks use the same mixture
-        beta, order = drawn[0]
-        order = order.to(feats.device)
+        beta, order = self._draw(len(feats), feats.device)
         self.pairs = torch.stack([labels, labels[order]])
-        with torch.autocast(cls_feats.device.type, enabled=False):  # as for the scores of real proposals
+        with full_precision(cls_feats.device):  # as for the scores of real proposals
             virtual_feats = expand(feats, order, beta)
             virtual_embeds = expand(text_embeds[labels], order, beta)
             logits = virtual_logits(virtual_feats, virtual_embeds, text_embeds, scale)
@@ -117,3 +121,12 @@ class FeatureExpansionLoss(nn.Module):
         # Each of W ranks has the gradient of its own rows only, and distributed training takes the mean over ranks.
         world = get_world_size()
         return loss if world == 1 else world * loss - (world - 1) * loss.detach()
+
+    def _draw(self, size: int, device: torch.device) -> tuple[float | Tensor, Tensor]:
+        """Draw β and the order of a mixture, the same on all ranks: those of rank 0."""
+        drawn, order = self.beta.sample(), derangement(size)
+        if get_world_size() == 1:
+            return float(drawn.numpy()), to_device(device, order)[0]
+        (mixture,) = to_device(device, torch.cat([drawn[None].float(), order.float()]))  # exact up to 2**24
+        broadcast(mixture)
+        return mixture[0], mixture[1:].long()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,12 +12,14 @@ from mmseg.models.assigners import ClassificationCost, CrossEntropyLossCost, Dic
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from ...precision import full_precision
+from ...transfer import to_host
 from .sampling import sample
 
 
 @dataclass
 class Match:
-    """Assignment of an image's proposals to its ground-truth masks.
+    """Assignment of an image's proposals to its ground-truth masks, on the host.
 
     Attributes:
         proposals: (m,) int64 indices of matched proposals.
@@ -55,22 +58,31 @@ class HungarianMatcher:
         self._warned = False
 
     @torch.no_grad()
-    def __call__(self, scores: Tensor, mask_logits: Tensor, target: InstanceData) -> Match:
-        """Match one image.
+    def __call__(self, scores: Tensor, mask_logits: Tensor, targets: Sequence[InstanceData]) -> list[Match]:
+        """Match the images of a batch. It waits for the device once.
 
         Args:
-            scores: (N, C + 1) class logits.
-            mask_logits: (N, h, w).
-            target: ``labels`` (G,) int64 and ``masks`` (G, H, W) in {0, 1}.
+            scores: (B, N, C + 1) class logits.
+            mask_logits: (B, N, h, w).
+            targets: Per image, ``labels`` (G,) int64 and ``masks`` (G, H, W) in {0, 1}.
 
         Returns:
-            min(N, G) matched pairs. If G > N, some ground-truth masks stay unmatched, with a warning the first time.
+            Per image, min(N, G) pairs. If G > N, some ground-truth masks stay unmatched, with a warning the first time.
         """
         # In half precision, sums over thousands of points would overflow.
-        with torch.autocast(mask_logits.device.type, enabled=False):
-            return self._match(scores.float(), mask_logits.float(), target)
+        with full_precision(mask_logits.device):
+            images = zip(scores.float(), mask_logits.float(), targets, strict=True)
+            costs = [cost for image in images for cost in self._costs(*image)]
+        on_host = to_host(*costs)
+        matches = []
+        for mask_cost, cost in zip(on_host[::2], on_host[1::2], strict=True):
+            # nan_to_num: scipy would raise an error for non-finite costs, but FiniteGuardHook handles the step.
+            proposals, wanted = linear_sum_assignment(cost.nan_to_num())
+            matches.append(Match(torch.from_numpy(proposals), torch.from_numpy(wanted), mask_cost))
+        return matches
 
-    def _match(self, scores: Tensor, mask_logits: Tensor, target: InstanceData) -> Match:
+    def _costs(self, scores: Tensor, mask_logits: Tensor, target: InstanceData) -> tuple[Tensor, Tensor]:
+        """Return the mask part and the whole of the cost of one image, (N, G) each."""
         points = torch.rand(1, self.num_points, 2, device=mask_logits.device)
         predicted = InstanceData(scores=scores, masks=sample(mask_logits[None], points)[0])
         wanted = InstanceData(labels=target.labels, masks=sample(target.masks[None].float(), points)[0])
@@ -82,7 +94,4 @@ class HungarianMatcher:
                 f'An image has {num_targets} ground-truth masks, but the model has only {num_proposals} proposals: '
                 'some masks stay unmatched. Increase `num_queries` if this is common. (This warning is given once.)'
             )
-        cost = mask_cost + self.class_cost(predicted, wanted)
-        # nan_to_num: scipy would raise an error for non-finite costs, but FiniteGuardHook handles the step.
-        proposals, targets = (torch.as_tensor(side) for side in linear_sum_assignment(cost.nan_to_num().cpu()))
-        return Match(proposals.to(cost.device), targets.to(cost.device), mask_cost)
+        return mask_cost, mask_cost + self.class_cost(predicted, wanted)

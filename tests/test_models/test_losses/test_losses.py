@@ -132,7 +132,7 @@ def test_matching_finds_the_cheapest_assignment():
     mask_logits = torch.randn(4, 8, 8)
     mask_logits[3] = 4 * masks[0] - 2
     scores = torch.randn(4, 4)
-    match = HungarianMatcher(num_points=16384)(scores, mask_logits, target([2, 0], masks))
+    (match,) = HungarianMatcher(num_points=16384)(scores[None], mask_logits[None], [target([2, 0], masks)])
     # Dense costs on a fine grid, and all assignments.
     fine_logits, fine_masks = (
         F.interpolate(x[None], scale_factor=16, mode='bilinear')[0].flatten(1) for x in (mask_logits, masks)
@@ -156,13 +156,14 @@ def test_more_masks_than_proposals_are_matched_as_far_as_possible_and_said_once(
     monkeypatch.setattr(MMLogger, 'warning', lambda self, message: said.append(message))
     matcher = HungarianMatcher(num_points=64)
     for _ in range(2):
-        match = matcher(torch.randn(2, 4), torch.randn(2, 4, 4), target([0, 1, 2], torch.ones(3, 3, 3)))
+        (match,) = matcher(torch.randn(1, 2, 4), torch.randn(1, 2, 4, 4), [target([0, 1, 2], torch.ones(3, 3, 3))])
     assert len(match.proposals) == 2 and match.mask_cost.shape == (2, 3)
     assert len(said) == 1 and ' 3 ' in said[0] and ' 2 ' in said[0]
 
 
 def test_an_image_without_labels_matches_nothing():
-    match = HungarianMatcher(num_points=64)(torch.randn(2, 4), torch.randn(2, 4, 4), target([], torch.zeros(0, 8, 8)))
+    nothing = target([], torch.zeros(0, 8, 8))
+    (match,) = HungarianMatcher(num_points=64)(torch.randn(1, 2, 4), torch.randn(1, 2, 4, 4), [nothing])
     assert len(match.proposals) == 0 and match.mask_cost.shape == (2, 0)
 
 
