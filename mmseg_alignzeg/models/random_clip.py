@@ -13,8 +13,8 @@ from torch import nn
 
 PREFIX = 'random_clip'  # of the names of scores
 NOTE = (
-    'CLIP has random weights (`model.clip.pretrained=None`): this tests the pipeline; its scores and predictions are not '
-    'results.'
+    'CLIP has random weights (`model.clip.pretrained=None`): this tests the pipeline; its scores and predictions are '
+    'not results.'
 )
 
 

@@ -18,7 +18,7 @@ CLASSES_23 = (
 )  # fmt: skip
 UNUSED = ('horse', 'mountain')
 #: Photographs of each group: names are ``GROUP_NUMBER_s``, both from 1.
-GROUP_SIZES = {group: 30 for group in range(1, 21)} | {10: 32, 12: 34, 15: 24, 20: 21}
+GROUP_SIZES = dict.fromkeys(range(1, 21), 30) | {10: 32, 12: 34, 15: 24, 20: 21}
 ADVICE = 'unpack msrc_objcategimagedatabase_v2.zip and the cleaned labels (newsegmentations_mats) again.'
 
 
