@@ -1,4 +1,4 @@
-"""A folder of results as one table for a paper, in Markdown or LaTeX: seen, unseen and h of each dataset, best in bold."""
+"""A folder of results as one table for a paper: seen, unseen and h per dataset, best in bold, Markdown or LaTeX."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ from typing import Any
 from .options import add_command
 
 DETAILS = """
-Reads every runs.csv that tools/benchmark_configs.py wrote below FOLDER (or the project's docs/results) and prints one
-table: seen, unseen and h per dataset, mean ± standard deviation over seeds, best in bold, and a note about significance.
+Reads every runs.csv that tools/benchmark_configs.py wrote below FOLDER and prints one table: seen, unseen and h
+per dataset, mean ± standard deviation over seeds, best in bold, and a note about significance.
 """
 EXAMPLES = """
 alignzeg table work_dirs/benchmark/ablations/msrc/table4

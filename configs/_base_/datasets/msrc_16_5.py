@@ -28,4 +28,6 @@ train_dataloader = dict(
     dataset=dict(files, ann_file='lists/train.txt', metainfo=trained, pipeline={{_base_.train_pipeline}})
 )
 val_dataloader = dict(dataset=dict(files, ann_file='lists/val.txt', metainfo=tested, pipeline={{_base_.test_pipeline}}))
-test_dataloader = dict(dataset=dict(files, ann_file='lists/test.txt', metainfo=tested, pipeline={{_base_.test_pipeline}}))
+test_dataloader = dict(
+    dataset=dict(files, ann_file='lists/test.txt', metainfo=tested, pipeline={{_base_.test_pipeline}})
+)

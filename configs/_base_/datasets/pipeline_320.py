@@ -1,5 +1,5 @@
-# Pipelines and loaders of the small real datasets, at 320²: the augmentation of pipeline_640.py at half its size, 16 images
-# on one GPU.
+# Pipelines and loaders of the small real datasets, at 320²: the augmentation of pipeline_640.py at half its size, and
+# batches of 16 images on one GPU.
 _base_ = ['./pipeline_640.py']
 crop_size = (320, 320)
 train_pipeline = [
