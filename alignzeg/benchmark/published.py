@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,11 @@ class Published:
 
     def split_of(self, cfg: Config) -> str | None:
         """Return the key of the split that a config trains and tests on, or None if it is not listed."""
-        return next(
-            (key for key, split in self.splits.items() if _split(Config.fromfile(split['config'])) == _split(cfg)), None
-        )
+        return next((key for key, split in self._known.items() if split == _split(cfg)), None)
+
+    @cached_property
+    def _known(self) -> dict[str, tuple[Any, ...]]:
+        return {key: _split(Config.fromfile(split['config'])) for key, split in self.splits.items()}
 
 
 def scores_of(row: Row) -> dict[str, float]:
