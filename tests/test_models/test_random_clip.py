@@ -17,6 +17,7 @@ from alignzeg.apis import AlignZegInferencer
 from alignzeg.benchmark.bench import Bench
 from alignzeg.benchmark.plan import Job, Trial
 from mmseg_alignzeg.datasets.patterns import draw_scene
+from mmseg_alignzeg.evaluation import ZeroShotIoUMetric
 from mmseg_alignzeg.models import random_clip
 
 METAINFO = dict(classes=CLASSES, unseen_classes=['dog'])
@@ -33,7 +34,7 @@ def warnings(monkeypatch):
 
 def scores_of_a_test(model):
     """The scores of one image, as the hooks of a test leave them."""
-    evaluator = Evaluator(dict(type='mmseg.ZeroShotIoUMetric'))
+    evaluator = Evaluator(ZeroShotIoUMetric())
     evaluator.dataset_meta = METAINFO
     loader = SimpleNamespace(dataset=BaseDataset(lazy_init=True, metainfo=METAINFO))
     runner = SimpleNamespace(model=model, cfg=Config({}), test_dataloader=loader, test_evaluator=evaluator)
