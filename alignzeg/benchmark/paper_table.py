@@ -119,7 +119,7 @@ def paper_table(datasets: Mapping[str, Sequence[Run]], reference: str | None = N
     reference = reference or ('baseline' if 'baseline' in names else None)
     columns: list[tuple[str, str]] = []
     rows: dict[str, list[Cell | None]] = {name: [] for name in names}
-    results = []
+    results: list[dict[str, Any]] = []
     for dataset, runs in datasets.items():
         table = {row['row']: row for row in table_rows(runs, reference=reference)}
         results += table.values()
