@@ -107,6 +107,8 @@ def own_protocol(cfg: Config) -> dict[str, Any]:
         protocol['input'] = min(sizes[0])
     if test.get('mode') == 'slide':
         protocol |= {'window': max(test['crop_size']), 'stride': max(test['stride'])}
+    if (views := len((model.get('decoder') or {}).get('views', ()))) > 1:
+        protocol['window'] = f'ensemble of {views} views'
     constant = (model.get('calibration') or {}).get('constant', 0)
     protocol['calibration'] = 'PBC' if model.get('bias_correction') else constant or 'none'
     protocol['background'] = {'share': 'dropped', 'ignore': 'ignored'}[test.get('background_at_test', 'share')]
@@ -115,11 +117,8 @@ def own_protocol(cfg: Config) -> dict[str, Any]:
 
 def differences(row: Row, own: Row) -> list[str]:
     """Return the parts of the protocol in which a result is known to differ, as ``window 480``."""
-    return [
-        f'{key} {row[key]}'
-        for key in PROTOCOL
-        if key in row and (_same(key, row[key]) != _same(key, own[key]) if key in own else True)
-    ]
+    stated = [key for key in PROTOCOL if key in row]
+    return [f'{key} {row[key]}' for key in stated if _same(key, row[key]) != _same(key, own.get(key))]
 
 
 def _same(key: str, value: Any) -> Any:
@@ -144,7 +143,8 @@ def beside(published: Published, rows: Sequence[Row], configs: Mapping[str, Conf
     for row in rows:
         cfg = configs[row['row']]
         split, own = published.split_of(cfg), own_protocol(cfg)
-        if split is not None:
+        oracle = (cfg.model.get('decoder') or {}).get('type') == 'OracleDecoder'  # comparable with no method
+        if split is not None and not oracle:
             groups.setdefault((split, *(_same(key, own.get(key)) for key in PROTOCOL)), []).append(row)
     texts = []
     for (split, *_), members in groups.items():
@@ -207,10 +207,6 @@ def cross_table(published: Published) -> str:
         scores = [str(found[key]['mIoU']) if key in found else '-' for key in splits]
         about = [str(first.get(key, '-')) for key in ('year', 'venue', 'backbone', 'calibration')]
         sources = dict.fromkeys(row['source'] for row in found.values())
-        notes = dict.fromkeys(
-            f'{splits[key]}: {row["note"]}' if len({r.get('note') for r in found.values()}) > 1 else row['note']
-            for key, row in found.items()
-            if 'note' in row
-        )
+        notes = dict.fromkeys(row['note'] for row in found.values() if 'note' in row)
         table.append([method, *about, *scores, '; '.join([*sources, *notes])])
     return pipe_table(['method', 'year', 'venue', 'backbone', 'calibration', *splits.values(), 'source'], table)

@@ -74,6 +74,9 @@ def test_own_protocols_by_hand():
     assert own == dict(training='inductive', window='whole', input=640, calibration='PBC', background='dropped')
     own = own_protocol(Config.fromfile('configs/ablations/context/windows.py'))
     assert (own['window'], own['stride']) == (480, 80)
+    cfg = changed('configs/alignzeg_voc.py', **{'model.decoder.type': 'EnsembleDecoder'})
+    cfg.model.decoder.views = [dict(), dict(scale=0.5)]
+    assert own_protocol(cfg)['window'] == 'ensemble of 2 views'
     stacking = {'model.bias_correction': None, 'model.calibration.type': 'CalibratedStacking'}
     cfg = changed('configs/alignzeg_voc.py', **stacking, **{'model.calibration.constant': 0.1})
     cfg.model.test_cfg = dict(background_at_test='ignore')
@@ -103,4 +106,5 @@ def test_own_results_stand_beside_those_of_the_same_protocol(published):
     assert 'AlignZeg (calibration PBC)' in without and 'OC-ZSS (training transductive)' in without
     assert '`full` (own) | 80.0 ± 1.5' in with_pbc and '| AlignZeg |' in with_pbc and '| SAN |' not in with_pbc
     assert 'OTSeg (window 480, stride 80)' in with_pbc
-    assert beside(published, rows[:1], {'baseline': Config.fromfile('configs/alignzeg_patterns.py')}) == ''
+    for path in ('configs/alignzeg_patterns.py', 'configs/ablations/voc/table6/full_oracle.py'):
+        assert beside(published, rows[:1], {'baseline': Config.fromfile(path)}) == ''
