@@ -107,7 +107,7 @@ def test_ablations_differ_from_the_method_in_the_model_alone(path):
 
 
 def test_table_4_adds_one_part_at_a_time():
-    for name in ('voc', 'coco', 'patterns'):
+    for name in ('voc', 'coco', 'msrc', 'ccp', 'patterns'):
         rows = ('baseline', 'baseline_pbc', 'baseline_pbc_mrpe', 'baseline_pbc_mrpe_fes', 'full')
         models = [Config.fromfile(f'configs/ablations/{name}/table4/{row}.py').model for row in rows]
         parts = [{**model, **model.criterion, 'type': model.type} for model in models]
@@ -141,10 +141,12 @@ def test_cross_dataset_names():
         assert cfg.test_dataloader.dataset.metainfo == {'unseen_classes': None}
 
 
-def test_the_contract_names_four_configs():
+def test_the_contract_names_the_configs():
     assert [Path(path).stem for path in CONFIGS] == [
+        'alignzeg_ccp',
         'alignzeg_coco',
         'alignzeg_context',
+        'alignzeg_msrc',
         'alignzeg_patterns',
         'alignzeg_voc',
     ]
@@ -161,18 +163,19 @@ def test_full_size_configs_train_a_step_and_predict(path):
         assert any(key in name for name in names), f'custom key {key!r} matches no parameter'
 
     num_seen = len(model.vocabulary.seen_classes)
-    labels = torch.randint(0, num_seen, (1, 4, 4)).repeat_interleave(160, 1).repeat_interleave(160, 2)
-    labels[:, :160, :160] = 255
-    inputs = torch.randint(0, 256, (3, 640, 640), dtype=torch.uint8)
+    size = cfg.model.data_preprocessor.size[0]
+    labels = torch.randint(0, num_seen, (1, 4, 4)).repeat_interleave(size // 4, 1).repeat_interleave(size // 4, 2)
+    labels[:, : size // 4, : size // 4] = 255
+    inputs = torch.randint(0, 256, (3, size, size), dtype=torch.uint8)
     before = {name: param.clone() for name, param in model.named_parameters() if param.requires_grad}
-    sample = SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=dict(img_shape=(640, 640)))
+    sample = SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=dict(img_shape=(size, size)))
     losses = model.train_step({'inputs': [inputs], 'data_samples': [sample]}, optim_wrapper)
     assert all(loss.isfinite() for loss in losses.values())
     # φ_cls's first layer has no gradient yet, because its last layer starts at zero.
     still = {name for name, param in model.named_parameters() if name in before and torch.equal(param, before[name])}
     assert still <= {'semantic_head.phi_cls.fc1.weight', 'semantic_head.phi_cls.fc1.bias'}
 
-    sample = SegDataSample(metainfo=dict(ori_shape=(427, 640), img_shape=(640, 640)))
+    sample = SegDataSample(metainfo=dict(ori_shape=(427, 640), img_shape=(size, size)))
     result = model.eval().test_step({'inputs': [inputs], 'data_samples': [sample]})[0].pred_sem_seg.data
     assert result.shape == (1, 427, 640) and 0 <= result.min() and result.max() < len(cfg.classes)
 
@@ -227,7 +230,7 @@ def test_splits_are_complete_and_in_the_order_of_mmseg(split, dataset, counts, i
         assert sorted(cfg.classes.index(name) for name in cfg.unseen_classes) == indices
 
 
-@pytest.mark.parametrize('path', CONFIGS)
+@pytest.mark.parametrize('path', [path for path in CONFIGS if not path.endswith(('_msrc.py', '_ccp.py'))])
 def test_no_unseen_label_survives_the_training_label_map(path):
     """mmseg's own class subset maps every dropped class to 255; what is left counts the seen classes."""
     cfg = Config.fromfile(path)
@@ -284,13 +287,13 @@ def write_pair(part, root):
     """One image of a dataset's layout, whose label map holds every value of the files, in a square of blocks."""
     dataset_type, prefix = DATASETS.get(part.type), part.data_prefix
     suffix = '_labelTrainIds.png' if issubclass(dataset_type, COCOStuffDataset) else '.png'
-    count = RAW_VALUES[part.type]
+    count = RAW_VALUES.get(part.type) or len(part.label_classes)
     side = int(np.ceil(count**0.5))
     values = np.resize(np.append(np.arange(count), 255), (side, side)).astype(np.uint8)
     for folder in (prefix.img_path, prefix.seg_map_path):
         (root / folder).mkdir(parents=True, exist_ok=True)
     Image.fromarray(values.repeat(16, 0).repeat(16, 1)).save(root / prefix.seg_map_path / f'a{suffix}')
-    Image.new('RGB', (16 * side, 16 * side)).save(root / prefix.img_path / 'a.jpg')
+    Image.new('RGB', (16 * side, 16 * side)).save(root / prefix.img_path / f'a{part.get("img_suffix", ".jpg")}')
     if part.get('ann_file'):
         (root / part.ann_file).parent.mkdir(parents=True, exist_ok=True)
         (root / part.ann_file).write_text('a\n')

@@ -34,6 +34,7 @@ from torch.utils.data import DataLoader
 from alignzeg import analysis
 from alignzeg.apis.trained_models import build_trained
 from mmseg_alignzeg.models import PredictiveBiasCorrection
+from mmseg_alignzeg.models.random_clip import NOTE, is_random, warn_of_random_clip
 from mmseg_alignzeg.printable import printable
 
 GAMMAS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
@@ -112,6 +113,8 @@ def analyse(args: argparse.Namespace, console: Console) -> None:
     if args.batch_size is not None:
         cfg.test_dataloader.batch_size = args.batch_size
     init_default_scope('mmseg')
+    if is_random(cfg.model):
+        warn_of_random_clip()
     own, base = own_variant(cfg, cfg.model.get('class_indicator') is not None)
     analysis.plan_variants(args.gammas, args.constants, own, base, True)  # checks the values before anything runs
     fingerprint = analysis.Fingerprint.of(args.checkpoint, cfg.model, cfg.test_dataloader.dataset)
@@ -122,6 +125,8 @@ def analyse(args: argparse.Namespace, console: Console) -> None:
         summary.add(image)
 
     result = summary.result()
+    if is_random(cfg.model):
+        result['left_out'].insert(0, NOTE)  # the report shows these sentences first
     unseen = len(task.vocabulary.unseen_classes)
     about = {
         'config': ' '.join([str(args.config), *(f'{key}={value}' for key, value in args.cfg_options.items())]),
@@ -143,7 +148,8 @@ def analyse(args: argparse.Namespace, console: Console) -> None:
 def show(result: dict, console: Console) -> None:
     """Print the table at the top of the report."""
     columns = {key: text for key, text in analysis.measured(result).items() if key != 'mIoU'}
-    table = Table(title=f'{result["images"]} images (percent)')
+    title = f'{result["images"]} images (percent)'
+    table = Table(title=f'{title}: random CLIP, not results' if NOTE in result['left_out'] else title)
     for text in ('', *columns.values()):
         table.add_column(text, no_wrap=not text)
     for name, row in analysis.Curves(result).summary():

@@ -11,19 +11,19 @@ import argparse
 import sys
 from pathlib import Path
 
-import yaml
 from mmengine.config import DictAction
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from alignzeg.benchmark.bench import Bench, device_groups
 from alignzeg.benchmark.plan import Trial, check_unchanged, plan, work_folder
+from alignzeg.benchmark.published import beside, read_published
 from alignzeg.benchmark.sweep import read_sweep
 from alignzeg.benchmark.table import finished_runs, markdown, table_rows, write_tables
 from alignzeg.cli.options import positive
 from mmseg_alignzeg.printable import printable
 
-PAPER = Path('configs/paper_results.yml')
+PUBLISHED = Path('configs/published_results.yml')
 SWEEPS = Path('configs/ablations/sweeps.yml')
 
 
@@ -63,6 +63,7 @@ def main() -> int:
         if args.compare_with not in (None, *rows):
             raise ValueError(f'--compare-with {args.compare_with!r} is not a row; available rows: {rows}.')
         check_unchanged(trials)
+        published = read_published(PUBLISHED)
         devices = device_groups(args.jobs, args.gpus_per_run)
     except (FileNotFoundError, ValueError) as error:
         message = printable(f'{type(error).__name__}: {error}')
@@ -70,7 +71,7 @@ def main() -> int:
         return 2
     if sweep:
         console.print(f'{sweep.name}: {sweep.varies}', markup=False, highlight=False, soft_wrap=True)
-    paper = yaml.safe_load(PAPER.read_text())
+    paper = published.paper()
     for line in batch_warnings(trials, max(1, len(devices[0])), paper):
         console.print(line, style='yellow', highlight=False, soft_wrap=True)
     columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()]
@@ -84,8 +85,9 @@ def main() -> int:
     folder = root / work_folder(args.folder) / (sweep.name if sweep else '')
     runs = finished_runs(trials)
     if table := table_rows(runs, paper, args.compare_with):
-        write_tables(table, runs, folder)
-        console.print(markdown(table), soft_wrap=True, highlight=False)
+        others = beside(published, table, {trial.row: trial.test.load() for trial in trials})
+        write_tables(table, runs, folder, others)
+        console.print(markdown(table), others, sep='\n', markup=False, soft_wrap=True, highlight=False)
         console.print(f'{folder}/table.md, {folder}/runs.csv', soft_wrap=True)
     return 1 if bench.failures else 0
 

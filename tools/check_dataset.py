@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from rich import box
 from rich.console import Console
@@ -138,9 +138,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--limit', type=positive, help='maximum number of images to open per split, evenly spaced')
     parser.add_argument('--workers', type=positive, default=os.cpu_count() or 1, help='processes (default: all cores)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all findings to this file')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='overrides, as in `mim train`')
     args = parser.parse_args(arguments)
     try:
         cfg = Config.fromfile(args.config)
+        cfg.merge_from_dict(args.cfg_options)
     except Exception as error:  # a config is code and can raise any exception
         reason = ' '.join(str(error).split())
         print(printable(f'The config {args.config} cannot be read: {reason}'), file=sys.stderr)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from alignzeg.cli.options import positive
-from mmseg_alignzeg.datasets.conversion import ade847, coco_stuff, context, voc
+from mmseg_alignzeg.datasets.conversion import ade847, ccp, coco_stuff, context, msrc, voc
 from mmseg_alignzeg.datasets.conversion.convert import Plan, run
 from mmseg_alignzeg.printable import printable
 
@@ -57,6 +57,20 @@ DATASETS: dict[str, tuple[Callable[..., Plan], str, str, str, dict[str, dict[str
         'ADE20K_2021_17_01',
         '{images,annotations}_detectron2/{training,validation}/*.{jpg,tif}, 25,574 and 2,000 files each',
         {'--short-side': dict(type=int, default=512, help='size of larger images; 0 keeps it (default: 512)')},
+    ),
+    'msrc': (
+        msrc.plan,
+        'MSRC-v2 (Images/*.bmp) and its cleaned labels by Malisiewicz and Efros (newsegmentations_mats/*_GT.mat)',
+        'msrc',
+        'labels/*.png, 591 files; lists/{train,val,test}.txt, 359, 58 and 174 names',
+        {},
+    ),
+    'ccp': (
+        ccp.plan,
+        'Clothing Co-Parsing (photos/*.jpg, annotations/pixel-level/*.mat)',
+        'clothing-co-parsing',
+        'labels/*.png, 1,004 files; lists/{train,val,test}.txt, 604, 100 and 300 names',
+        {},
     ),
 }
 

@@ -2,7 +2,8 @@
 
 Each result is stored once, as ``docs/results/NAME.csv``: the ``runs.csv`` of ``tools/benchmark_configs.py``, or the
 file of ``tools/benchmark_san.py``, if NAME begins with ``speed``. A Markdown file contains its table between
-``<!-- docs/results/NAME.csv -->`` and ``<!-- end -->``; the text in between is replaced.
+``<!-- docs/results/NAME.csv -->`` and ``<!-- end -->``; the text in between is replaced. The table of the paper's
+results, and the page docs/published_results.md, come from configs/published_results.yml in the same way.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from typing import Any
 import yaml
 from mmengine.config import Config
 
+from alignzeg.benchmark.published import Published, page, read_published
 from alignzeg.benchmark.speed import table as speed
 from alignzeg.benchmark.table import gain_cells, of_a_sweep, pipe_table, read_runs, score_cell, table_rows
 from mmseg_alignzeg.files import write_text
 
 RESULTS = Path('docs/results')
+PUBLISHED = Path('configs/published_results.yml')
+PAGE = Path('docs/published_results.md')
 TEXTS = (Path('README.md'), Path('docs/study.md'))
 TITLES = {'pAcc': 'pAcc', 'mIoU_seen': 'mIoU(S)', 'mIoU_unseen': 'mIoU(U)', 'hIoU': 'hIoU'}
 HEADER = '# `Results` are written by tools/publish_results.py, from docs/results.\n'
@@ -44,6 +48,17 @@ def markdown(rows: Sequence[Row]) -> str:
         cells = [f'`{row["row"]}`', '' if of_a_sweep(row['row']) else what(row['config']), str(row['seeds']), *scores]
         lines.append(cells + (gain_cells(row) if compared else []))
     return pipe_table(['row', '', 'seeds', *TITLES.values(), *compared], lines)
+
+
+def paper_table(published: Published) -> str:
+    """Format the paper's GZS3 results as a Markdown table, one line per dataset."""
+    rows = [row for row in published.rows if row['method'] == 'AlignZeg' and 'variant' not in row]
+    lines = [
+        [published.splits[row['split']]['name'], *(f'{row[key]:.1f}' for key in TITLES), row['source']]
+        for row in rows
+        if published.splits[row['split']]['task'] == 'GZS3'
+    ]
+    return pipe_table(['paper', *TITLES.values(), 'source'], lines)
 
 
 def with_tables(text: str, tables: Mapping[str, str]) -> str:
@@ -85,9 +100,12 @@ def published() -> dict[Path, str]:
         cfg = Config.fromfile(config)
         if 'trained_by' in cfg and Config.fromfile(cfg.trained_by).model == cfg.model:  # the same model
             rows.setdefault(cfg.trained_by, row)
+    others = read_published(PUBLISHED)
     drawn = {path.as_posix(): markdown(table) for path, table in tables.items()}
     drawn |= {path.as_posix(): speed.markdown(speed.read(path)) for path in times}
+    drawn[PUBLISHED.as_posix()] = paper_table(others)
     texts = {path: with_tables(path.read_text(encoding='utf-8'), drawn) for path in TEXTS}
+    texts[PAGE] = page(others)
     for config in rows:
         path = next(folder / 'metafile.yml' for folder in Path(config).parents if (folder / 'metafile.yml').is_file())
         texts[path] = with_results(path.read_text(encoding='utf-8'), rows)
@@ -99,7 +117,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--check', action='store_true', help='write nothing; exit with 1 if a file would change')
     args = parser.parse_args()
-    changed = {path: text for path, text in published().items() if text != path.read_text(encoding='utf-8')}
+    files = published().items()
+    changed = {path: text for path, text in files if not path.is_file() or text != path.read_text(encoding='utf-8')}
     for path, text in changed.items():
         print(path)
         if not args.check:

@@ -14,6 +14,7 @@ from mmseg_alignzeg.aliases import fold
 from mmseg_alignzeg.models import ClassNames, EmbeddingBank, PredictiveBiasCorrection, TextBank
 from mmseg_alignzeg.models.answer import Answer, Drawing
 from mmseg_alignzeg.models.class_embeddings import Bank
+from mmseg_alignzeg.models.random_clip import NOTE, is_random
 from mmseg_alignzeg.models.tiling import Tiling
 
 from .image_files import Source, find_images
@@ -76,6 +77,7 @@ class AlignZegInferencer:
         if self.model.decoder.needs_labels:
             raise ValueError(f'The decoder {type(self.model.decoder).__name__} needs ground truth: use `mim test`.')
         self.model.to(self.device)
+        self.notes = (NOTE,) if is_random(self.model) else ()
         self._banks: dict[tuple[str, bool], Bank] = {(self.model.text_bank.template_set, False): self.model.text_bank}
         self._keep = True
 
@@ -239,7 +241,7 @@ class AlignZegInferencer:
                 indicator = model.indicate(looks[0])
         predictions = []
         for i, (item, answer) in enumerate(zip(items, answers, strict=True)):
-            notes, proposals = [*item.notes, *words.notes], None
+            notes, proposals = [*self.notes, *item.notes, *words.notes], None
             canvas = answer.window if request.tiling else drawn(answer.window)
             if canvas != answer.window:
                 notes.append('labels drawn at {1} × {0} pixels and enlarged'.format(*canvas.size))

@@ -13,6 +13,7 @@ from mmseg.registry import MODELS
 
 from mmseg_alignzeg.models import AlignZeg
 from mmseg_alignzeg.models.clip_source import ASSETS
+from mmseg_alignzeg.models.random_clip import is_random, warn_of_random_clip
 
 from ..exchange import load_pretrained, load_weights, read_config
 from ..exchange.plain_config import default_input_scale, input_scale
@@ -81,6 +82,8 @@ def build_trained(cfg: Config, weights: PathLike) -> AlignZeg:
         FileNotFoundError: If the file does not exist.
         ValueError: If the config builds another type of model, or the weights do not fit it.
     """
+    if is_random(cfg.model):
+        warn_of_random_clip()
     with DefaultScope.overwrite_default_scope('mmseg'):
         model = MODELS.build(cfg.model).eval()
     if not isinstance(model, AlignZeg):

@@ -99,6 +99,9 @@ class Bench:
             self._fail(f'The test in {job.work_dir} wrote no scores (its output: {job.work_dir / "test.log"})')
             return
         scores = {key: value for key, value in written.items() if key in KEYS}
+        if not scores:
+            self._fail(f'The test in {job.work_dir} has no result, only {", ".join(written)}: the table leaves it out')
+            return
         result = {'checkpoint': str(checkpoint), 'scores': scores}
         write_text(job.work_dir / 'result.json', json.dumps(result, indent=2) + '\n')
         shown = '  '.join(f'{key} {value:.2f}' for key, value in scores.items())

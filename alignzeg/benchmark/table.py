@@ -78,7 +78,7 @@ def table_rows(
 
     Args:
         runs: Runs in the order of the table.
-        paper: The paper's results by config path, as in ``configs/paper_results.yml``.
+        paper: The paper's results by config path, see :meth:`Published.paper`.
         reference: A row that all others are compared with, seed by seed.
 
     Returns:
@@ -156,13 +156,13 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return pipe_table(header, lines)
 
 
-def write_tables(rows: list[dict[str, Any]], runs: Iterable[Run], folder: Path) -> None:
-    """Write ``table.md`` and ``runs.csv``."""
+def write_tables(rows: list[dict[str, Any]], runs: Iterable[Run], folder: Path, others: str = '') -> None:
+    """Write ``table.md``, which ends with the text ``others``, and ``runs.csv``."""
     note = 'Percent, mean ± sample standard deviation over seeds. Columns "paper" are the paper\'s own figures.'
     if any('gain' in row for row in rows):
         note += (
             f' Δ, 95 % and p: mean difference of {COMPARED} to the row without these values, its confidence interval, '
             'and a paired t-test over seeds.'
         )
-    write_text(folder / 'table.md', f'{note}\n\n{markdown(rows)}')
+    write_text(folder / 'table.md', f'{note}\n\n{markdown(rows)}' + (f'\n{others}' if others else ''))
     write_runs(runs, folder / 'runs.csv')

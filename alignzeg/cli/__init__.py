@@ -1,4 +1,4 @@
-"""The command line: ``alignzeg predict | demo | web | export | clip | doctor``, or ``python -m alignzeg``."""
+"""The command line: ``alignzeg predict | demo | web | export | clip | table | doctor``, or ``python -m alignzeg``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
-from . import clip, demo, doctor, export, predict, web
+from . import clip, demo, doctor, export, predict, table, web
 from .output import Parser, complain
 
 EXIT_CODES = """\
@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--version', action=ShowVersion, nargs=0, help="show program's version number and exit")
     commands = parser.add_subparsers(metavar='COMMAND', required=True)
-    for command in (predict, demo, web, export, clip, doctor):
+    for command in (predict, demo, web, export, clip, table, doctor):
         command.add_parser(commands)
     return parser
 

@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
+from ..models.random_clip import is_random, label_scores, warn_of_random_clip
 from ..vocabulary import Vocabulary, abridged
 from .unwrapped import unwrapped_model
 
@@ -22,6 +23,8 @@ class VocabularyHook(Hook):
     orders differ, training runs but learns wrong names. The model needs ``vocabulary`` (a ``Vocabulary``) and
     ``set_test_classes(names)``.
 
+    If CLIP has random weights, a warning says so, and all scores are named ``random_clip/…``.
+
     If the ``metainfo`` of evaluated data has no ``unseen_classes``, or None, its classes are split by name: a class is
     seen if its name was trained.
     """
@@ -30,7 +33,7 @@ class VocabularyHook(Hook):
         self._warned: set[tuple[str, ...]] = set()
 
     def before_run(self, runner: Runner) -> None:
-        """Fail early if the config requests CUDA (``device='cuda'``) and there is none.
+        """Fail early if the config requests CUDA (``device='cuda'``) and there is none; warn of a random CLIP.
 
         Raises:
             RuntimeError: In that case; MMEngine itself would train on the CPU silently.
@@ -41,6 +44,8 @@ class VocabularyHook(Hook):
                 f'The config requests `device={device!r}`, but torch {torch.__version__} sees no CUDA device: check '
                 '`nvidia-smi` and CUDA_VISIBLE_DEVICES, or remove `device` to run on the CPU.'
             )
+        if is_random(unwrapped_model(runner)):
+            warn_of_random_clip()
 
     def before_train(self, runner: Runner) -> None:
         """Compare the training labels with the model's seen classes.
@@ -77,6 +82,8 @@ class VocabularyHook(Hook):
     def _set_classes(self, runner: Runner, dataset: Any, evaluator: Evaluator) -> None:
         metainfo = _metainfo(dataset)
         model = unwrapped_model(runner)
+        if is_random(model):
+            label_scores(evaluator.metrics)
         trained = model.vocabulary.has_labels_for
         vocabulary = Vocabulary.of_test_data(metainfo, model.vocabulary)
         if metainfo.get('unseen_classes') is None:

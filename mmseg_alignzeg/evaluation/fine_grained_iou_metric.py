@@ -124,7 +124,7 @@ class FineGrainedIoUMetric(VocabularyMetric):
         """Compute all measures; log them as a table, then the worst images."""
         unseen_mask = self.unseen_mask
         measures = fine_grained_iou(results, unseen_mask, self.worst_q)
-        print_log(f'fine-grained results:\n{_measure_table(measures)}', logger='current')
+        print_log(f'{self.label("fine-grained results")}:\n{_measure_table(measures)}', logger='current')
         scores = 100 * image_means(results, torch.ones_like(unseen_mask))
         worst = _worst_images(scores, results, self.num_worst)
         if worst:

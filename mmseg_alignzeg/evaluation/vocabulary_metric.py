@@ -48,6 +48,10 @@ class VocabularyMetric(BaseMetric):
             raise ValueError('`dataset_meta` is not set: it must be a dict with `classes` and `unseen_classes`.')
         return Vocabulary.from_metainfo(self.dataset_meta)
 
+    def label(self, title: str) -> str:
+        """Return the title of a table, with the prefix of the scores, if they have one."""
+        return f'{title} ({self.prefix})' if self.prefix else title
+
     @property
     def unseen_mask(self) -> Tensor:
         """(C,) bool, True for unseen classes."""

@@ -110,7 +110,8 @@ class ZeroShotIoUMetric(VocabularyMetric):
             total[entries] += counts  # an entry occurs once per image
         unseen_mask = self.unseen_mask
         areas = split_areas(total.view(num_classes, num_classes + 1))
-        print_log(f'per class results:\n{_class_table(vocabulary.classes, unseen_mask, *areas)}', logger='current')
+        table = _class_table(vocabulary.classes, unseen_mask, *areas)
+        print_log(f'{self.label("per class results")}:\n{table}', logger='current')
         return zero_shot_iou(*areas, unseen_mask)
 
 

@@ -9,7 +9,7 @@ from alignzeg.cli import main
 from alignzeg.cli.output import write
 from mmseg_alignzeg import __version__
 
-COMMANDS = ('predict', 'demo', 'web', 'export', 'doctor')
+COMMANDS = ('predict', 'demo', 'web', 'export', 'table', 'doctor')
 
 
 def test_help_explains_each_command_with_two_examples(capsys):

@@ -100,6 +100,17 @@ def test_a_model_without_indicator_and_data_without_unseen_classes(analyze, chec
     assert not (tmp_path / 'proposals.npz').exists() and 'γ' not in output
 
 
+def test_a_random_clip_is_the_first_thing_said(analyze, checkpoint, tmp_path):
+    identity = {'clip': 'tiny_clip:random', 'templates': 'single'}
+    given = changed(checkpoint, tmp_path, lambda content: content['meta']['alignzeg'].update(identity))
+    code, output = analyze(
+        CONFIG, given, '--limit', 1, '--out', tmp_path, '--no-proposals', options=['model.clip.pretrained=None']
+    )
+    assert code == 0 and 'random CLIP, not results' in output, output
+    page = (tmp_path / 'report.html').read_text()
+    assert 0 < page.find('CLIP has random weights') < page.find('<table')
+
+
 def changed(checkpoint, tmp_path, how):
     content = torch.load(checkpoint, weights_only=True)
     how(content)

@@ -215,6 +215,14 @@ def test_a_clean_config(tool, config, tmp_path, capsys):
     assert (found['train']['ignored'], found['train']['expected'], found['train']['absent']) == (9, 3, [])
 
 
+def test_overrides_of_the_config(tool, config, tmp_path, capsys):
+    command = [str(config), '--workers', '1', '--split', 'train', '--cfg-options']
+    assert tool.main([*command, 'expected_images.train=5']) == 1
+    assert '3 images where the config expects 5' in capsys.readouterr().out
+    assert tool.main([*command, f'train_dataloader.dataset.data_root={tmp_path}/none']) == 2
+    assert f"data_root='{tmp_path}/none'" in capsys.readouterr().err
+
+
 def test_a_config_with_problems(tool, config, tmp_path, capsys):
     write(tmp_path / 'data', 4, values=((1, 2, 3), (3, 255, 255)))
     (tmp_path / 'data/val.txt').write_text('3\n0\n')

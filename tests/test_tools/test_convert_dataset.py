@@ -75,7 +75,7 @@ def test_wrong_arguments(script, arguments, message, capsys):
     assert exit_code.value.code == 2 and message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('dataset', ['voc', 'coco_stuff', 'context59', 'context459', 'ade847'])
+@pytest.mark.parametrize('dataset', ['voc', 'coco_stuff', 'context59', 'context459', 'ade847', 'msrc', 'ccp'])
 def test_every_dataset_misses_its_originals(script, dataset, tmp_path, capsys):
     assert script.main([dataset, str(tmp_path / 'nowhere')]) == 2
     error = capsys.readouterr().err

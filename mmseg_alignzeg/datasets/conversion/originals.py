@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 from scipy.io import loadmat
 
+from ...open_picture import open_picture
+
 
 def folder(path: Path, advice: str) -> Path:
     """Return ``path`` if it is a folder.
@@ -78,3 +80,19 @@ def relabel(
     table = np.zeros(present[-1] + 1, dtype=dtype)
     table[present] = [label_of.get(value, rest) for value in present.tolist()]
     return table[values]
+
+
+def same_size(labels: np.ndarray, photo: Path) -> np.ndarray:
+    """Return labels (H, W) unchanged if the file ``photo`` has their size.
+
+    Raises:
+        ValueError: If it has another size.
+    """
+    with open_picture(photo) as image:
+        width, height = image.size
+    if labels.shape != (height, width):
+        raise ValueError(
+            f'a label map of {labels.shape[1]} × {labels.shape[0]} pixels for a photograph of {width} × {height} '
+            f'({photo.name}): get both files again'
+        )
+    return labels

@@ -1,0 +1,3 @@
+# Table 4 on MSRC-v2, +PBC+MRPE+FES: one background prototype and no L_reg.
+_base_ = ['../../../alignzeg_msrc.py']
+model = dict(semantic_head=dict(num_backgrounds=1), criterion=dict(background_diversity=None))
