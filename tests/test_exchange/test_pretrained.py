@@ -68,7 +68,7 @@ def test_a_saved_model_predicts_the_same_to_the_last_bit(trained, folder):
 def test_the_folder_holds_plain_json_and_trained_weights_alone(trained, folder):
     assert sorted(path.name for path in folder.iterdir()) == ['config.json', 'model.safetensors']
     config = json.loads((folder / 'config.json').read_text())
-    assert config.keys() == {'format', 'model'}
+    assert config.keys() == {'format', 'model', 'input_scale'} and config['input_scale'] == [512, 128]
     assert config['model'] == json.loads(json.dumps(trained[0].model.to_dict()))
     tensors = load_file(folder / 'model.safetensors')
     assert tensors.keys() == trained[1].state_dict().keys()
