@@ -26,9 +26,9 @@ MODULES = (
 HEADER = """\
 # Public names
 
-Written by `tools/list_api.py` from each module's `__all__`. Models, losses, datasets, transforms, metrics, hooks and loops
-are also registered with mmseg: a config names them with `type='NAME'` after
-`custom_imports = dict(imports=['mmseg_alignzeg'])`. Every docstring gives shapes, units and errors: `python -m pydoc
+Written by `tools/list_api.py` from the `__all__` of each module. Models, losses, datasets, transforms, metrics, hooks
+and loops are also registered with mmseg; a config names them with `type='NAME'` after
+`custom_imports = dict(imports=['mmseg_alignzeg'])`. The docstrings give shapes, units and errors: `python -m pydoc
 mmseg_alignzeg.models.AlignZeg`. Both packages have type hints (`py.typed`). Names that start with `_`, or that are not
 listed here, may change in any release.
 """
