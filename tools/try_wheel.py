@@ -1,4 +1,4 @@
-"""Build the source archive and the wheel, install the wheel into an empty environment, and use it from an empty folder."""
+"""Build the source archive and the wheel, and use the wheel in an empty environment, from an empty folder."""
 
 from __future__ import annotations
 

@@ -65,8 +65,10 @@ def push_to_hub(
     card = folder / CARD
     text = card.read_bytes() if card.is_file() else model_card(folder, hub_id, license).encode()
     read_config(folder)
-    files = {CARD: text, CONFIG: str(folder / CONFIG), WEIGHTS: str(folder / WEIGHTS)}
-    operations = [CommitOperationAdd(name, content) for name, content in files.items()]
+    operations = [
+        CommitOperationAdd(CARD, text),
+        *(CommitOperationAdd(name, folder / name) for name in (CONFIG, WEIGHTS)),
+    ]
     try:
         api = HfApi(token=token)
         api.create_repo(hub_id, private=not public, exist_ok=True)

@@ -49,7 +49,7 @@ class ResumableTrainLoop(IterBasedTrainLoop):
             'sampler': {'type': SampleStream, 'sampler': sampler},
         }
         super().__init__(runner, {**dataloader, **seeded}, *args, **kwargs)
-        self.dataloader_iterator = _started(self.dataloader_iterator)
+        _start(self.dataloader_iterator)
 
     def run(self) -> nn.Module:
         """Train to the last iteration, starting at the first one or at that of the loaded checkpoint."""
@@ -63,7 +63,8 @@ class ResumableTrainLoop(IterBasedTrainLoop):
             if type(seed) is int and 0 <= seed < 2**32:
                 stream.seed = seed
             stream.start = _count(hub.runtime_info.get(_USED), self._iter * batch) // get_world_size()
-            self.dataloader_iterator = _started(_InfiniteDataloaderIterator(self.dataloader))
+            self.dataloader_iterator = _InfiniteDataloaderIterator(self.dataloader)
+            _start(self.dataloader_iterator)
         used = stream.start * get_world_size()
         hub.update_info(_SEED, stream.seed)
         self.runner.call_hook('before_train_epoch')
@@ -90,14 +91,13 @@ class ResumableTrainLoop(IterBasedTrainLoop):
             self.runner.val_loop.run()
 
 
-def _started(batches: _InfiniteDataloaderIterator) -> _InfiniteDataloaderIterator:
+def _start(batches: _InfiniteDataloaderIterator) -> None:
     """Start the workers now, which draws a random number.
 
     The MMEngine of the OneDL forks starts them with the first batch, after the random state has been restored.
     """
     if batches._iterator is None:
         batches._iterator = iter(batches._dataloader)
-    return batches
 
 
 def _count(value: Any, default: int) -> int:
