@@ -53,11 +53,20 @@ def test_the_citation_has_the_version_of_the_package():
 
 
 def test_workflows_test_the_pythons_that_the_metadata_name():
-    jobs = yaml.safe_load((ROOT / '.github/workflows/ci.yml').read_text())['jobs']
+    workflows = {path.name: yaml.safe_load(path.read_text()) for path in (ROOT / '.github/workflows').iterdir()}
+    jobs = workflows['ci.yml']['jobs']
     tested = {row['python'] for row in jobs['test']['strategy']['matrix']['include']}
     classifiers = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['classifiers']
     named = {text.rpartition(' ')[2] for text in classifiers if 'Python :: 3.' in text}
     assert tested == named == {'3.11', '3.12', '3.13'}
+    publish = workflows['release.yml']['jobs'][
+        'publish'
+    ]  # without a stored token, and only after the trial of the wheel
+    assert (
+        publish['permissions'] == {'id-token': 'write'}
+        and publish['needs'] == 'build'
+        and 'secrets' not in str(publish)
+    )
 
 
 def test_type_hints_are_announced():
