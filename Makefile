@@ -75,7 +75,7 @@ $(STAMP): $(CORE) $(EXTRAS) $(PINS_$(VERSIONS)) pyproject.toml
 		{ echo "Python 3.11 to 3.13 is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@echo "[1/4] virtual environment in $(VENV)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) 'setuptools>=80,<81' wheel
+	@$(PIP) 'setuptools>=80,<81'
 	@echo "[2/4] PyTorch, MMEngine, MMSegmentation, open_clip (about 6 GB the first time)"
 	@$(WHEELS) $(addprefix -r ,$(CORE))
 	@echo "[3/4] pytest, mmdet, gradio, onnx, ruff, mypy"

@@ -50,8 +50,8 @@ class _PlaceholderExtension(ModuleType):
 
         def missing_operator(*args: object, **kwargs: object) -> NoReturn:
             raise ImportError(
-                f'`{name}` is a compiled MMCV operator, and the installed MMCV has none: install a compiled one to use it '
-                '(`mim install "mmcv>=2.0.0rc4,<2.2.0"`, or `mim install onedl-mmcv` with the OneDL forks).'
+                f'`{name}` is a compiled MMCV operator, and the installed MMCV has none. To use it, install a compiled '
+                'MMCV (`mim install "mmcv>=2.0.0rc4,<2.2.0"`, or `mim install onedl-mmcv` with the OneDL forks).'
             )
 
         missing_operator.__name__ = name

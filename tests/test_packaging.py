@@ -59,14 +59,9 @@ def test_workflows_test_the_pythons_that_the_metadata_name():
     classifiers = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['classifiers']
     named = {text.rpartition(' ')[2] for text in classifiers if 'Python :: 3.' in text}
     assert tested == named == {'3.11', '3.12', '3.13'}
-    publish = workflows['release.yml']['jobs'][
-        'publish'
-    ]  # without a stored token, and only after the trial of the wheel
-    assert (
-        publish['permissions'] == {'id-token': 'write'}
-        and publish['needs'] == 'build'
-        and 'secrets' not in str(publish)
-    )
+    publish = workflows['release.yml']['jobs']['publish']  # after the trial of the wheel, without a stored token
+    assert publish['needs'] == 'build' and publish['permissions'] == {'id-token': 'write'}
+    assert 'secrets' not in str(publish)
 
 
 def test_type_hints_are_announced():
