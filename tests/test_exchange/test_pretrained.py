@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from packaging import version
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -61,8 +62,10 @@ def test_a_saved_model_predicts_the_same_to_the_last_bit(trained, folder):
     torch.manual_seed(2)  # other random numbers for weights that are about to be loaded
     loaded = load_pretrained(folder)
     assert not loaded.training
+    # In torch 2.6, the last bits of a product depend on where its weights lie in memory.
+    tolerance = 0 if version.parse(torch.__version__) >= version.parse('2.7') else 1e-4
     for ours, theirs in zip(mask_logits_and_probs(loaded), mask_logits_and_probs(trained[1]), strict=True):
-        assert torch.equal(ours, theirs)
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
 def test_the_folder_holds_plain_json_and_trained_weights_alone(trained, folder):
