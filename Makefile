@@ -1,15 +1,23 @@
-# Each command sets up .venv on the first run (about 2 minutes, 6 GB), and again only if the requirements change.
+# Each command sets up .venv on the first run (about 2 minutes, 6 GB), and again only if the requirements change. With one of
+# these three, it uses an environment of its own, such as .venv-onedl or .venv-py3.13-newest:
+#   PYTHON=python3.13   another Python
+#   STACK=onedl         the OneDL forks in place of the upstream OpenMMLab packages
+#   VERSIONS=newest     the newest versions that the requirements admit, or VERSIONS=oldest
 PYTHON ?= python3
-BIN := .venv/bin
-STAMP := .venv/.installed
+STACK ?= lite
+VERSIONS ?= lock
+VENV := .venv$(if $(filter-out lite,$(STACK)),-$(STACK))$(if $(filter-out file,$(origin PYTHON)),-py$(shell \
+	$(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))$(if $(filter-out lock,$(VERSIONS)),-$(VERSIONS))
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test attack lint format report bench clean
+.PHONY: help setup demo test attack lint format report bench lock dist clean
 
 help: ## List the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-setup: $(STAMP) ## Install everything into .venv
+setup: $(STAMP) ## Install everything into .venv, or one for PYTHON=python3.13, STACK=onedl, VERSIONS=newest|oldest
 
 demo: $(STAMP) ## Train, test and show the method in its small embedded world
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/demo.py $(ARGS)
@@ -39,24 +47,39 @@ work_dirs/demo/last_checkpoint:
 bench: $(STAMP) ## Measure time and memory against SAN of mmsegmentation
 	@$(BIN)/python tools/benchmark_san.py $(ARGS)
 
-clean: ## Remove .venv, caches and builds (not work_dirs)
-	@rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+lock: $(STAMP) ## Write the versions of the environment to requirements/lock (use it with VERSIONS=newest)
+	@{ sed -n '/^#/p' requirements/lock/$(STACK).txt; \
+		$(BIN)/python -m pip freeze --exclude-editable --exclude mmseg_alignzeg | grep -viE '^(nvidia|cuda|triton)' | \
+		sed 's/+[a-z0-9.]*$$//'; } > requirements/lock/new.txt
+	@mv requirements/lock/new.txt requirements/lock/$(STACK).txt
 
-# -q keeps pip's log short. --only-binary: never start a compiler.
+dist: $(STAMP) ## Build the wheel and the source archive into dist, and try the wheel in an empty environment
+	@$(BIN)/python tools/try_wheel.py $(ARGS)
+
+clean: ## Remove environments, caches and builds (not work_dirs)
+	@rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+
+# -q keeps pip's log short. --only-binary: never start a compiler; the OneDL forks are sources of pure Python.
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+SOURCES_onedl := --no-binary onedl-mmcv,onedl-mmsegmentation,onedl-mmdetection,onedl-mim
+PINS_lock := requirements/lock/$(STACK).txt
+PINS_oldest := requirements/lock/oldest.txt
+WHEELS := $(PIP) --only-binary :all: $(SOURCES_$(STACK)) $(addprefix -c ,$(PINS_$(VERSIONS)))
+CORE := requirements/runtime.txt requirements/$(STACK).txt
+MMDET_lite := requirements/mmdet.txt
+MMDET_onedl := requirements/onedl-mmdet.txt
+EXTRAS := $(patsubst %,requirements/%.txt,tests report web export lint) $(MMDET_$(STACK))
 
-$(STAMP): requirements/runtime.txt requirements/lite.txt requirements/tests.txt requirements/mmdet.txt requirements/report.txt requirements/web.txt requirements/export.txt \
-		requirements/lint.txt pyproject.toml
+$(STAMP): $(CORE) $(EXTRAS) $(PINS_$(VERSIONS)) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 		{ echo "Python 3.11 to 3.13 is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
-	@echo "[1/4] virtual environment in .venv"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(PIP) 'setuptools>=77,<81' wheel
+	@echo "[1/4] virtual environment in $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) 'setuptools>=80,<81'
 	@echo "[2/4] PyTorch, MMEngine, MMSegmentation, open_clip (about 6 GB the first time)"
-	@$(PIP) --only-binary :all: -r requirements/runtime.txt -r requirements/lite.txt
+	@$(WHEELS) $(addprefix -r ,$(CORE))
 	@echo "[3/4] pytest, mmdet, gradio, onnx, ruff, mypy"
-	@$(PIP) --only-binary :all: -r requirements/tests.txt -r requirements/mmdet.txt -r requirements/report.txt \
-		-r requirements/web.txt -r requirements/export.txt -r requirements/lint.txt
+	@$(WHEELS) $(addprefix -r ,$(EXTRAS))
 	@echo "[4/4] mmseg_alignzeg, as a link to this folder"
 	@$(PIP) --no-build-isolation --no-deps -e .
 	@touch $@

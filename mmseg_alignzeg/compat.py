@@ -1,4 +1,4 @@
-"""Make MMSegmentation importable with an MMCV without compiled operators (``mmcv-lite``)."""
+"""Make MMSegmentation importable with an MMCV without compiled operators (``mmcv-lite``, or OneDL's sources)."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class _PlaceholderExtension(ModuleType):
 
         def missing_operator(*args: object, **kwargs: object) -> NoReturn:
             raise ImportError(
-                f'`{name}` is a compiled MMCV operator, and the installed MMCV (mmcv-lite) has none: '
-                'install a compiled one (`mim install "mmcv>=2.0.0rc4,<2.2.0"`) to use it.'
+                f'`{name}` is a compiled MMCV operator, and the installed MMCV has none. To use it, install a compiled '
+                'MMCV (`mim install "mmcv>=2.0.0rc4,<2.2.0"`, or `mim install onedl-mmcv` with the OneDL forks).'
             )
 
         missing_operator.__name__ = name

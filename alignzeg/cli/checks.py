@@ -3,46 +3,28 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import platform
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-DISTRIBUTION = 'mmseg_alignzeg'
+from .check import DISTRIBUTION, Check, check_version, one_line, requirements_of
+from .stack import check_stack
+
 EXTRAS = {'web': 'the web page', 'export': 'ONNX files', 'report': 'the map of proposal features'}
 CLIP = ('ViT-B-16-quickgelu', 'openai')  # of the full-size configs
 FREE_GB = 2  # CLIP's weights, text embeddings and a few checkpoints
 
 
-@dataclass(frozen=True)
-class Check:
-    """The result of one check.
-
-    Attributes:
-        name: Name of what was checked.
-        status: ``ok``, ``note`` (optional, or good to know) or ``PROBLEM``.
-        found: The finding, in one line.
-        fix: What to do about it, or ''.
-    """
-
-    name: str
-    status: str
-    found: str
-    fix: str = ''
-
-
 def all_checks() -> Iterator[Check]:
     """Run all checks, one after the other, and yield their results."""
     yield from check_packages()
-    yield check_mmcv()
     library = check_library()
     yield library
     if library.status == 'ok':
@@ -69,54 +51,11 @@ def check_packages() -> Iterator[Check]:
     yield Check('python', 'ok' if fits else 'PROBLEM', f'{python} (tested: {wanted})', fix)
     yield Check(DISTRIBUTION, 'ok', own.version)
     requirements = [Requirement(text) for text in own.requires or ()]
-    for requirement in requirements:
-        if requirement.marker is None or requirement.marker.evaluate({'extra': ''}):
-            yield check_version(requirement)
+    yield from map(check_version, requirements_of('', requirements))
+    yield from check_stack(requirements)
     for extra, purpose in EXTRAS.items():
-        for requirement in requirements:
-            marker = requirement.marker
-            if marker is not None and marker.evaluate({'extra': extra}) and not marker.evaluate({'extra': ''}):
-                yield check_version(requirement, f'only for {purpose}', f'pip install "{DISTRIBUTION}[{extra}]"')
-
-
-def check_version(requirement: Requirement, purpose: str = '', install: str = '') -> Check:
-    """Check that a package is installed in a tested version. With a ``purpose`` the package is optional."""
-    name, wanted = requirement.name, str(requirement.specifier)
-    bad = 'note' if purpose else 'PROBLEM'
-    suffix = f' ({purpose})' if purpose else ''
-    fix = install or f'run: pip install "{name}{wanted}"'
-    try:
-        version = metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return Check(name, bad, f'not installed{suffix}', fix)
-    if not requirement.specifier.contains(version, prereleases=True):
-        return Check(name, bad, f'{version}, outside the tested range {wanted}{suffix}', fix)
-    return Check(name, 'ok', f'{version}{f" (tested: {wanted})" if wanted else ""}')
-
-
-def check_mmcv() -> Check:
-    """Check that exactly one MMCV is installed, compiled or not, in a version that mmseg accepts."""
-    found = {}
-    for name in ('mmcv', 'mmcv-lite'):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    if not found:
-        return Check('mmcv', 'PROBLEM', 'not installed', 'run: pip install mmcv-lite==2.1.0 (a wheel, no compiler)')
-    told = ' and '.join(f'{name} {version}' for name, version in found.items())
-    if len(found) > 1:
-        fix = 'both install into the same folder; run: pip uninstall mmcv mmcv-lite, then pip install mmcv-lite==2.1.0'
-        return Check('mmcv', 'PROBLEM', told, fix)
-    version = next(iter(found.values()))
-    if not SpecifierSet('>=2.0.0rc4,<2.2.0').contains(version, prereleases=True):
-        fix = 'mmsegmentation 1.2.2 requires mmcv>=2.0.0rc4,<2.2.0; run: pip install mmcv-lite==2.1.0'
-        return Check('mmcv', 'PROBLEM', told, fix)
-    try:
-        compiled = importlib.util.find_spec('mmcv._ext') is not None
-    except Exception as error:  # looking for it imports mmcv, which may fail in any way
-        return Check('mmcv', 'PROBLEM', f'{told}: {one_line(error)}', 'install it again')
-    return Check('mmcv', 'ok', f'{told}, {"compiled operators" if compiled else "no compiled operators (none needed)"}')
+        for requirement in requirements_of(extra, requirements):
+            yield check_version(requirement, f'only for {purpose}', f'pip install "{DISTRIBUTION}[{extra}]"')
 
 
 def check_library() -> Check:
@@ -219,8 +158,3 @@ def existing_parent(folder: Path) -> Path:
     """Return ``folder`` if it exists, or else its nearest existing parent."""
     # Unlike `Path.exists`, `os.path.exists` treats an inaccessible folder, or a name that is too long, as absent.
     return next(parent for parent in (folder, *folder.absolute().parents) if os.path.exists(parent))
-
-
-def one_line(error: Exception) -> str:
-    """Format the type and the message of an error as one line."""
-    return f'{type(error).__name__}: {" ".join(str(error).split())}'

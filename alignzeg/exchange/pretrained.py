@@ -87,11 +87,10 @@ def find_pretrained(name: str | Path, download: bool = False) -> Path:
         FileNotFoundError: See :func:`load_pretrained`.
     """
     folder = Path(name).expanduser()
-    is_hub_id = re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', str(name)) is not None
-    if not folder.is_dir() and is_hub_id and download:
+    if not folder.is_dir() and is_hub_id(name) and download:
         folder = _fetch(str(name))
     if not folder.is_dir():
-        hint = ' To download it from the Hugging Face Hub, pass download=True.' if is_hub_id else ''
+        hint = ' To download it from the Hugging Face Hub, pass download=True.' if is_hub_id(name) else ''
         raise FileNotFoundError(f'{str(name)!r} is not a folder with a saved model.{hint}')
     for file in (CONFIG, WEIGHTS):
         if not (folder / file).is_file():
@@ -175,6 +174,22 @@ def _fetch(hub_id: str) -> Path:
     try:
         # The downloaded files are data, checked like any other folder.
         return Path(snapshot_download(hub_id, allow_patterns=[CONFIG, WEIGHTS]))  # nosec B615
-    except (OSError, ValueError) as error:  # the hub raises both
-        first = str(error).strip().splitlines()[0]
-        raise FileNotFoundError(f'{hub_id!r} could not be downloaded from the Hugging Face Hub: {first}') from error
+    except Exception as error:  # see `hub_error`
+        raise FileNotFoundError(
+            f'{hub_id!r} could not be downloaded from the Hugging Face Hub: {hub_error(error)}'
+        ) from error
+
+
+def is_hub_id(name: object) -> bool:
+    """Return whether a name has the form of a model's id on the Hugging Face Hub, ``org/name``."""
+    return re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', str(name)) is not None
+
+
+def hub_error(error: Exception) -> str:
+    """Return the first line of an error of the hub's client, or its type, because many time-outs have no text.
+
+    The client has changed its HTTP library twice (requests, httpx, httpx2), and the exceptions of each have no common
+    base class but Exception.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip('.:') + '.'

@@ -10,7 +10,7 @@ from .checked_datasets import (
 from .folders import FoldersDataset
 from .large_vocabulary import ADE20KFullDataset, PascalContext459Dataset, original_labels
 from .loading import CheckLabelMap, DropUnlabelled, LoadWideAnnotations
-from .patterns import LoadPatternsScene, PatternsDataset, draw_scene
+from .patterns import PatternsDataset, draw_scene
 
 __all__ = [
     'ADE20KFullDataset',
@@ -22,7 +22,6 @@ __all__ = [
     'CheckedPascalVOCDataset',
     'DropUnlabelled',
     'FoldersDataset',
-    'LoadPatternsScene',
     'LoadWideAnnotations',
     'PascalContext459Dataset',
     'PatternsDataset',

@@ -52,6 +52,7 @@ class ResumableTrainLoop(IterBasedTrainLoop):
         # Without a GPU, torch ignores `pin_memory` with a warning.
         pinned = {'pin_memory': bool(dataloader.get('pin_memory')) and torch.cuda.is_available()}
         super().__init__(runner, {**dataloader, **seeded, **pinned}, *args, **kwargs)
+        _start(self.dataloader_iterator)
 
     def run(self) -> nn.Module:
         """Train to the last iteration, starting at the first one or at that of the loaded checkpoint."""
@@ -66,6 +67,7 @@ class ResumableTrainLoop(IterBasedTrainLoop):
                 stream.seed = seed
             stream.start = _count(hub.runtime_info.get(_USED), self._iter * batch) // get_world_size()
             self.dataloader_iterator = _InfiniteDataloaderIterator(self.dataloader)
+            _start(self.dataloader_iterator)
         used = stream.start * get_world_size()
         hub.update_info(_SEED, stream.seed)
         self.runner.call_hook('before_train_epoch')
@@ -90,6 +92,15 @@ class ResumableTrainLoop(IterBasedTrainLoop):
         if self._iter % self.val_interval == 0 or self._iter == self._max_iters:
             self.runner.message_hub.update_info(_VALIDATED, self._iter)
             self.runner.val_loop.run()
+
+
+def _start(batches: _InfiniteDataloaderIterator) -> None:
+    """Start the workers now, which draws a random number.
+
+    The MMEngine of the OneDL forks starts them with the first batch, after the random state has been restored.
+    """
+    if batches._iterator is None:
+        batches._iterator = iter(batches._dataloader)
 
 
 def _count(value: Any, default: int) -> int:

@@ -99,7 +99,7 @@ class CLIPSource:
         cfg = open_clip.get_pretrained_cfg(self.model_name, self.pretrained)
         try:
             return Path(open_clip.download_pretrained(cfg))
-        except (OSError, RuntimeError) as error:
+        except Exception as error:  # time-outs of some HTTP libraries are not an OSError
             origin = f'open_clip_model.safetensors of {cfg["hf_hub"]}' if cfg.get('hf_hub') else cfg.get('url')
             raise FileNotFoundError(
                 f'CLIP weights {self.model_name}/{self.pretrained} are not in the cache and could not be downloaded '

@@ -2,10 +2,28 @@ import json
 from importlib import metadata
 
 import pytest
+from packaging.requirements import Requirement
 
 from alignzeg.cli import checks, main, options
+from alignzeg.cli.check import Check
+from alignzeg.cli.stack import FORKS, UPSTREAM, check_stack
 
-REQUIREMENTS = ['torch>=2.6', 'numpy<3,>=1.26', 'gradio<7,>=5.30; extra == "web"', 'ruff; extra == "lint"']
+REQUIREMENTS = [
+    'torch>=2.6',
+    'numpy<3,>=1.26',
+    'gradio<7,>=5.30; extra == "web"',
+    'ruff; extra == "lint"',
+    'mmcv-lite==2.1.0; extra == "lite"',
+    'mmengine<0.11,>=0.10.7; extra == "lite"',
+    'mmcv<2.2.0,>=2.0.0rc4; extra == "mmcv"',
+    'mmengine<0.11,>=0.10.7; extra == "mmcv"',
+    'onedl-mmcv<3,>=2.3.6; extra == "onedl"',
+    'onedl-mmengine<0.11,>=0.10.12; extra == "onedl"',
+    'mmdet<3.4,>=3.3; extra == "mmdet"',
+    'onedl-mmdetection<4,>=3.5.1; extra == "onedl-mmdet"',
+]
+UP = {'mmcv-lite': '2.1.0', 'mmengine': '0.10.7', 'mmdet': '3.3.0'}
+ONEDL = {'onedl-mmcv': '2.3.6', 'onedl-mmengine': '0.10.12', 'onedl-mmdetection': '3.5.1'}
 
 
 class Distribution:
@@ -17,7 +35,7 @@ class Distribution:
 @pytest.fixture
 def versions(monkeypatch):
     """Versions of installed packages, to be changed by a test."""
-    versions = {'torch': '2.9.1', 'numpy': '2.1.0', 'gradio': '6.0.0', 'mmcv-lite': '2.1.0'}
+    versions = {'torch': '2.9.1', 'numpy': '2.1.0', 'gradio': '6.0.0', **UP}
 
     def version(name):
         if name not in versions:
@@ -40,7 +58,7 @@ def test_a_sound_installation_passes(capsys):
     found = {check['name']: check for check in report['checks']}
     assert report['problems'] == 0 and {check['status'] for check in report['checks']} <= {'ok', 'note'}
     assert found['torch']['found'].startswith(metadata.version('torch'))
-    for name in ('python', 'mmcv', 'import', 'gpu', 'CLIP weights', 'shipped model', 'text cache', 'disk'):
+    for name in ('python', 'stack', 'import', 'gpu', 'CLIP weights', 'shipped model', 'text cache', 'disk'):
         assert found[name]['found'] and (found[name]['status'] == 'ok') == (found[name]['fix'] == '')
 
 
@@ -84,23 +102,42 @@ def test_python_and_the_package_itself(versions, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('installed', 'status', 'found', 'fix'),
+    ('installed', 'problem', 'found', 'fix'),
     [
-        ({}, 'PROBLEM', 'not installed', 'mmcv-lite==2.1.0'),
-        ({'mmcv': '2.1.0', 'mmcv-lite': '2.1.0'}, 'PROBLEM', 'mmcv 2.1.0 and mmcv-lite 2.1.0', 'pip uninstall'),
-        ({'mmcv': '2.2.0'}, 'PROBLEM', 'mmcv 2.2.0', 'mmcv>=2.0.0rc4,<2.2.0'),
-        ({'mmcv-lite': '2.1.0'}, 'ok', 'mmcv-lite 2.1.0, no compiled operators (none needed)', ''),
+        ({}, 'stack', 'no MMSegmentation is installed', '[lite]'),
+        (UP, None, 'upstream OpenMMLab, no compiled operators (none needed)', ''),
+        ({**UP, 'mmengine': '0.10.5'}, 'mmengine', '0.10.5, outside the tested range', 'mmengine<0.11,>=0.10.7'),
+        ({**UP, 'mmcv': '2.1.0'}, 'stack', 'mmcv 2.1.0, mmcv-lite 2.1.0', 'pip uninstall -y mmcv mmcv-lite, then'),
+        ({'mmcv': '2.2.0', 'mmengine': '0.10.7'}, 'mmcv', '2.2.0, outside the tested range', 'mmcv-lite==2.1.0'),
+        (ONEDL, None, 'OneDL forks, no compiled operators (none needed)', ''),
+        ({'onedl-mmcv': '2.3.6'}, 'onedl-mmengine', 'not installed', 'onedl-mmengine<0.11,>=0.10.12'),
+        (
+            {**ONEDL, 'mmdet': '3.3.0'},
+            'stack',
+            'a mixture of upstream (mmdet 3.3.0) and OneDL (onedl-mmcv 2.3.6,',
+            'pip uninstall -y mmdet onedl-mmcv onedl-mmengine onedl-mmdetection, then',
+        ),
     ],
 )
-def test_mmcv(versions, monkeypatch, installed, status, found, fix):
+def test_the_stack(versions, monkeypatch, installed, problem, found, fix):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
-    del versions['mmcv-lite']
+    for name in (*UPSTREAM, *FORKS):
+        versions.pop(name, None)
     versions.update(installed)
-    check = checks.check_mmcv()
-    assert (check.status, check.found) == (status, found) and fix in check.fix
-    if status == 'ok':
+    result = list(check_stack([Requirement(text) for text in REQUIREMENTS]))
+    assert [check.name for check in result if check.status == 'PROBLEM'] == ([problem] if problem else [])
+    told = next(check for check in result if check.name == (problem or 'stack'))
+    assert found in told.found and fix in told.fix
+    if problem is None:
         monkeypatch.setattr('importlib.util.find_spec', lambda name: name)
-        assert checks.check_mmcv().found == 'mmcv-lite 2.1.0, compiled operators'
+        assert next(check_stack([])).found.endswith(', compiled operators')
+        assert {check.name for check in result} == {'stack', *installed}
+
+
+def test_without_mmdet_there_is_a_note(versions):
+    del versions['mmdet']
+    note = statuses(check_stack([Requirement(text) for text in REQUIREMENTS]))['mmdet']
+    assert note == ('note', 'not installed (only for table 5)', 'pip install "mmseg_alignzeg[mmdet]"')
 
 
 def test_clip_weights_are_looked_for_and_never_fetched(monkeypatch):
@@ -111,7 +148,7 @@ def test_clip_weights_are_looked_for_and_never_fetched(monkeypatch):
     repository = 'timm/vit_base_patch16_clip_224.openai'
     assert asked == [(repository, 'open_clip_model.safetensors'), (repository, 'open_clip_pytorch_model.bin')]
     monkeypatch.setattr('huggingface_hub.try_to_load_from_cache', lambda *names: f'/cache/{names[1]}')
-    assert checks.check_clip() == checks.Check(
+    assert checks.check_clip() == Check(
         'CLIP weights', 'ok', 'ViT-B-16-quickgelu/openai: /cache/open_clip_model.safetensors'
     )
 
@@ -121,7 +158,7 @@ def test_gpus(monkeypatch):
     monkeypatch.setattr('torch.cuda.device_count', lambda: 2)
     monkeypatch.setattr('torch.cuda.get_device_name', 'card {}'.format)
     monkeypatch.setattr('torch.version.cuda', '13.0')
-    assert checks.check_gpu() == checks.Check('gpu', 'ok', 'CUDA 13.0: card 0, card 1')
+    assert checks.check_gpu() == Check('gpu', 'ok', 'CUDA 13.0: card 0, card 1')
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     assert checks.check_gpu().status == 'note' and 'no GPU is visible' in checks.check_gpu().found
     monkeypatch.setattr('torch.version.cuda', None)
@@ -137,7 +174,7 @@ def test_a_damaged_model_is_a_problem(monkeypatch, tmp_path):
 def test_the_cache_and_the_disk(monkeypatch, tmp_path):
     cache = tmp_path / 'cache'
     monkeypatch.setenv('MMSEG_ALIGNZEG_CACHE', str(cache))
-    assert checks.check_cache() == checks.Check('text cache', 'ok', f'{cache}: 0 file(s), 0.0 MB')
+    assert checks.check_cache() == Check('text cache', 'ok', f'{cache}: 0 file(s), 0.0 MB')
     cache.mkdir()
     for name in ('text_a.safetensors', 'text_b.safetensors', 'other'):
         (cache / name).write_bytes(bytes(2**20))

@@ -20,7 +20,7 @@ from mmseg_alignzeg.datasets.patterns import (
 )
 
 SEEN = [name for name in CLASSES if name not in UNSEEN_CLASSES]
-PIPELINE = [dict(type='LoadPatternsScene'), dict(type='PackSegInputs')]
+PIPELINE = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
 
 
 def test_every_colour_and_pattern_of_an_unseen_class_is_seen_in_another_pair():

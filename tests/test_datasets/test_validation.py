@@ -114,7 +114,7 @@ def test_the_table_of_a_loader_is_what_it_makes_of_whole_files(
 
 
 def test_scenes_without_files():
-    pipeline = [dict(type='LoadPatternsScene')]
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
     dataset = DATASETS.build(dict(type='PatternsDataset', length=2, pipeline=pipeline))
     report = PairChecker(annotation_loader(dataset), LabelRules.of(dataset))(dataset.get_data_info(1))
     assert not report.problems and sum(report.values.values()) == 128 * 128
@@ -163,13 +163,20 @@ def test_wrong_files(pair, tmp_path):
     assert 'a.jpg: cannot be read (0 bytes; not an image)' in image and 'a.png: cannot be read (40 bytes' in label
 
 
+class UnfitLoader:
+    """Needs an entry that the dataset does not give."""
+
+    def __call__(self, results):
+        return {'gt_seg_map': results['missing']}
+
+
 def test_a_loader_that_reads_colours_or_fails(pair):
     info = pair(labels([0, 1]), palette=PALETTE)
     loader = TRANSFORMS.build(dict(type='LoadAnnotations', imdecode_backend='cv2'))
     (problem,) = PairChecker(loader, THREE)(info).problems
     assert 'LoadAnnotations returns 768 labels for 256 pixels' in str(problem) and "must be 'pillow'" in str(problem)
-    (problem,) = PairChecker(TRANSFORMS.build(dict(type='LoadPatternsScene')), THREE)(info).problems
-    assert problem.kind == 'loader' and 'LoadPatternsScene' in problem.what
+    (problem,) = PairChecker(UnfitLoader(), THREE)(info).problems
+    assert problem.kind == 'loader' and 'UnfitLoader' in problem.what
 
 
 def test_a_palette_made_anew(pair, tmp_path):

@@ -14,11 +14,14 @@ unseen_classes = [
 seen_classes = [name for name in classes if name not in unseen_classes]
 
 train_pipeline = [
-    dict(type='LoadPatternsScene'),
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadPatternsScene'),
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeShortestEdge', scale=(128, 128), max_size=512),  # a scene has this size; other images may not
+    dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
 tta_pipeline = test_pipeline
