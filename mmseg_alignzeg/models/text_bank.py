@@ -172,7 +172,7 @@ class TextBank:
     def _compute(self, phrases: tuple[str, ...], device: torch.device | str) -> Tensor:
         with torch.random.fork_rng(devices=[]):  # a cold cache must not change the random numbers of a training run
             clip = self.source.load_full().to(device)
-        tokenizer = open_clip.get_tokenizer(self.source.model_name)
+        tokenizer = self.source.load_tokenizer()
         with torch.autocast(torch.device(device).type, enabled=False):  # the cache serves every precision
             return embed_classes(clip, tokenizer, phrases, self.templates)
 
