@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import RotaryEmbeddingCat, apply_rot_embed_cat, resample_abs_pos_embed
 from timm.models import model_entrypoint
-from timm.models.eva import EvaAttention, EvaBlock
+from timm.models.eva import EvaBlock
 from torch import Tensor, nn
 
 from ..clip_source import CLIPSource
@@ -85,8 +85,8 @@ class RotaryTower(ClassTokenTower):
         return None if rope is None else rope.get_embed(list(grid))
 
 
-def project(attn: EvaAttention, tokens: Tensor, which: int) -> Tensor:
-    """Return queries (0), keys (1) or values (2) of tokens (B, n, width): (B, heads, n, D)."""
+def project(attn: Any, tokens: Tensor, which: int) -> Tensor:
+    """Return queries (0), keys (1) or values (2) of an ``EvaAttention`` for tokens (B, n, width): (B, heads, n, D)."""
     if attn.qkv is None:
         projected = (attn.q_proj, attn.k_proj, attn.v_proj)[which](tokens)
     else:
