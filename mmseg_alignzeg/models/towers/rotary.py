@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import RotaryEmbeddingCat, apply_rot_embed_cat, resample_abs_pos_embed
 from timm.models import model_entrypoint
-from timm.models.eva import EvaBlock
+from timm.models.eva import EvaBlock, EvaBlockPostNorm
 from torch import Tensor, nn
 
 from ..clip_source import CLIPSource
@@ -57,19 +57,24 @@ class RotaryTower(ClassTokenTower):
         positions = resample_abs_pos_embed(trunk.pos_embed, grid, num_prefix_tokens=1)
         return trunk.norm_pre(tokens + positions.to(tokens.dtype)), grid
 
-    def run_layer(self, layer: EvaBlock, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    def run_layer(self, layer: EvaBlock | EvaBlockPostNorm, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """See :meth:`TransformerTower.run_layer`."""
-        own = layer.norm1(tokens)
+        own = normalised(layer, tokens)
         q, k, v = (project(layer.attn, own, i) for i in range(3))
         angles = self._angles(grid)
         return finish_block(layer, tokens, rotate(q, angles, 1), rotate(k, angles, 1), v)
 
     def attend(
-        self, layer: EvaBlock, queries: Tensor, tokens: Tensor, attn_bias: Tensor, grid: tuple[int, int]
+        self,
+        layer: EvaBlock | EvaBlockPostNorm,
+        queries: Tensor,
+        tokens: Tensor,
+        attn_bias: Tensor,
+        grid: tuple[int, int],
     ) -> Tensor:
         """See :meth:`ClassTokenTower.attend`."""
-        own = layer.norm1(queries)
-        sources = torch.cat([own, layer.norm1(tokens[:, 1:])], dim=1)  # (B, N + L, width)
+        own = normalised(layer, queries)
+        sources = torch.cat([own, normalised(layer, tokens[:, 1:])], dim=1)  # (B, N + L, width)
         q, k, v = project(layer.attn, own, 0), project(layer.attn, sources, 1), project(layer.attn, sources, 2)
         k = rotate(k, self._angles(grid), queries.shape[1])
         return finish_block(layer, queries, q, k, v, copies_mask(attn_bias, layer.attn.head_dim))
@@ -83,6 +88,11 @@ class RotaryTower(ClassTokenTower):
         """Return sines and cosines of the patches, (L, 2·D)."""
         rope = self.visual.trunk.rope
         return None if rope is None else rope.get_embed(list(grid))
+
+
+def normalised(block: EvaBlock | EvaBlockPostNorm, tokens: Tensor) -> Tensor:
+    """Return the input of a layer's attention; EVA02-E normalises after the attention, not before."""
+    return tokens if isinstance(block, EvaBlockPostNorm) else block.norm1(tokens)
 
 
 def project(attn: Any, tokens: Tensor, which: int) -> Tensor:
@@ -105,7 +115,7 @@ def rotate(x: Tensor, angles: Tensor | None, start: int) -> Tensor:
 
 
 def finish_block(
-    block: EvaBlock, tokens: Tensor, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None
+    block: EvaBlock | EvaBlockPostNorm, tokens: Tensor, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None
 ) -> Tensor:
     """Attend, then apply the MLP; both with a residual.
 
@@ -123,6 +133,9 @@ def finish_block(
     mask = None if attn_mask is None else attn_mask.to(q.dtype)
     read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
     read = block.attn.proj(block.attn.norm(read))
+    if isinstance(block, EvaBlockPostNorm):
+        tokens = tokens + block.norm1(read)
+        return tokens + block.norm2(block.mlp(tokens))
     tokens = tokens + (read if block.gamma_1 is None else block.gamma_1 * read)
     hidden = block.mlp(block.norm2(tokens))
     return tokens + (hidden if block.gamma_2 is None else block.gamma_2 * hidden)

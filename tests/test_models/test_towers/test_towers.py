@@ -102,7 +102,13 @@ def by_weights(tower, stream, bias):
     return tower.visual.head(trunk.head(maps)).unflatten(0, bias.shape[:1] + bias.shape[2:3])
 
 
-REFERENCES = dict(eva02=by_concatenation, eva01=by_concatenation, probe=by_pooling_one_by_one, convnext=by_weights)
+REFERENCES = dict(
+    eva02=by_concatenation,
+    eva01=by_concatenation,
+    eva_e=by_concatenation,
+    probe=by_pooling_one_by_one,
+    convnext=by_weights,
+)
 
 
 @pytest.mark.parametrize('name', list(REFERENCES), indirect=True)

@@ -28,6 +28,10 @@ def eva01(**kwargs):
     return Eva(**SIZES, init_values=0.1, **kwargs)
 
 
+def eva_e(**kwargs):
+    return Eva(**SIZES, use_post_norm=True, **kwargs)
+
+
 def probe(**kwargs):
     return VisionTransformer(**SIZES, class_token=False, act_layer='gelu_tanh', **kwargs)
 
@@ -38,7 +42,7 @@ def convnext(**kwargs):
     return model
 
 
-MODULES = {eva02: 'eva', eva01: 'eva', probe: 'vision_transformer', convnext: 'convnext'}
+MODULES = {eva02: 'eva', eva01: 'eva', eva_e: 'eva', probe: 'vision_transformer', convnext: 'convnext'}
 for make, module in MODULES.items():
 
     def entry(make=make, **kwargs):
@@ -55,6 +59,7 @@ VISION = {
     'vit': dict(image_size=32, patch_size=8, width=48, head_width=16, layers=4),
     'eva02': dict(image_size=32, timm_model_name='test_eva02', timm_pool='token', timm_proj=None),
     'eva01': dict(image_size=32, timm_model_name='test_eva01', timm_pool='token', timm_proj=None),
+    'eva_e': dict(image_size=32, timm_model_name='test_eva_e', timm_pool='token', timm_proj=None),
     'probe': dict(image_size=32, timm_model_name='test_probe', timm_pool='map', timm_proj='none'),
     'convnext': dict(image_size=64, timm_model_name='test_convnext', timm_pool='', timm_proj='mlp', timm_drop_path=0.1),
 }
