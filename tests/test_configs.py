@@ -20,7 +20,7 @@ from PIL import Image
 
 from alignzeg.benchmark.sweep import read_sweep
 from mmseg_alignzeg.datasets.large_vocabulary import LargeVocabularyDataset
-from mmseg_alignzeg.models import AlignZeg
+from mmseg_alignzeg.models import AlignZeg, CLIPSource
 from mmseg_alignzeg.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +45,20 @@ def built_vocabulary(model):
     return MODELS.build(Config.fromstring(model, '.py').model).vocabulary
 
 
+@pytest.fixture
+def _no_clip_weights(monkeypatch):
+    """Vision towers without memory and numbers: hundreds of millions of random ones take seconds."""
+    load = CLIPSource.load_vision
+
+    def load_shapes(self):
+        with torch.device('meta'):
+            return load(self)
+
+    monkeypatch.setattr(CLIPSource, 'load_vision', load_shapes)
+
+
 @pytest.mark.parametrize('path', EVERY)
+@pytest.mark.usefixtures('_no_clip_weights')
 def test_every_config_builds(path):
     cfg = random_clip(path)
     assert Path(cfg.get('trained_by', path)).is_file()
@@ -93,9 +106,21 @@ def test_every_sweep_fits_the_full_size_configs(path):
             Config.fromfile(path).merge_from_dict(overrides)
 
 
-@pytest.mark.parametrize('path', [path for path in EVERY if 'ablations' in path])
-def test_ablations_are_small(path):
-    assert len(Path(path).read_text().splitlines()) <= 20
+@pytest.mark.parametrize('path', [path for path in EVERY if 'ablations' in path or 'towers' in path])
+def test_variants_are_small(path):
+    assert len(Path(path).read_text().splitlines()) <= (20 if 'ablations' in path else 15)
+
+
+@pytest.mark.parametrize('path', [path for path in EVERY if 'towers' in path])
+def test_towers_differ_from_the_method_in_clip_and_its_heads_alone(path):
+    cfg = Config.fromfile(path)
+    method = Config.fromfile(
+        'configs/cross_dataset/alignzeg_coco171.py' if '171' in path else 'configs/alignzeg_coco.py'
+    )
+    assert {key for key in cfg.keys() | method.keys() if cfg.get(key) != method.get(key)} == {'model'}
+    different = {key for key in cfg.model if cfg.model[key] != method.model[key]}
+    assert different <= {'clip', 'decode_head'}
+    assert cfg.model.decode_head == {**method.model.decode_head, 'bias_heads': cfg.model.decode_head.bias_heads}
 
 
 @pytest.mark.parametrize('path', [path for path in EVERY if 'ablations' in path])

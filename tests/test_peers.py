@@ -9,7 +9,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from mmseg_alignzeg.models import CLIPSemanticHead, CLIPSource, CLIPVision
+from mmseg_alignzeg.models import CLIPSemanticHead, CLIPSource, build_tower
 from mmseg_alignzeg.peers import san_state_dict
 
 
@@ -27,7 +27,7 @@ def san(tmp_path):
 
 def test_proposal_features_are_those_of_san(san):
     model, _ = san
-    vision = CLIPVision(CLIPSource('tiny_clip', 'embedded'), tap_layer=3, scale_factor=1)
+    vision = build_tower(CLIPSource('tiny_clip', 'embedded'), tap_layer=3, tail_layers=3, scale_factor=1)
     images, bias = torch.randn(2, 3, 64, 64), torch.randn(2, 3, 100, 8, 8)
     # SAN adds its bias after the division by √D, AlignZeg before: B here is √32 · B there.
     ours = CLIPSemanticHead(64)(vision, vision(images), 32**0.5 * bias.flatten(3))

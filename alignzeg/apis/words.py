@@ -67,7 +67,7 @@ def cut_words(words: Words, bank: Bank) -> Words:
     """Add a note about names whose prompts exceed CLIP's context length: its tokenizer cuts their ends silently."""
     if isinstance(bank, EmbeddingBank):
         return words
-    tokenizer = open_clip.get_tokenizer(bank.source.model_name)
+    tokenizer = bank.source.load_tokenizer()
     longest = max(bank.templates, key=len)
     prompts = [(name, longest.format(phrase)) for name in words.classes for phrase in bank.names.phrases(name)]
     cut = list(dict.fromkeys(name for name, prompt in prompts if _is_cut(prompt, tokenizer)))

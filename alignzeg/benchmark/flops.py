@@ -17,12 +17,12 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from mmseg.structures import SegDataSample
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_alignzeg.models import AlignZeg, EmbeddingBank
-from mmseg_alignzeg.models.text_bank import encode_tokens
+from mmseg_alignzeg.models.text_bank import encode_tokens, ignores_padding
 
 #: The stage of everything outside the forward passes of the model's parts: class scores, and labels from masks.
 REST = 'classes and labels'
@@ -95,8 +95,8 @@ def count_parameters(model: nn.Module) -> Parameters:
 
 
 def text_flops(
-    clip: nn.Module,
-    tokenizer: open_clip.SimpleTokenizer,
+    clip: open_clip.CLIP | open_clip.CustomTextCLIP,
+    tokenizer: Callable[[list[str]], Tensor] | None,
     phrases: Sequence[str],
     templates: Sequence[str],
     batch_size: int = 256,
@@ -105,12 +105,16 @@ def text_flops(
 
     Args:
         clip: As in ``embed_classes``.
-        tokenizer: Its tokenizer.
+        tokenizer: Its tokenizer, or None if the length of prompts does not matter, see :func:`ignores_padding`.
         phrases: Phrases to encode, each with every template.
         templates: Prompt templates with one ``{}`` each.
         batch_size: Number of prompts that are trimmed to a common length.
     """
     prompts = [template.format(name) for name in phrases for template in templates]
+    if tokenizer is None:
+        with counting() as counter:
+            encode_tokens(clip, torch.zeros(1, clip.context_length, dtype=torch.long))
+        return len(prompts) * counter.get_total_flops()
     sizes: Counter[int] = Counter()  # number of prompts by the length that their batch is trimmed to
     tokens = tokenizer(prompts)  # (P, context); the end-of-text token has the largest id
     for batch in tokens.split(batch_size):
@@ -180,7 +184,8 @@ def measure(model: nn.Module, shape: tuple[int, int]) -> Complexity:
         clip = bank.source.load_full()
         tower = sum(param.numel() for name, param in clip.named_parameters() if not name.startswith('visual.'))
         parameters = Parameters(parameters.trained, parameters.frozen, tower)
-        text = text_flops(clip, open_clip.get_tokenizer(bank.source.model_name), phrases, bank.templates)
+        tokenizer = bank.source.load_tokenizer() if ignores_padding(clip) else None
+        text = text_flops(clip, tokenizer, phrases, bank.templates)
         most = max(map(len, groups)) if bank.names.combine == 'max' else 1
         embeds = F.normalize(torch.ones(len(names), most, model.clip.embed_dim), dim=-1)
         ready: Any = lambda classes, device: embeds.to(device)  # noqa: E731

@@ -180,10 +180,11 @@ def default_input_scale(config: Any, origin: str) -> tuple[int, int]:
 
 
 def _check_preprocessor(given: Any, where: str) -> None:
-    """Refuse a preprocessor that does not normalise images, or pads them to an arbitrary size."""
+    """Refuse a preprocessor with an unusable normalisation, or one that pads images to an arbitrary size."""
     if not isinstance(given, dict) or given.get('type') not in PREPROCESSORS:
         raise ValueError(f'{where}` is {_SHORT.repr(given)}; expected a dict with "type", one of {PREPROCESSORS}.')
-    for key, smallest in (('mean', 0), ('std', 1)):  # for pixels in 0..255
+    of_tower = not given.keys() & {'mean', 'std'}  # the segmentor takes them from its tower
+    for key, smallest in () if of_tower else (('mean', 0), ('std', 1)):  # for pixels in 0..255
         values = given.get(key)
         if not isinstance(values, list) or len(values) != 3 or not all(smallest <= _number(x) <= 255 for x in values):
             raise ValueError(f'{where}.{key}` is {_SHORT.repr(values)}; expected 3 numbers from {smallest} to 255.')
@@ -207,8 +208,9 @@ def _fault(key: str, value: Any) -> str | None:
         return None if len(value) <= longest else f'at most {longest} entries'
     if isinstance(value, (int, float)) and not abs(_number(value, value)) <= LARGEST_NUMBER:
         return f'a number of at most {LARGEST_NUMBER:,}'
-    if key in ('depth', 'num_layers', 'tap_layer', 'tail_layers') and not 0 < _number(value) <= MOST_LAYERS:
-        return f'a whole number from 1 to {MOST_LAYERS}'
+    fewest = 0 if key == 'tail_layers' else 1
+    if key in ('depth', 'num_layers', 'tap_layer', 'tail_layers') and not fewest <= _number(value) <= MOST_LAYERS:
+        return f'a whole number from {fewest} to {MOST_LAYERS}'
     return None
 
 

@@ -7,7 +7,6 @@ from .calibrated_stacking import CalibratedStacking
 from .class_embeddings import EmbeddingBank
 from .class_names import ClassNames
 from .clip_source import CLIPSource
-from .clip_vision import CLIPStream, CLIPVision
 from .criterion import AlignZegCriterion
 from .data_preprocessor import PinnedSegDataPreProcessor
 from .decoding import EnsembleDecoder, SemanticDecoder
@@ -22,6 +21,7 @@ from .question import Question
 from .semantic_head import CLIPSemanticHead
 from .templates import get_templates
 from .text_bank import TextBank
+from .towers import CLIPStream, CLIPTower, build_tower
 from .views import View
 from .zero_shot_segmentor import ZeroShotSegmentor
 
@@ -33,7 +33,7 @@ __all__ = [
     'CLIPSemanticHead',
     'CLIPSource',
     'CLIPStream',
-    'CLIPVision',
+    'CLIPTower',
     'CalibratedStacking',
     'ClassIndicator',
     'ClassNames',
@@ -55,5 +55,6 @@ __all__ = [
     'TextBank',
     'View',
     'ZeroShotSegmentor',
+    'build_tower',
     'get_templates',
 ]

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from ..vocabulary import Vocabulary
 from .class_embeddings import build_text_bank
 from .clip_source import CLIPSource
-from .clip_vision import CLIPVision
 from .losses import checked_targets
 from .proposals import Proposals, common_stride, pad
+from .towers import build_tower, with_statistics
 from .zero_shot_segmentor import ZeroShotSegmentor
 
 
@@ -30,7 +30,8 @@ class AlignZeg(ZeroShotSegmentor):
     Args:
         classes: Names of the training vocabulary, in label order, including the unseen ones (stored in checkpoints).
         unseen_classes: Names that training never sees.
-        clip: Arguments of :class:`CLIPVision`, and ``model_name`` and ``pretrained`` of :class:`CLIPSource`.
+        clip: ``model_name`` and ``pretrained`` of :class:`CLIPSource`, and arguments of its tower, see
+            :func:`build_tower`.
         image_encoder: Config of the learnable encoder, Z_enc.
         decode_head: Config of the proposal head, :class:`MRPEHead` or the baseline :class:`PlainDecoderHead`.
         semantic_head: Config of :class:`CLIPSemanticHead`.
@@ -48,8 +49,9 @@ class AlignZeg(ZeroShotSegmentor):
         test_cfg: ``mode='slide'`` with ``crop_size`` and ``stride``, see :class:`Tiling`, by default 'whole';
             ``background_at_test``, see :func:`drop_background`; ``return_scores``: whether results contain full-size
             class scores, ``seg_logits``, C × H × W floats per image.
-        **base: ``data_preprocessor`` and ``init_cfg`` of :class:`BaseSegmentor`; ``pretrained`` and ``train_cfg``,
-            which ``mmseg.apis.init_model`` sets to None in every model, are ignored.
+        **base: ``data_preprocessor``, whose mean and std are those of the tower, and ``init_cfg`` of
+            :class:`BaseSegmentor`; ``pretrained`` and ``train_cfg``, which ``mmseg.apis.init_model`` sets to None in
+            every model, are ignored.
 
     Raises:
         ValueError: If the vocabulary is invalid, there is no seen class, or the parts do not fit together.
@@ -73,16 +75,17 @@ class AlignZeg(ZeroShotSegmentor):
         test_cfg: Mapping[str, Any] | None = None,
         **base: Any,
     ) -> None:
+        vision = dict(clip)
+        source = CLIPSource(vision.pop('model_name'), vision.pop('pretrained'))
+        base['data_preprocessor'] = with_statistics(base.get('data_preprocessor'), source)
         super().__init__(**{key: value for key, value in base.items() if key not in ('pretrained', 'train_cfg')})
         self.vocabulary = Vocabulary(tuple(classes), tuple(unseen_classes))
         if not self.vocabulary.seen_classes:
             raise ValueError(f'All {len(classes)} classes are unseen: training needs at least one seen class.')
         if bias_correction is not None and class_indicator is None:
             raise ValueError('`bias_correction` needs the indicator that `class_indicator` trains; the latter is None.')
-        vision = dict(clip)
-        source = CLIPSource(vision.pop('model_name'), vision.pop('pretrained'))
         self.text_bank = build_text_bank(source, self.vocabulary.classes, text)
-        self.clip = CLIPVision(source, **vision)
+        self.clip = build_tower(source, **vision)
         self.image_encoder = MODELS.build(image_encoder)
         self.tap_norm = nn.LayerNorm(self.clip.width)  # not given in the paper; as in SAN
         self.fusion = nn.Linear(self.clip.width, self.image_encoder.embed_dim)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -41,6 +42,11 @@ class CLIPSource:
     def __post_init__(self) -> None:
         if open_clip.get_model_config(self.model_name) is None:
             raise ValueError(f'open_clip has no architecture {self.model_name!r}; see open_clip.list_models().')
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """open_clip's description of the model: ``embed_dim``, ``vision_cfg``, ``text_cfg`` and others."""
+        return open_clip.get_model_config(self.model_name)
 
     @cached_property
     def weights(self) -> Path | None:
@@ -122,14 +128,16 @@ class CLIPSource:
         """Build only the vision tower.
 
         Returns:
-            open_clip's ``VisionTransformer`` in float32, and the logit scale τ that multiplies cosines.
+            open_clip's vision tower in float32, and the logit scale τ that multiplies cosines.
         """
-        cfg = open_clip.get_model_config(self.model_name)
+        cfg = self.architecture
         args = (cfg['embed_dim'], cfg['vision_cfg'], cfg.get('quick_gelu', False))
         if self.weights is None:
             return _build_vision_tower(*args), 1 / 0.07  # CLIP's own initial scale
         state = self._read().state
-        with torch.device('meta'):  # draw no random numbers for weights that are about to be replaced
+        # Draw no random numbers for weights that are about to be replaced. A timm tower has buffers that no file has.
+        device = 'cpu' if cfg['vision_cfg'].get('timm_model_name') else 'meta'
+        with torch.random.fork_rng(devices=[]), torch.device(device):
             visual = _build_vision_tower(*args)
         prefix = 'visual.'
         own = {key[len(prefix) :]: value.float() for key, value in state.items() if key.startswith(prefix)}
@@ -153,6 +161,21 @@ class CLIPSource:
                     state[name] = state[name].reshape(current[name].shape)
             self._fill(model, state)
         return model.eval().requires_grad_(False)
+
+    def load_tokenizer(self) -> Any:
+        """Return open_clip's tokenizer of the model, with its context length.
+
+        Raises:
+            FileNotFoundError: If its files are not in the package of open_clip and cannot be downloaded.
+        """
+        try:
+            return open_clip.get_tokenizer(self.model_name)
+        except Exception as error:  # each version of transformers and of the hub has its own exceptions
+            name = self.architecture['text_cfg'].get('hf_tokenizer_name')
+            raise FileNotFoundError(
+                f'The tokenizer of {self.model_name} is not available ({type(error).__name__}): install transformers, '
+                f'and download huggingface.co/{name} into the Hugging Face cache of this machine.'
+            ) from error
 
     def _read(self) -> CLIPWeights:
         assert self.weights is not None

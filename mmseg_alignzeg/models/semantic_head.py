@@ -1,4 +1,4 @@
-"""Proposal classification: the last CLIP layers, φ_cls and the prototypes (section 3.2 and supplement 1)."""
+"""Proposal classification: the tail of CLIP, φ_cls and the prototypes (section 3.2 and supplement 1)."""
 
 from __future__ import annotations
 
@@ -6,35 +6,11 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
-from open_clip.transformer import ResidualAttentionBlock
 from timm.layers import Mlp
 from torch import Tensor, nn
 
 from ..precision import full_precision
-from .clip_block import run_block
-from .clip_vision import CLIPStream, CLIPVision
-
-
-def attend_to_patches(block: ResidualAttentionBlock, queries: Tensor, tokens: Tensor, attn_bias: Tensor) -> Tensor:
-    """Apply one CLIP layer to N copies of [CLS]: softmax((Q·Kᵀ + B) / √D)·V, then the MLP (supplement 1).
-
-    As in SAN, a copy attends to itself and to the patches, but not to other copies or to the image's own [CLS].
-
-    Args:
-        block: A ``ResidualAttentionBlock`` of open_clip.
-        queries: (B, N, width), the copies of [CLS] before the layer.
-        tokens: (B, 1 + L, width), [CLS] and the patches before the layer.
-        attn_bias: B, (B, heads or 1, N, L), added before the division by √D.
-
-    Returns:
-        (B, N, width).
-    """
-    num_copies, head_dim = queries.shape[1], block.attn.head_dim
-    strangers = ~torch.eye(num_copies, dtype=torch.bool, device=queries.device)
-    among_copies = torch.zeros(num_copies, num_copies, dtype=attn_bias.dtype, device=queries.device)
-    among_copies = among_copies.masked_fill(strangers, float('-inf')).expand(*attn_bias.shape[:2], -1, -1)
-    mask = torch.cat([among_copies, attn_bias / head_dim**0.5], dim=-1)  # (B, heads, N, N + L)
-    return run_block(block, queries, tokens[:, 1:], mask)
+from .towers import CLIPStream, CLIPTower
 
 
 def background_score(feats: Tensor, backgrounds: Tensor, scale: float) -> Tensor:
@@ -79,7 +55,7 @@ class CLIPSemanticHead(BaseModule):
         """G: (M, D) unit rows."""
         return F.normalize(self.background_prototypes, dim=-1)
 
-    def forward(self, clip: CLIPVision, stream: CLIPStream, attn_bias: Tensor) -> Tensor:
+    def forward(self, clip: CLIPTower, stream: CLIPStream, attn_bias: Tensor) -> Tensor:
         """Compute one feature per proposal from CLIP's patches.
 
         Args:
@@ -90,10 +66,7 @@ class CLIPSemanticHead(BaseModule):
         Returns:
             F: (B, N, D), CLIP features of the proposals, not normalised.
         """
-        queries = stream.tail_inputs[0][:, :1].expand(-1, attn_bias.shape[2], -1)  # N copies of [CLS]
-        for block, tokens in zip(clip.tail, stream.tail_inputs, strict=True):
-            queries = attend_to_patches(block, queries, tokens, attn_bias)
-        return clip.project(queries)
+        return clip.read(stream, attn_bias)
 
     def classify(self, feats: Tensor) -> Tensor:
         """Return F_cls = φ_cls(F): (…, D) → (…, D) unit rows."""

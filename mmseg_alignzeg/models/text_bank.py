@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from rich.progress import track
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..files import cache_folder, whole_file
 from ..printable import printable
@@ -27,33 +28,45 @@ HEADER = 2**16  # maximum bytes of a cache file in addition to its embeddings
 _unusable: set[Path] = set()  # cache folders for which this process has given a warning
 
 
+def ignores_padding(clip: nn.Module) -> bool:
+    """Whether a text tower is CLIP's own: causal, with its feature at the end-of-text token, the largest id.
+
+    Others, such as SigLIP's, attend to the padding, or have another end.
+    """
+    text: Any = getattr(clip, 'text', clip)  # `CustomTextCLIP` has it as a part
+    pool = getattr(text, 'pool_type', getattr(text, 'text_pool_type', None))
+    causal = getattr(text, 'attn_mask', None) is not None and getattr(text, 'cls_emb', None) is None
+    return causal and pool == 'argmax' and isinstance(text.text_projection, Tensor)
+
+
 def encode_tokens(clip: open_clip.CLIP | open_clip.CustomTextCLIP, tokens: Tensor) -> Tensor:
-    """Encode token ids as ``clip.encode_text`` does, but without the padding after the longest prompt.
+    """Encode token ids as ``clip.encode_text`` does; if possible, without the padding after the longest prompt.
 
     CLIP's text tower is causal and reads its feature at the end-of-text token, so later tokens have no effect; class
     names use about 15 of the 77 positions. Other text towers, such as SigLIP's, read all of them.
 
     Args:
-        clip: An ``open_clip.CLIP``, or a model with another text tower.
-        tokens: (P, context) int64; in CLIP's, the end-of-text token has the largest id of its row.
+        clip: A model of open_clip.
+        tokens: (P, context) int64.
 
     Returns:
         (P, D) float32, not normalised.
     """
-    if not isinstance(clip, open_clip.CLIP):
+    if not ignores_padding(clip):
         return clip.encode_text(tokens)
+    text: Any = getattr(clip, 'text', clip)
     end = tokens.argmax(dim=1)  # (P,)
     length = int(end.max()) + 1
-    x = clip.token_embedding(tokens[:, :length]) + clip.positional_embedding[:length]  # (P, length, width)
-    x = clip.transformer(x, attn_mask=clip.attn_mask[:length, :length])
-    x = clip.ln_final(x)[torch.arange(len(x), device=x.device), end]  # (P, width)
-    return x @ clip.text_projection
+    x = text.token_embedding(tokens[:, :length]) + text.positional_embedding[:length]  # (P, length, width)
+    x = text.transformer(x, attn_mask=text.attn_mask[:length, :length])
+    x = text.ln_final(x)[torch.arange(len(x), device=x.device), end]  # (P, width)
+    return x @ text.text_projection
 
 
 @torch.no_grad()
 def embed_classes(
     clip: open_clip.CLIP | open_clip.CustomTextCLIP,
-    tokenizer: open_clip.SimpleTokenizer,
+    tokenizer: Any,
     classes: Sequence[str],
     templates: Sequence[str],
     batch_size: int = 256,
@@ -172,7 +185,7 @@ class TextBank:
     def _compute(self, phrases: tuple[str, ...], device: torch.device | str) -> Tensor:
         with torch.random.fork_rng(devices=[]):  # a cold cache must not change the random numbers of a training run
             clip = self.source.load_full().to(device)
-        tokenizer = open_clip.get_tokenizer(self.source.model_name)
+        tokenizer = self.source.load_tokenizer()
         with torch.autocast(torch.device(device).type, enabled=False):  # the cache serves every precision
             return embed_classes(clip, tokenizer, phrases, self.templates)
 

@@ -1,4 +1,4 @@
-"""CLIPVision, the semantic decoder and the text bank against open_clip itself."""
+"""The plain ViT tower, the semantic decoder and the text bank against open_clip itself."""
 
 import json
 import os
@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from mmseg_alignzeg.models import CLIPSemanticHead, CLIPSource, CLIPVision, TextBank, get_templates
-from mmseg_alignzeg.models.clip_block import LeanQuickGELU, run_block, use_lean_gelu
-from mmseg_alignzeg.models.semantic_head import attend_to_patches, background_score
+from mmseg_alignzeg.models import CLIPSemanticHead, CLIPSource, TextBank, build_tower, get_templates
+from mmseg_alignzeg.models.semantic_head import background_score
+from mmseg_alignzeg.models.towers.vit import LeanQuickGELU, attend_to_patches, run_block, use_lean_gelu
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def clip_file(tmp_path):
 
 def test_one_query_without_bias_is_encode_image(clip_file):
     clip, path = clip_file
-    vision = CLIPVision(CLIPSource('tiny_clip', str(path)), tap_layer=3, scale_factor=1).eval()
+    vision = build_tower(CLIPSource('tiny_clip', str(path)), tap_layer=3, tail_layers=3, scale_factor=1).eval()
     images = torch.randn(2, 3, 64, 64)
     stream = vision(images)
     feats = CLIPSemanticHead(64)(vision, stream, torch.zeros(2, 1, 1, 64))
@@ -40,7 +40,7 @@ def test_one_query_without_bias_is_encode_image(clip_file):
 def test_tap_is_the_residual_stream_after_its_layer(clip_file):
     clip, path = clip_file
     images = torch.randn(1, 3, 64, 64)
-    vision = CLIPVision(CLIPSource('tiny_clip', str(path)), tap_layer=2, scale_factor=1)
+    vision = build_tower(CLIPSource('tiny_clip', str(path)), tap_layer=2, tail_layers=3, scale_factor=1)
     expected = clip.visual.forward_intermediates(images, indices=[1], normalize_intermediates=False)
     torch.testing.assert_close(vision(images).tap, expected['image_intermediates'][0])
 
@@ -89,7 +89,7 @@ def test_quick_gelu_is_open_clips_and_keeps_half():
 
 def test_checkpointing_keeps_less_and_changes_no_gradient(clip_file):
     _, path = clip_file
-    vision = CLIPVision(CLIPSource('tiny_clip', str(path)), tap_layer=3, num_prompts=2, scale_factor=1)
+    vision = build_tower(CLIPSource('tiny_clip', str(path)), tap_layer=3, tail_layers=3, num_prompts=2, scale_factor=1)
     images, found = torch.randn(2, 3, 64, 64), []
     for vision.with_cp in (False, True):
         vision.prompts.grad = None
@@ -113,7 +113,9 @@ def test_every_quick_gelu_of_a_tower_is_replaced():
 def test_no_layer_falls_back_to_multihead_attention(clip_file, monkeypatch, num_prompts):
     _, path = clip_file
     monkeypatch.setattr(torch.nn.MultiheadAttention, 'forward', lambda *args, **kwargs: pytest.fail('it was called'))
-    vision = CLIPVision(CLIPSource('tiny_clip', str(path)), tap_layer=3, num_prompts=num_prompts, scale_factor=1)
+    vision = build_tower(
+        CLIPSource('tiny_clip', str(path)), tap_layer=3, tail_layers=3, num_prompts=num_prompts, scale_factor=1
+    )
     stream = vision(torch.randn(1, 3, 64, 64))
     CLIPSemanticHead(64)(vision, stream, torch.zeros(1, 1, 2, 64))
 
@@ -131,7 +133,7 @@ def test_bias_stands_inside_the_softmax_before_the_division():
 
 def test_position_embedding_follows_the_image_size(clip_file):
     _, path = clip_file
-    vision = CLIPVision(CLIPSource('tiny_clip', str(path)), tap_layer=3, scale_factor=0.5)
+    vision = build_tower(CLIPSource('tiny_clip', str(path)), tap_layer=3, tail_layers=3, scale_factor=0.5)
     stream = vision(torch.randn(1, 3, 96, 160))
     assert stream.grid == (6, 10)
     assert [tokens.shape for tokens in stream.tail_inputs] == [(1, 61, 96)] * 3
@@ -139,8 +141,8 @@ def test_position_embedding_follows_the_image_size(clip_file):
 
 def test_skip_bridge_leaves_the_middle_layers_out(clip_file):
     _, path = clip_file
-    whole = CLIPVision(CLIPSource('tiny_clip', str(path)), tap_layer=2, tail_layers=3, scale_factor=1)
-    literal = CLIPVision(
+    whole = build_tower(CLIPSource('tiny_clip', str(path)), tap_layer=2, tail_layers=3, scale_factor=1)
+    literal = build_tower(
         CLIPSource('tiny_clip', str(path)), tap_layer=2, tail_layers=3, skip_bridge=True, scale_factor=1
     )
     images = torch.randn(1, 3, 64, 64)
@@ -151,7 +153,7 @@ def test_skip_bridge_leaves_the_middle_layers_out(clip_file):
 
 def test_prompts_are_the_only_thing_that_learns(clip_file):
     _, path = clip_file
-    vision = CLIPVision(CLIPSource('tiny_clip', str(path)), tap_layer=3, num_prompts=4, scale_factor=1)
+    vision = build_tower(CLIPSource('tiny_clip', str(path)), tap_layer=3, tail_layers=3, num_prompts=4, scale_factor=1)
     vision(torch.randn(1, 3, 64, 64)).tail_inputs[-1].square().sum().backward()
     assert {name for name, param in vision.named_parameters() if param.grad is not None} == {'prompts'}
     assert vision.prompts.grad.abs().amin(dim=(1, 2)).gt(0).all() and set(vision.state_dict()) == {'prompts'}
@@ -159,7 +161,7 @@ def test_prompts_are_the_only_thing_that_learns(clip_file):
 
 def test_frozen_tower_needs_no_gradient_and_stays_in_eval_mode(clip_file):
     _, path = clip_file
-    vision = CLIPVision(CLIPSource('tiny_clip', str(path)), tap_layer=3).train()
+    vision = build_tower(CLIPSource('tiny_clip', str(path)), tap_layer=3, tail_layers=3).train()
     assert not vision.visual.training and not vision(torch.randn(1, 3, 128, 128)).tap.requires_grad
     assert vision.state_dict() == {}
     assert vision.load_state_dict({}, strict=True).missing_keys == []
@@ -317,5 +319,5 @@ def test_embedded_weights_are_for_tiny_clip_alone():
 
 
 def test_clip_without_a_vit():
-    with pytest.raises(ValueError, match='RN50 has no plain ViT'):
-        CLIPVision(CLIPSource('RN50', None))
+    with pytest.raises(ValueError, match='The vision tower of RN50 is not supported'):
+        build_tower(CLIPSource('RN50', None))

@@ -14,7 +14,7 @@ from small_model import build
 from waits import DeviceWaits
 
 from mmseg_alignzeg.engine import FiniteGuardHook
-from mmseg_alignzeg.models import CLIPSource, CLIPVision, ImageEncoder, PinnedSegDataPreProcessor
+from mmseg_alignzeg.models import CLIPSource, ImageEncoder, PinnedSegDataPreProcessor, build_tower
 from mmseg_alignzeg.models.data_preprocessor import pinned
 from mmseg_alignzeg.transfer import to_device, to_host
 
@@ -129,7 +129,7 @@ def test_losses_keep_nothing_of_the_size_of_images(monkeypatch):
 def encoders(compiled):
     torch.manual_seed(0)
     layers = dict(tap_layer=1, tail_layers=1, skip_bridge=True, num_prompts=2)
-    vision = CLIPVision(CLIPSource('tiny_clip', None), compile=compiled, **layers)
+    vision = build_tower(CLIPSource('tiny_clip', None), compile=compiled, **layers)
     return ImageEncoder(64, 16, 12, depth=1, num_heads=3, compile=compiled), vision
 
 

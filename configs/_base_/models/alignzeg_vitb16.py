@@ -1,9 +1,7 @@
 # AlignZeg on CLIP ViT-B/16, section 4.2 of the paper. Configs add `classes` and `unseen_classes` of their split.
 data_preprocessor = dict(
     type='PinnedSegDataPreProcessor',
-    mean=[122.7709, 116.7460, 104.0937],  # CLIP's
-    std=[68.5005, 66.6322, 70.3232],
-    bgr_to_rgb=True,
+    bgr_to_rgb=True,  # mean and std are those of the CLIP model
     pad_val=0,
     seg_pad_val=255,
     size=(640, 640),
