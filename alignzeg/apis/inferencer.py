@@ -219,7 +219,8 @@ class AlignZegInferencer:
                 else:
                     groups.setdefault(item.packed['inputs'].shape, {})[i] = item
             for group in groups.values():
-                results.update(zip(group, self._predict(list(group.values()), request), strict=True))
+                with torch.autocast(self.device.type, DTYPES[self.dtype], enabled=self.dtype != 'fp32'):
+                    results.update(zip(group, self._predict(list(group.values()), request), strict=True))
             yield from (results[i] for i in sorted(results))
 
     @torch.no_grad()
@@ -229,16 +230,14 @@ class AlignZegInferencer:
         tiling = request.tiling or model.tiling
         if tiling is None:
             data = model.data_preprocessor(data, False)
-        with torch.autocast(self.device.type, DTYPES[self.dtype], enabled=self.dtype != 'fp32'):
+            looks = model.look(data['inputs'])
             answers: Sequence[Drawing]
-            if tiling is not None:
-                images = zip(data['inputs'], data['data_samples'], strict=True)  # each alone, and not copied
-                answers = [model.answers(x[None], [sample], request.question, tiling)[0] for x, sample in images]
-                indicator = None
-            else:
-                looks = model.look(data['inputs'])
-                answers = model.answer(looks, data['data_samples'], data['inputs'].shape[2:], request.question)
-                indicator = model.indicate(looks[0])
+            answers = model.answer(looks, data['data_samples'], data['inputs'].shape[2:], request.question)
+            indicator = model.indicate(looks[0])
+        else:
+            images = zip(data['inputs'], data['data_samples'], strict=True)  # each alone, and not copied
+            answers = [model.answers(x[None], [sample], request.question, tiling)[0] for x, sample in images]
+            indicator = None
         predictions = []
         for i, (item, answer) in enumerate(zip(items, answers, strict=True)):
             notes, proposals = [*self.notes, *item.notes, *words.notes], None

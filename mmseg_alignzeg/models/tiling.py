@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -89,16 +90,16 @@ def _spans(length: int, crop: int, stride: int) -> list[slice]:
 
 @dataclass(frozen=True)
 class Tile:
-    """The answer for one window.
+    """Position of one window.
 
     Attributes:
-        answer: Answer for the window; its masks also cover the padding.
-        box: Rows and columns of the window in the upright input.
-        origin: Row and column of the input where the masks begin.
-        padded: Rows and columns of the input that the masks cover.
+        crop: Its rows and columns of the input.
+        box: Its rows and columns of the upright input.
+        origin: Row and column of the upright input where its masks begin.
+        padded: Rows and columns of the input that its masks cover, including padding.
     """
 
-    answer: Answer
+    crop: tuple[slice, slice]
     box: tuple[slice, slice]
     origin: tuple[int, int]
     padded: tuple[int, int]
@@ -108,20 +109,27 @@ class Tile:
 class TiledAnswer(Drawing):
     """Result for one image in windows: at each pixel, the mean score of the windows that contain it.
 
+    A window is encoded when a stripe needs it, and forgotten after its last row, so memory does not grow with the
+    height of the image. Each call of :meth:`stripes` encodes the windows again.
+
     Attributes:
-        tiles: Answers for the windows, which cover the input.
+        tiles: The windows, which cover the input.
+        encode: Returns the answer for a window; its masks also cover the padding.
         window: Position of the image in the input; its ``size`` is that of the image.
         shape: Rows and columns of the input.
+        blank: A float32 tensor with C columns, on the device of the scores.
     """
 
     tiles: tuple[Tile, ...]
+    encode: Callable[[Tile], Answer]
     window: Window
     shape: tuple[int, int]
+    blank: Tensor
 
     @property
     def like(self) -> Tensor:
         """See :class:`Drawing`."""
-        return self.tiles[0].answer.like
+        return self.blank
 
     @torch.no_grad()
     def stripes(self, window: Window | None = None) -> Iterator[tuple[slice, Tensor]]:
@@ -132,21 +140,25 @@ class TiledAnswer(Drawing):
             Axis(self.shape[0], window.top, window.height / height, height),
             Axis(self.shape[1], window.left, window.width / width, width),
         )
+        places = [(tile, axes[0].shown(tile.box[0]), axes[1].shown(tile.box[1])) for tile in self.tiles]
+        answers: dict[int, Answer] = {}
         band = max(1, BAND_ELEMENTS // (width * num_classes))
         for top in range(0, height, band):
             rows = slice(top, min(top + band, height))
             scores = self.like.new_zeros(rows.stop - top, width, num_classes)
             counts = self.like.new_zeros(rows.stop - top, width, 1)
-            for tile in self.tiles:
-                down, across = (axis.shown(span) for axis, span in zip(axes, tile.box, strict=True))
-                down = slice(max(down.start, rows.start), min(down.stop, rows.stop))
-                if down.start < down.stop and across.start < across.stop:
-                    here = slice(down.start - top, down.stop - top)
-                    part = _part(axes, (down, across), tile)
-                    for some, values in tile.answer.stripes(part):
-                        scores[here, across][some] += values
-                    counts[here, across] += 1
-            yield rows, scores / counts
+            for i, (tile, down, across) in enumerate(places):
+                part = slice(max(down.start, rows.start), min(down.stop, rows.stop))
+                if part.start >= part.stop or across.start >= across.stop:
+                    continue
+                answer = answers.pop(i, None) or self.encode(tile)
+                here = slice(part.start - top, part.stop - top)
+                for some, values in answer.stripes(_part(axes, (part, across), tile)):
+                    scores[here, across][some] += values
+                counts[here, across] += 1
+                if down.stop > rows.stop:
+                    answers[i] = answer
+            yield rows, scores.div_(counts)
 
 
 @dataclass(frozen=True)
@@ -193,7 +205,7 @@ def tiled_answers(
     samples: Sequence[SegDataSample],
     question: Question | None,
 ) -> list[TiledAnswer]:
-    """Compute answers for images, window by window.
+    """Return answers for images, which are encoded window by window when their pixels are asked for.
 
     Args:
         model: In evaluation mode.
@@ -202,33 +214,36 @@ def tiled_answers(
         samples: B data samples with their meta information.
         question: See :meth:`ZeroShotSegmentor.answer`.
     """
+    question = question or model.question
     shape = (inputs.shape[2], inputs.shape[3])
-    tiles: list[list[Tile]] = [[] for _ in samples]
-    for rows, columns in tiling.boxes(shape):
-        crop = inputs[:, :, rows, columns]
+    blank = torch.empty(0, len(question.vocabulary.classes), device=next(model.parameters()).device)
+
+    def encode(image: Tensor, sample: SegDataSample, tile: Tile) -> Answer:
+        crop = image[None, :, tile.crop[0], tile.crop[1]]
         if not crop.is_floating_point():
-            data = {'inputs': list(crop), 'data_samples': [SegDataSample() for _ in crop]}
+            data = {'inputs': list(crop), 'data_samples': [SegDataSample()]}
             crop = model.data_preprocessor(data, False)['inputs']
-        size = (crop.shape[2], crop.shape[3])
-        answers = model.answer(model.look(crop), samples, size, question)
-        for found, answer, sample in zip(tiles, answers, samples, strict=True):
-            found.append(_tile(answer, (rows, columns), shape, padded_size(size, model.stride), sample.metainfo))
-    windows = [Window.of_image(sample.metainfo, shape, 1) for sample in samples]
-    return [TiledAnswer(tuple(found), window, shape) for found, window in zip(tiles, windows, strict=True)]
+        return model.answer(model.look(crop), [sample], crop.shape[2:], question)[0]
+
+    return [
+        TiledAnswer(
+            tuple(_tile(crop, shape, model.stride, sample.metainfo) for crop in tiling.boxes(shape)),
+            partial(encode, image, sample),
+            Window.of_image(sample.metainfo, shape, 1),
+            shape,
+            blank,
+        )
+        for image, sample in zip(inputs, samples, strict=True)
+    ]
 
 
-def _tile(
-    answer: Answer,
-    box: tuple[slice, slice],
-    shape: tuple[int, int],
-    padded: tuple[int, int],
-    metainfo: Mapping[str, Any],
-) -> Tile:
-    """Return a tile at its position in the unflipped input, where its padding is on the opposite side."""
+def _tile(crop: tuple[slice, slice], shape: tuple[int, int], stride: int, metainfo: Mapping[str, Any]) -> Tile:
+    """Return a window at its position in the unflipped input, where its padding is on the opposite side."""
+    padded = padded_size([span.stop - span.start for span in crop], stride)
     flipped = metainfo['flip_direction'] if metainfo.get('flip') else None
-    spans, origin = list(box), [box[0].start, box[1].start]
+    spans, origin = list(crop), [crop[0].start, crop[1].start]
     for axis, direction in enumerate(('vertical', 'horizontal')):
         if flipped == direction:
-            spans[axis] = slice(shape[axis] - box[axis].stop, shape[axis] - box[axis].start)
+            spans[axis] = slice(shape[axis] - crop[axis].stop, shape[axis] - crop[axis].start)
             origin[axis] = spans[axis].stop - padded[axis]
-    return Tile(answer, (spans[0], spans[1]), (origin[0], origin[1]), padded)
+    return Tile(crop, (spans[0], spans[1]), (origin[0], origin[1]), padded)

@@ -1,5 +1,7 @@
 """Overlapping windows: where they lie, and blended scores against those of every window by hand."""
 
+import weakref
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -58,6 +60,26 @@ def test_bands_change_nothing(monkeypatch):
     whole = model.encode_decode(images, [{}])
     monkeypatch.setattr(tiling, 'BAND_ELEMENTS', 7 * 130 * 3)
     torch.testing.assert_close(model.encode_decode(images, [{}]), whole)
+
+
+def test_each_window_is_encoded_once_and_forgotten_after_its_last_row(monkeypatch):
+    monkeypatch.setattr(tiling, 'BAND_ELEMENTS', 10 * 130 * 3)  # bands of ten rows
+    model = build(SLIDE)
+    (answer,) = model.answers(torch.randn(1, 3, 300, 130), [SegDataSample()])
+    looked, alive = [], weakref.WeakSet()
+    encode = answer.encode
+
+    def watched(tile):
+        looked.append(tile.crop)
+        found = encode(tile)
+        alive.add(found.views[0].mask_logits)
+        return found
+
+    most = 0
+    for _ in replace(answer, encode=watched).stripes():
+        most = max(most, len(alive))
+    assert len(looked) == len(answer.tiles) == 27
+    assert most <= 9  # three columns, and three rows of windows that overlap
 
 
 def test_labels_have_the_size_of_the_original_without_padding():
