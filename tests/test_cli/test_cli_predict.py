@@ -77,7 +77,7 @@ def test_options_reach_the_inferencer(photos, tmp_path, monkeypatch):
     assert main(['predict', image, '--overwrite', *out]) == 0
     settings = dict(classes=['red stripes', 'blue dots'], unseen=['blue dots'], others=True, gamma=0.4, pbc=True)
     default = dict(classes=None, unseen=None, others=False, gamma=None, pbc=True, templates=None)
-    more = dict(batch_size=1, proposals=False)
+    more = dict(batch_size=1, proposals=False, windows=None)
     assert asked == [
         ([image], {**settings, 'templates': 'single', **more}, 'bf16', 'cpu'),  # a picture given twice is done once
         ([image], {**default, **more}, 'fp32', asked[1][3]),

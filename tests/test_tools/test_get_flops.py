@@ -85,7 +85,9 @@ def test_stages_of_the_embedded_world_by_hand():
     assert found.stages['image_encoder'] == 2 * dim * tokens * 3 * 8 * 8 + 2 * block  # two layers
     assert found.stages['fusion'] == 2 * (128 // 2 // 8) ** 2 * model.clip.width * dim
     assert found.stages['class_indicator'] == 2 * proposals * (joint * 256 + 256)
-    assert found.stages[REST] == 2 * proposals * joint * (classes + 10) + 2 * 128 * 128 * proposals * classes
+    scores, masks = 2 * proposals * joint * (classes + 10), 2 * proposals * 128 * 16 * (16 + 128)
+    pixels = 2 * 128 * 128 * proposals  # per class; how many are compared depends on the masks
+    assert scores + masks + pixels <= found.stages[REST] <= scores + masks + pixels * (2 * classes + 1)
     assert list(found.stages) == [
         *('image_encoder', 'clip', 'fusion', 'decode_head', 'semantic_head', 'class_indicator'),
         REST,
@@ -94,7 +96,7 @@ def test_stages_of_the_embedded_world_by_hand():
     model.question.text_embeds('cpu')  # the text side is not counted
     with counting() as counter:
         model.predict(torch.zeros(1, 3, 128, 128))
-    assert found.image == counter.get_total_flops()
+    assert 0 <= found.image - counter.get_total_flops() <= pixels * (2 * classes + 1)
     assert found.parameters.frozen == frozen
     assert found.parameters.trained == sum(value.numel() for value in model.state_dict().values())
 

@@ -55,14 +55,14 @@ def test_long_words_are_refused(page, shown, words, unseen, monkeypatch):
 def test_other_types_are_one_line(page, shown, record_property):
     odd = [None, [], {}, 'x', 10**30, -1, 1e308, True, [[[]]]]
     for value in odd:
-        for position in range(3):
-            settings = [False, True, 0.3]
+        for position in range(4):
+            settings = [False, True, 0.3, False]
             settings[position] = value
             code, kind, data = page.visitor.ask('segment', shown, 'a, b', '', *settings)
             assert (code, kind) == (200, 'complete') and '\n' not in data[3]
     for value in (7, 'x', [], [shown], {'url': 7}, {'url': 'data:'}, {'url': ['data:']}, {'path': 7}, {'x': 1}):
         assert '\n' not in status_line(page.visitor.segment(value))
-    record_property('tries', 3 * len(odd) + 9)
+    record_property('tries', 4 * len(odd) + 9)
 
 
 @pytest.mark.attack('page: uploads without end')
@@ -157,7 +157,7 @@ def test_unread_answers_are_limited(page, shown, record_property):
     visitor, other = (Visitor(page.address, source=f'127.0.1.{i}') for i in (1, 2))
     codes = []
     for _ in range(14):
-        answer = visitor.join('segment', shown, 'a, b', '', False, True, 0.3)
+        answer = visitor.join('segment', shown, 'a, b', '', False, True, 0.3, False)
         codes.append(answer.status_code)
         if answer.status_code == 429:
             assert '\n' not in answer.json()['detail']

@@ -10,7 +10,7 @@ from PIL import Image
 
 WORDS = 'blue checks, blue grid, blue zigzags, green zigzags'
 LIMIT_MB = 1
-ENDPOINTS = {'accept': (), 'segment': (WORDS, '', True, True, 0.3)}
+ENDPOINTS = {'accept': (), 'segment': (WORDS, '', True, True, 0.3, False)}
 
 
 def free_port():

@@ -37,6 +37,7 @@ class BackgroundDiversityLoss(nn.Module):
         loss_weight: λ4 of Eq. (8).
 
     Example:
+        >>> import torch
         >>> backgrounds = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
         >>> round(background_diversity(backgrounds).item(), 4)  # (0 + 0.6 + 0.8) / 3
         0.4667
