@@ -235,8 +235,7 @@ class AlignZegInferencer:
             answers = model.answer(looks, data['data_samples'], data['inputs'].shape[2:], request.question)
             indicator = model.indicate(looks[0])
         else:
-            images = zip(data['inputs'], data['data_samples'], strict=True)  # each alone, and not copied
-            answers = [model.answers(x[None], [sample], request.question, tiling)[0] for x, sample in images]
+            answers = model.answers(data['inputs'], data['data_samples'], request.question, tiling)
             indicator = None
         predictions = []
         for i, (item, answer) in enumerate(zip(items, answers, strict=True)):

@@ -14,8 +14,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from .check import DISTRIBUTION, Check, check_version, one_line, requirements_of
 from .stack import check_stack
+from .versions import DISTRIBUTION, Check, check_version, one_line, requirements_of
 
 EXTRAS = {'web': 'the web page', 'export': 'ONNX files', 'report': 'the map of proposal features'}
 CLIP = ('ViT-B-16-quickgelu', 'openai')  # of the full-size configs

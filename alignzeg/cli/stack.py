@@ -8,7 +8,7 @@ from importlib import metadata
 
 from packaging.requirements import Requirement
 
-from .check import DISTRIBUTION, Check, check_version, one_line, requirements_of
+from .versions import DISTRIBUTION, Check, check_version, one_line, requirements_of
 
 UPSTREAM = ('mmcv', 'mmcv-lite', 'mmengine', 'mmsegmentation', 'mmdet', 'openmim')
 FORKS = ('onedl-mmcv', 'onedl-mmengine', 'onedl-mmsegmentation', 'onedl-mmdetection', 'onedl-mim')

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..precision import full_precision
 from .inference import mask_stripes, stripe_elements
 from .proposals import Window
 
@@ -184,7 +185,8 @@ class Answer(Drawing):
     @torch.no_grad()
     def winners(self, window: Window | None = None) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """See :meth:`Drawing.winners`. The time hardly depends on the number of classes, see :class:`Columns`."""
-        every, columns = self._every_class(), self._contenders()
+        every = self._every_class()
+        columns = self._contenders(every)
         crowded = False  # masks overlap everywhere, such as those of random weights: bounds exclude nothing
         for rows, masks in self._masks(window or self.window, columns):
             if crowded:
@@ -216,7 +218,7 @@ class Answer(Drawing):
 
     def _scores(self, masks: Sequence[Tensor], columns: Columns) -> Tensor:
         """Return the merged scores of some pixels, (pixels, classes and bounds)."""
-        with torch.autocast(self.like.device.type, enabled=False):
+        with full_precision(self.like.device):
             sums = [part @ view for part, view in zip(masks, columns.views, strict=True)]
         scores = merge(sums, self.views[0].preference is not None, self.temperature)
         return scores if columns.bias is None else scores.add_(columns.bias)
@@ -227,7 +229,7 @@ class Answer(Drawing):
             classes, [score_columns(view.class_probs, view.preference) for view in self.views], self.class_bias
         )
 
-    def _contenders(self) -> Columns:
+    def _contenders(self, every: Columns) -> Columns:
         """Return the classes that are a proposal's most probable class, and bounds on the scores of all others."""
         probs = torch.cat([view.class_probs for view in self.views])  # (V · N, C)
         bias = probs.new_zeros(probs.shape[1]) if self.class_bias is None else self.class_bias
@@ -238,10 +240,8 @@ class Answer(Drawing):
         classes = listed.nonzero().squeeze(1)
         rest = [group & ~listed for group in groups if (group & ~listed).any()]
         views = []
-        for view in self.views:
+        for view, plain in zip(self.views, every.views, strict=True):
             bounds = [view.class_probs[:, group].amax(dim=1, keepdim=True) * (1 + ROUNDING) for group in rest]
-            narrow = torch.cat([view.class_probs[:, classes], *bounds], dim=1)
-            every = score_columns(view.class_probs, view.preference)
-            views.append(torch.cat([narrow, every[:, probs.shape[1] :]], dim=1))
+            views.append(torch.cat([plain[:, classes], *bounds, plain[:, probs.shape[1] :]], dim=1))
         kept = torch.cat([bias[classes], *(bias[group][:1] for group in rest)])
         return Columns(classes, views, None if self.class_bias is None else kept, bounds=len(rest))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
@@ -122,7 +121,7 @@ class EmbeddingBank:
         self.template_set = templates
         self.path = Path(embeddings).expanduser()
         self.names, embeds = read_embeddings(self.path, classes)
-        width = open_clip.get_model_config(source.model_name)['embed_dim']
+        width = source.architecture['embed_dim']
         if embeds.shape[2] != width:
             raise ValueError(
                 f'{self.path} has rows of {embeds.shape[2]} dimensions, but {source.model_name} compares {width}; '

@@ -86,7 +86,7 @@ class CLIPSource:
         Raises:
             ValueError: If only one of weights and architecture uses QuickGELU.
         """
-        if bool(trained) != bool(open_clip.get_model_config(self.model_name).get('quick_gelu', False)):
+        if bool(trained) != bool(self.architecture.get('quick_gelu', False)):
             fitting = [
                 name
                 for name in open_clip.list_models()

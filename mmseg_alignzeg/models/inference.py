@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ..precision import full_precision
 from .proposals import Window
 
 # Elements of a stripe's largest tensor: what the cache of a CPU core holds, or what keeps a GPU busy.
@@ -61,7 +62,7 @@ def mask_stripes(
     down = linear_weights(height, mask_logits.shape[1], window.top, window.height, mask_logits)
     across = linear_weights(width, mask_logits.shape[2], window.left, window.width, mask_logits)
     first = down.ne(0).int().argmax(dim=1).tolist()  # grid row above each output row
-    with torch.autocast(mask_logits.device.type, enabled=False):
+    with full_precision(mask_logits.device):
         wide = across @ mask_logits.permute(1, 2, 0)  # (h, columns, N)
     elements = max_elements or stripe_elements(mask_logits.device)
     rows = min(height, max(1, elements // (width * max(num_proposals, num_columns))))
@@ -70,7 +71,8 @@ def mask_stripes(
         stripe = slice(begin, min(begin + rows, height))
         near = slice(first[stripe.start], first[stripe.stop - 1] + 2)
         masks = memory[: stripe.stop - begin]
-        torch.mm(down[stripe, near], wide[near].flatten(1), out=masks)  # with `out`, autocast leaves it alone
+        with full_precision(masks.device):
+            torch.mm(down[stripe, near], wide[near].flatten(1), out=masks)
         yield stripe, masks.sigmoid_().view(-1, width, num_proposals)
 
 

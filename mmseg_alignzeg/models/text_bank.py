@@ -18,6 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ..files import cache_folder, whole_file
+from ..precision import full_precision
 from ..printable import printable
 from .class_names import ClassNames
 from .clip_source import CLIPSource
@@ -186,13 +187,13 @@ class TextBank:
         with torch.random.fork_rng(devices=[]):  # a cold cache must not change the random numbers of a training run
             clip = self.source.load_full().to(device)
         tokenizer = self.source.load_tokenizer()
-        with torch.autocast(torch.device(device).type, enabled=False):  # the cache serves every precision
+        with full_precision(torch.device(device)):  # the cache serves every precision
             return embed_classes(clip, tokenizer, phrases, self.templates)
 
     @property
     def _width(self) -> int:
         """D of the CLIP model."""
-        return open_clip.get_model_config(self.source.model_name)['embed_dim']
+        return self.source.architecture['embed_dim']
 
     def _digest(self, phrases: Sequence[str], embeds: Tensor) -> Tensor:
         """Return the SHA-256 of key and embeddings, (32,) uint8; it also detects a renamed file."""

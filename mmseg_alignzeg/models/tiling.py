@@ -201,7 +201,7 @@ def _part(axes: tuple[Axis, Axis], samples: tuple[slice, slice], tile: Tile) -> 
 def tiled_answers(
     model: ZeroShotSegmentor,
     tiling: Tiling,
-    inputs: Tensor,
+    inputs: Sequence[Tensor] | Tensor,
     samples: Sequence[SegDataSample],
     question: Question | None,
 ) -> list[TiledAnswer]:
@@ -210,12 +210,11 @@ def tiled_answers(
     Args:
         model: In evaluation mode.
         tiling: The windows.
-        inputs: (B, 3, H, W), normalised, or uint8 pixels as a data pipeline gives them.
+        inputs: B images (3, H, W), of the same size or not; normalised, or uint8 pixels as a data pipeline gives them.
         samples: B data samples with their meta information.
         question: See :meth:`ZeroShotSegmentor.answer`.
     """
     question = question or model.question
-    shape = (inputs.shape[2], inputs.shape[3])
     blank = torch.empty(0, len(question.vocabulary.classes), device=next(model.parameters()).device)
 
     def encode(image: Tensor, sample: SegDataSample, tile: Tile) -> Answer:
@@ -225,16 +224,13 @@ def tiled_answers(
             crop = model.data_preprocessor(data, False)['inputs']
         return model.answer(model.look(crop), [sample], crop.shape[2:], question)[0]
 
-    return [
-        TiledAnswer(
-            tuple(_tile(crop, shape, model.stride, sample.metainfo) for crop in tiling.boxes(shape)),
-            partial(encode, image, sample),
-            Window.of_image(sample.metainfo, shape, 1),
-            shape,
-            blank,
-        )
-        for image, sample in zip(inputs, samples, strict=True)
-    ]
+    answers = []
+    for image, sample in zip(inputs, samples, strict=True):
+        shape = (image.shape[1], image.shape[2])
+        tiles = tuple(_tile(crop, shape, model.stride, sample.metainfo) for crop in tiling.boxes(shape))
+        window = Window.of_image(sample.metainfo, shape, 1)
+        answers.append(TiledAnswer(tiles, partial(encode, image, sample), window, shape, blank))
+    return answers
 
 
 def _tile(crop: tuple[slice, slice], shape: tuple[int, int], stride: int, metainfo: Mapping[str, Any]) -> Tile:

@@ -157,7 +157,8 @@ class ZeroShotSegmentor(BaseSegmentor):
         """Compute answers for whole images or in windows.
 
         Args:
-            inputs: See :meth:`predict`; with windows also uint8 pixels, which are normalised window by window.
+            inputs: See :meth:`predict`. With windows also a list of images of any size, and uint8 pixels, which are
+                normalised window by window.
             samples: B data samples with meta information.
             question: See :meth:`predict`.
             tiling: The windows; by default those of ``test_cfg``.
@@ -171,8 +172,7 @@ class ZeroShotSegmentor(BaseSegmentor):
         """Predict the images of a batch. With windows, no normalised copy of a whole image is made."""
         if self.tiling is None:
             return super().test_step(data)
-        images = zip(data['inputs'], data['data_samples'], strict=True)
-        return [result for image, sample in images for result in self.predict(image[None], [sample])]
+        return self.predict(data['inputs'], data['data_samples'])
 
     val_step = test_step
 

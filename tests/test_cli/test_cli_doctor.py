@@ -5,8 +5,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from alignzeg.cli import checks, main, options
-from alignzeg.cli.check import Check
 from alignzeg.cli.stack import FORKS, UPSTREAM, check_stack
+from alignzeg.cli.versions import Check
 
 REQUIREMENTS = [
     'torch>=2.6',

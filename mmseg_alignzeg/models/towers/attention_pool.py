@@ -6,11 +6,10 @@ from typing import Any
 
 import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
-from timm.models import model_entrypoint
 from torch import Tensor, nn
 
 from ..clip_source import CLIPSource
-from .base import CLIPStream
+from .base import CLIPStream, is_timm
 from .transformer import TransformerTower
 
 
@@ -37,9 +36,7 @@ class AttentionPoolTower(TransformerTower):
     @staticmethod
     def fits(vision_cfg: dict[str, Any]) -> bool:
         """See :meth:`CLIPTower.fits`."""
-        name = vision_cfg.get('timm_model_name')
-        vit = name is not None and model_entrypoint(name).__module__ == 'timm.models.vision_transformer'
-        return vit and vision_cfg.get('timm_pool') == 'map'
+        return is_timm(vision_cfg, 'vision_transformer', 'map')
 
     @property
     def layers(self) -> Any:

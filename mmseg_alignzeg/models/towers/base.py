@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
+from timm.models import model_entrypoint
 from torch import Tensor, nn
 
 from ..clip_source import CLIPSource
@@ -129,6 +130,16 @@ class CLIPTower(BaseModule):
         if self.freeze:
             self.visual.eval()
         return self
+
+
+def is_timm(vision_cfg: dict[str, Any], module: str, *pools: str) -> bool:
+    """Whether a ``vision_cfg`` of open_clip is a model of a module of timm, with one of the given poolings."""
+    name = vision_cfg.get('timm_model_name')
+    return (
+        name is not None
+        and model_entrypoint(name).__module__ == f'timm.models.{module}'
+        and vision_cfg.get('timm_pool') in pools
+    )
 
 
 def _forget(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, _: dict) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
-from timm.models import model_entrypoint
 from torch import Tensor, nn
 
 from ..clip_source import CLIPSource
-from .base import CLIPStream, CLIPTower
+from .base import CLIPStream, CLIPTower, is_timm
 
 
 class ConvNeXtTower(CLIPTower):
@@ -58,9 +57,7 @@ class ConvNeXtTower(CLIPTower):
     @staticmethod
     def fits(vision_cfg: dict[str, Any]) -> bool:
         """See :meth:`CLIPTower.fits`."""
-        name = vision_cfg.get('timm_model_name')
-        convnext = name is not None and model_entrypoint(name).__module__ == 'timm.models.convnext'
-        return convnext and vision_cfg.get('timm_pool') in ('', 'avg')
+        return is_timm(vision_cfg, 'convnext', '', 'avg')
 
     def stream(self, images: Tensor) -> CLIPStream:
         """See :meth:`CLIPTower.stream`."""

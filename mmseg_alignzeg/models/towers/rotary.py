@@ -7,11 +7,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from timm.layers import RotaryEmbeddingCat, apply_rot_embed_cat, resample_abs_pos_embed
-from timm.models import model_entrypoint
 from timm.models.eva import EvaBlock, EvaBlockPostNorm
 from torch import Tensor, nn
 
 from ..clip_source import CLIPSource
+from .base import is_timm
 from .transformer import ClassTokenTower, copies_mask
 
 #: Arguments of a rotary embedding that do not depend on the grid.
@@ -38,9 +38,7 @@ class RotaryTower(ClassTokenTower):
     @staticmethod
     def fits(vision_cfg: dict[str, Any]) -> bool:
         """See :meth:`CLIPTower.fits`."""
-        name = vision_cfg.get('timm_model_name')
-        eva = name is not None and model_entrypoint(name).__module__ == 'timm.models.eva'
-        return eva and vision_cfg.get('timm_pool') == 'token'
+        return is_timm(vision_cfg, 'eva', 'token')
 
     @property
     def layers(self) -> Any:
