@@ -22,6 +22,7 @@ from .prediction import Failure, Prediction, drawn, find_proposals, label_map
 from .preparation import Item, prepare
 from .request import Request
 from .trained_models import PathLike, load_model, usable_device
+from .watching import Watch, watched
 from .words import check_words, cut_words
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
@@ -45,6 +46,7 @@ class AlignZegInferencer:
     Attributes:
         model: The :class:`AlignZeg`; calls do not change it.
         input_scale: Maximum size of inputs as (long, short) pixels, see :func:`fit`.
+        watch: Called after each window with the image's name, the number of windows done and that of all; or None.
 
     Raises:
         FileNotFoundError: If a file does not exist.
@@ -80,6 +82,7 @@ class AlignZegInferencer:
         self.notes = (NOTE,) if is_random(self.model) else ()
         self._banks: dict[tuple[str, bool], Bank] = {(self.model.text_bank.template_set, False): self.model.text_bank}
         self._keep = True
+        self.watch: Watch | None = None
 
     def without_text_cache(self) -> AlignZegInferencer:
         """Return an inferencer of the same model that keeps no text embeddings on disk, for untrusted class names."""
@@ -236,7 +239,7 @@ class AlignZegInferencer:
             indicator = model.indicate(looks[0])
         else:
             answers = model.answers(data['inputs'], data['data_samples'], request.question, tiling)
-            indicator = None
+            answers, indicator = watched(answers, [item.source.name for item in items], self.watch), None
         predictions = []
         for i, (item, answer) in enumerate(zip(items, answers, strict=True)):
             notes, proposals = [*self.notes, *item.notes, *words.notes], None

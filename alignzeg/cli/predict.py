@@ -6,12 +6,12 @@ import argparse
 import errno
 import json
 import os
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .large_job import RECORDS, Job, model_settings, plan
 from .options import (
     add_command,
     add_model_options,
@@ -24,6 +24,7 @@ from .options import (
     split_words,
 )
 from .output import complain, printable, writer
+from .team import Team
 
 if TYPE_CHECKING:
     from ..apis import Failure, Prediction
@@ -36,14 +37,20 @@ DETAILS = """
 For each picture an overlay with a legend is written: the classes found, their share of the pixels, and which of them
 are unseen. A picture that cannot be read is reported in one line; the others are still processed.
 
-With --json, stdout receives one line with a JSON object per picture, as soon as its files are written:
+results.jsonl in the folder has one line with a JSON object per picture; with --json, stdout receives them too, as soon
+as the files of a picture are written:
   {"image": ..., "shares": {word: 0..1, ...}, "unseen": [...], "notes": [...], "files": {"overlay": ..., ...}}
   {"image": ..., "error": ...}
+
+A job that was stopped continues with --skip-done: a picture is done if its results are whole and have the same words,
+model and settings (settings.json in the folder). `torchrun` divides the pictures among processes and machines; all of
+them write into the same folder.
 """
 EXAMPLES = """
 alignzeg predict photos/ --classes "red stripes, blue dots" --out results
 alignzeg predict a.jpg b.png --model config.py --checkpoint iter_80000.pth \\
     --classes "cat, sofa, lamp" --others --save overlay,labels --out results --json > results.jsonl
+torchrun --nproc-per-node 2 -m alignzeg predict many/ --classes "cat, sofa, lamp" --out results --skip-done
 """
 
 
@@ -102,61 +109,84 @@ def run(args: argparse.Namespace) -> int:
     """Segment the pictures, write the results and return the exit code."""
     check_model(args)
     load_library()
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from ..apis import AlignZegInferencer, Failure
+    from .progress import JobProgress
     from .result_files import save_classes
 
     words = read_words(args)
     pictures, lost = find_pictures(args.images)
     if not pictures:
         raise ValueError(next(iter(lost.values())))
-    targets = plan(args, pictures)
     settings = dict(
         classes=words, unseen=split_words(args.unseen), others=args.others, gamma=args.gamma, pbc=not args.no_pbc
     )
-    settings |= dict(templates=args.templates, batch_size=args.batch_size, proposals='proposals' in args.save)
-    settings |= dict(windows=args.windows)
-    failed, done, noted = len(lost), 0, 0
+    settings |= dict(templates=args.templates, windows=args.windows)
+    job = Job(args.out, settings | model_settings(args), Team(os.environ))
+    team = job.team
+    targets = plan(args, pictures, job)
+    failed, done, noted = 0, 0, 0
     begin = time.perf_counter()
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    quiet = len(targets) < 2 or not sys.stderr.isatty()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as progress:
-        emit = writer(args, progress)
-        for name, message in lost.items():
+    with JobProgress(len(targets), args.windows is not None, team.rank == 0) as progress:
+        emit = writer(args, progress.bars)
+
+        def fail(name: str, message: str) -> None:
+            nonlocal failed
+            failed += 1
             report_failure(args, emit, name, message)
+            job.note({'image': name, 'error': message})
+
+        results: Iterable[Prediction | Failure] = ()
         if targets:
+            device = team.device(args.device)
             inferencer = AlignZegInferencer(
-                args.model, args.checkpoint, args.device, args.dtype, clip_weights=args.clip_weights
+                args.model, args.checkpoint, device, args.dtype, clip_weights=args.clip_weights
             )
-            bar = progress.add_task('Segmenting', total=len(targets))
-            results = inferencer.stream(list(targets), **settings)
-            try:
-                for (name, files), result in zip(targets.items(), results, strict=True):
-                    if not isinstance(result, Failure):
-                        if 'labels' in files and not done:
-                            save_classes(result, args.out, args.overwrite)
-                        result = saved(result, files)
-                    if isinstance(result, Failure):
-                        failed += 1
-                        report_failure(args, emit, name, result.message)
-                    else:
-                        done += 1
-                        noted += bool(result.notes)
-                        for note in result.notes if noted == 1 else ():
-                            complain(f'note: {printable(name)}: {note}')
-                        emit(json.dumps(record(result, files)) if args.json else line(result, files))
-                    progress.advance(bar)
-            except KeyboardInterrupt:
-                complain(
-                    f'stopped: {done} of {len(targets)} pictures are done; pass --skip-done to continue from there.'
-                )
-                return 130
-    if noted > 1:
-        complain(f'note: {noted} pictures have such notes; --json prints all of them')
-    complain(f'{done} done, {failed} failed, in {time.perf_counter() - begin:.1f} s; results are in {args.out}')
-    return int(failed > 0)
+            inferencer.watch = progress.window
+            more = dict(batch_size=args.batch_size, proposals='proposals' in args.save)
+            results = inferencer.stream(list(targets), **settings, **more)
+        progress.begin(job.begin(len(targets)))
+        try:
+            for name, message in lost.items() if team.rank == 0 else ():
+                fail(name, message)
+            for (name, files), result in zip(targets.items(), results, strict=True):
+                if not isinstance(result, Failure):
+                    if 'labels' in files and not done:
+                        save_classes(result, args.out, args.overwrite)
+                    result = saved(result, files)
+                if isinstance(result, Failure):
+                    fail(name, result.message)
+                else:
+                    done += 1
+                    noted += bool(result.notes)
+                    for note in result.notes if noted == 1 else ():
+                        complain(f'note: {printable(name)}: {note}')
+                    content = record(result, files)
+                    job.note(content)
+                    emit(json.dumps(content) if args.json else line(result, files))
+                progress.update(team.add('seen'))
+            counts = team.together(
+                dict(done=done, failed=failed, noted=noted), lambda: progress.update(team.add('seen', 0))
+            )
+        except KeyboardInterrupt:
+            job.close(pictures)
+            complain(f'stopped: {done} of {len(targets)} pictures are done; pass --skip-done to continue from there.')
+            return 130
+    if team.rank == 0:
+        job.close(pictures)
+        tell(args, counts, len(pictures), time.perf_counter() - begin)
+    team.leave()
+    return int(counts['failed'] > 0)
+
+
+def tell(args: argparse.Namespace, counts: dict[str, int], pictures: int, seconds: float) -> None:
+    """Write the last line: how many pictures were done by all processes."""
+    if counts['noted'] > 1:
+        complain(f'note: {counts["noted"]} pictures have such notes; {args.out / RECORDS} has all of them')
+    before = pictures - counts['seen']
+    earlier = f', {before:,} done before' if before else ''
+    complain(
+        f'{counts["done"]} done, {counts["failed"]} failed{earlier}, in {seconds:.1f} s; results are in {args.out}'
+    )
 
 
 def find_pictures(given: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -171,35 +201,6 @@ def find_pictures(given: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         except (ValueError, OSError) as error:
             lost[item] = str(error)
     return list(found), lost
-
-
-def plan(args: argparse.Namespace, pictures: Sequence[str]) -> dict[str, dict[str, Path]]:
-    """Return the files to write, by picture and kind.
-
-    Raises:
-        ValueError: If one exists without ``--overwrite`` or ``--skip-done``, or the folder is a file.
-    """
-    from .result_files import CLASSES, SUFFIXES, output_names
-
-    if args.out.exists() and not args.out.is_dir():
-        raise ValueError(f'--out {args.out} is a file: pass a folder, new or existing.')
-    targets = {
-        picture: {kind: args.out / f'{name}{SUFFIXES[kind]}' for kind in args.save}
-        for picture, name in zip(pictures, output_names(pictures), strict=True)
-    }
-    if args.overwrite:
-        return targets
-    if args.skip_done:
-        return {picture: files for picture, files in targets.items() if not all(map(os.path.exists, files.values()))}
-    files = [file for group in targets.values() for file in group.values()]
-    files += [args.out / CLASSES] if 'labels' in args.save else []
-    existing = [file for file in files if os.path.exists(file)]  # unlike `Path.exists`, never raises for a long name
-    if existing:
-        raise ValueError(
-            f'{existing[0]} exists already{f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""}: '
-            'pass --overwrite, --skip-done or another --out.'
-        )
-    return targets
 
 
 def saved(prediction: Prediction, files: dict[str, Path]) -> Prediction | Failure:
