@@ -19,7 +19,7 @@ from mmseg_alignzeg.models.tiling import Tiling
 
 from .hints import far_words
 from .image_files import Source, find_images
-from .prediction import OTHERS, Failure, Prediction, drawn, find_proposals, label_map
+from .prediction import OTHERS, Failure, Prediction, best_score, drawn, find_proposals, label_map
 from .preparation import Item, prepare
 from .request import Request
 from .trained_models import PathLike, load_model, usable_device
@@ -252,7 +252,7 @@ class AlignZegInferencer:
                     notes.append(f'{more} more proposals are left out: their masks would take too much memory')
             labels = label_map(answer, canvas, OTHERS_BELOW if request.others else None)
             classes = (*words.classes, OTHERS) if request.others else words.classes
-            best = float(answer.views[0].class_probs.max()) if isinstance(answer, Answer) else None
+            best = best_score(answer) if isinstance(answer, Answer) else None
             result = Prediction(item.source.name, item.image, labels, classes, words.unseen, tuple(notes), proposals)
             predictions.append(replace(result, best_score=best, far_words=words.far))
         return predictions

@@ -196,6 +196,13 @@ def label_map(answer: Drawing, canvas: Window, others_below: float | None) -> np
     return enlarge(labels, answer.window.size)
 
 
+def best_score(answer: Answer) -> float:
+    """Return the highest class probability of the proposals of the first view that have a pixel, 0..1."""
+    view = answer.views[0]
+    shown = (view.mask_logits > 0).flatten(1).any(dim=1)
+    return float(view.class_probs.amax(dim=1)[shown].max()) if shown.any() else 0.0
+
+
 def find_proposals(
     answer: Answer, indicator: Tensor | None, classes: tuple[str, ...]
 ) -> tuple[tuple[Proposal, ...], int]:

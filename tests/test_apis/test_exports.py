@@ -126,7 +126,7 @@ def test_more_than_255_classes_have_16_bits(tmp_path):
 def test_a_prediction_is_a_line():
     assert repr(made(noise() % 2)).startswith("Prediction('scene.png', 31 × 23 pixels: red dots ")
     proposal = Proposal(np.eye(10, dtype=bool), 'cat', 0.25, None)
-    assert repr(proposal) == "Proposal('cat', score 0.250, 10.0 % of the pixels)"
+    assert repr(proposal) == "Proposal('cat', score 0.250, 10 of 10 × 10 pixels)"
 
 
 def test_supervision_has_a_mask_for_each_class():
