@@ -75,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
     console.print(table)
     for text in (
         f'{time.perf_counter() - begin:.0f} s. Pictures: {args.out / "contact_sheet.png"}',
-        f'Now with words of your own: alignzeg predict {args.out / "scenes"} --classes "{WORDS}" --others --side-by-side '
-        f'--out {args.out / "mine"}',
+        f'Now with words of your own: alignzeg predict {args.out / "scenes"} --others --side-by-side '
+        f'--out {args.out / "mine"} --classes "{WORDS}"',
     ):
         console.print(printable(text), soft_wrap=True, markup=False, highlight=False)
     return 0

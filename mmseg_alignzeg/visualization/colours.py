@@ -133,7 +133,7 @@ def _resembling(base: tuple[int, int, int]) -> np.ndarray:
         return np.flatnonzero(near & (vivid == 0))
     # The hue of HSV, because that of CIELAB puts blue and purple together.
     turned = rgb_to_hsv(grid / 255)[:, 0] - rgb_to_hsv(own / 255)[0, 0]
-    return np.flatnonzero(near & (np.abs((turned + 0.5) % 1 - 0.5) <= _HUE / 360) & (vivid >= 0.45 * np.ptp(own) / 255))
+    return np.flatnonzero(near & (np.abs((turned + 0.5) % 1 - 0.5) <= _HUE / 360) & (vivid >= 0.6 * np.ptp(own) / 255))
 
 
 @cache

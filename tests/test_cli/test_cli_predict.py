@@ -58,6 +58,35 @@ def test_results_are_those_of_the_inferencer(photos, tmp_path, capsys):
     assert '2 done, 0 failed' in captured.err
 
 
+def test_every_format_is_what_the_prediction_saves(photos, tmp_path, capsys):
+    out, image = tmp_path / 'out', str(photos / 's0.png')
+    kinds = ['overlay', 'png', 'coco', 'labelme', 'csv', 'proposals']
+    arguments = ['predict', image, '--classes', ', '.join(WORDS), '--others', '--side-by-side', '--out', str(out)]
+    assert main([*arguments, '--format', ','.join(kinds), '--json']) == 0
+    files = json.loads(capsys.readouterr().out)['files']
+    assert list(files) == kinds
+    prediction = AlignZegInferencer()(image, WORDS, others=True)[0]
+    assert np.array_equal(read_array(files['overlay']), np.asarray(prediction.overlay(side_by_side=True)))
+    with open(files['coco'], encoding='utf-8') as file:
+        assert json.load(file) == prediction.to_coco()
+    with open(files['labelme'], encoding='utf-8') as file:
+        assert json.load(file) == {**prediction.to_polygons(), 'imagePath': '../photos/s0.png'}
+    with open(files['csv'], encoding='utf-8') as file:
+        assert len(file.readlines()) == 1 + len(np.unique(prediction.labels))
+
+
+def test_hints_are_said_once_per_kind(photos, tmp_path, capsys):
+    arguments = ['predict', str(photos), '--json', '--out']
+    assert main([*arguments, str(tmp_path / 'a'), '--classes', 'road, car, red dots']) == 0
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if 'hint:' in line]
+    assert lines[0] == 'alignzeg: hint: 2 of 3 words are far from what this model was trained on: road, car'
+    assert len(lines) == 2 and 'no proposal is sure in 2 of 2 pictures' in lines[1] and 's0.png' in lines[1]
+    assert all(len(json.loads(line)['hints']) == 2 for line in captured.out.splitlines())
+    assert main([*arguments, str(tmp_path / 'b')]) == 0
+    assert 'hint:' not in capsys.readouterr().err
+
+
 def test_options_reach_the_inferencer(photos, tmp_path, monkeypatch):
     asked = []
     real = AlignZegInferencer.stream
