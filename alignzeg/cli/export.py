@@ -90,10 +90,10 @@ def export_onnx(args: argparse.Namespace) -> str:
     from ..apis.image_files import find_images
     from ..exchange.onnx import compare_onnx, export_onnx
 
-    words = read_words(args)
+    asked = read_words(args)
     pictures = [source.name for source in find_images(args.compare)] if args.compare else []
     inferencer = AlignZegInferencer(args.model, args.checkpoint, 'cpu', clip_weights=args.clip_weights)
-    words = words or inferencer.model.vocabulary.classes
+    words = asked or inferencer.model.vocabulary.classes
     settings = dict(gamma=args.gamma, pbc=not args.no_pbc)
     predictor = export_onnx(inferencer.model, words, args.out, inferencer.input_scale, **settings)
     written = f'{args.out}: {len(predictor.vocabulary.classes)} words'

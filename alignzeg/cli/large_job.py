@@ -11,7 +11,7 @@ import argparse
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -33,10 +33,11 @@ def file_digest(path: str | None) -> str | None:
 
 
 def model_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what identifies the model of a job."""
+    """Return what decides results beside the arguments of the inferencer: the model, and how pictures are drawn."""
     path = None if args.model is None else os.path.abspath(os.path.expanduser(args.model))
     digest = file_digest(args.checkpoint or args.model)
-    return dict(model=path, weights=digest, clip_weights=args.clip_weights, dtype=args.dtype)
+    model = dict(model=path, weights=digest, clip_weights=args.clip_weights, dtype=args.dtype)
+    return model | dict(side_by_side=args.side_by_side)
 
 
 @dataclass
@@ -124,14 +125,26 @@ class Job:
         self._file.write(json.dumps(record) + '\n')
         self._file.flush()
 
-    def close(self, order: Sequence[str]) -> None:
-        """Collect the records of all processes in ``results.jsonl``, in an order of pictures; others come first.
+    def finish(self, counts: Mapping[str, int], order: Sequence[str], watch: Callable[[], None]) -> dict[str, int]:
+        """Wait for the other processes, collect all records, and return the sums of all counts.
 
-        If the job was stopped and there are other processes, which may go on, the next job does this.
+        Args:
+            counts: Counts of this process.
+            order: All pictures, in the order of their records; those of earlier jobs come first.
+            watch: Called while waiting.
         """
         assert self._file is not None
         self._file.close()
-        if self.team.alone or self.team.add('finished', 0) == self.team.size:
+        sums = self.team.together(counts, watch)
+        if self.team.rank == 0:
+            self._merge(order)
+        return sums
+
+    def stop(self, order: Sequence[str]) -> None:
+        """Collect the records of a job that was interrupted; with several processes, the next job does it."""
+        if self._file is not None:
+            self._file.close()
+        if self.team.alone:
             self._merge(order)
 
     def _merge(self, order: Sequence[str] = ()) -> None:
@@ -180,27 +193,34 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f'{text[:59]}…'
 
 
-def plan(args: argparse.Namespace, pictures: Sequence[str], job: Job) -> dict[str, dict[str, Path]]:
-    """Return the files that this process writes, by picture and kind.
+def plan(
+    args: argparse.Namespace, pictures: Sequence[str], videos: Sequence[str], job: Job
+) -> tuple[dict[str, dict[str, Path]], dict[str, Path]]:
+    """Return what this process has to do: the files to write by picture and kind, and the film to write by video.
 
     Raises:
-        ValueError: If one exists without ``--overwrite`` or ``--skip-done``, the folder has results of other settings,
-            or is a file.
+        ValueError: If a file exists without ``--overwrite`` or ``--skip-done``, or the folder has results of other
+            settings, or is a file.
     """
-    from .result_files import CLASSES, SUFFIXES, output_names
+    from .result_files import CLASSES, FILM, SUFFIXES, output_names
 
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f'--out {args.out} is a file: pass a folder, new or existing.')
-    named = list(zip(pictures, output_names(pictures), strict=True))
+    names = output_names([*pictures, *videos])
     targets = {
         picture: {kind: args.out / f'{name}{SUFFIXES[kind]}' for kind in args.save}
-        for picture, name in job.team.share(named)
+        for picture, name in job.team.share(list(zip(pictures, names, strict=False)))
     }
+    films = {
+        video: args.out / f'{name}{FILM}'
+        for video, name in job.team.share(list(zip(videos, names[len(pictures) :], strict=True)))
+    }
+    files = [file for group in targets.values() for file in group.values()] + list(films.values())
+    if 'png' in args.save and job.team.alone:  # otherwise another process may just have written it
+        files.append(args.out / CLASSES)
     # Unlike `Path.exists`, `os.path.exists` never raises for a long name.
-    existing = [file for files in targets.values() for file in files.values() if os.path.exists(file)]
-    if 'labels' in args.save and job.team.alone:  # one process may have written it before another one looks
-        existing += [file for file in (args.out / CLASSES,) if file.exists()]
-    job.check(existing, args.overwrite, args.skip_done)
-    if args.skip_done and not args.overwrite:
-        return {picture: files for picture, files in targets.items() if not job.is_done(files.values())}
-    return targets
+    job.check([file for file in files if os.path.exists(file)], args.overwrite, args.skip_done)
+    if args.skip_done:
+        targets = {picture: group for picture, group in targets.items() if not job.is_done(group.values())}
+        films = {video: file for video, file in films.items() if not job.is_done([file])}
+    return targets, films

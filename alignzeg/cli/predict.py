@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .large_job import RECORDS, Job, model_settings, plan
+from .large_job import Job, model_settings, plan
 from .options import (
     add_command,
     add_model_options,
@@ -23,33 +22,37 @@ from .options import (
     read_words,
     split_words,
 )
-from .output import complain, printable, writer
+from .output import complain
+from .report import Report
 from .team import Team
+from .told import Remarks, line, record
+from .videos import check_formats, is_video, segment_videos
 
 if TYPE_CHECKING:
     from ..apis import Failure, Prediction
 
-SHOWN = 4  # classes named in the result line of a picture
-KINDS = ('overlay', 'labels', 'proposals')
+KINDS = ('overlay', 'png', 'coco', 'labelme', 'csv', 'proposals')
 OF_A_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)  # errors that concern only the name of one file
 
 DETAILS = """
 For each picture an overlay with a legend is written: the classes found, their share of the pixels, and which of them
-are unseen. A picture that cannot be read is reported in one line; the others are still processed.
+are unseen. A picture that cannot be read is reported in one line; the others are still processed. A video (.mp4, .mov,
+.mkv, .webm, .avi) becomes a video of overlays, frame by frame.
 
-results.jsonl in the folder has one line with a JSON object per picture; with --json, stdout receives them too, as soon
+results.jsonl in the folder has one line with a JSON object per picture. With --json, stdout receives them too, as soon
 as the files of a picture are written:
-  {"image": ..., "shares": {word: 0..1, ...}, "unseen": [...], "notes": [...], "files": {"overlay": ..., ...}}
+  {"image": ..., "shares": {word: 0..1, ...}, "unseen": [...], "notes": [...], "hints": [...],
+   "best_score": 0..1, "files": {"overlay": ..., ...}}
   {"image": ..., "error": ...}
 
-A job that was stopped continues with --skip-done: a picture is done if its results are whole and have the same words,
-model and settings (settings.json in the folder). `torchrun` divides the pictures among processes and machines; all of
-them write into the same folder.
+A job that was stopped continues with --skip-done: a picture is done if its results are whole and were made with the
+same words, model and settings (settings.json in the folder). `torchrun` divides the pictures among processes and
+machines, which write into the same folder.
 """
 EXAMPLES = """
-alignzeg predict photos/ --classes "red stripes, blue dots" --out results
+alignzeg predict photos/ clip.mp4 --classes "red stripes, blue dots" --side-by-side --out results
 alignzeg predict a.jpg b.png --model config.py --checkpoint iter_80000.pth \\
-    --classes "cat, sofa, lamp" --others --save overlay,labels --out results --json > results.jsonl
+    --classes "cat, sofa, lamp" --others --format overlay,png,coco --out results --json > records.jsonl
 torchrun --nproc-per-node 2 -m alignzeg predict many/ --classes "cat, sofa, lamp" --out results --skip-done
 """
 
@@ -58,7 +61,7 @@ def add_parser(commands: Any) -> None:
     """Add the command."""
     parser = add_command(commands, 'predict', 'segment pictures into any words', DETAILS, EXAMPLES)
     parser.set_defaults(run=run)
-    parser.add_argument('images', nargs='+', metavar='IMAGES', help='pictures, or folders of pictures')
+    parser.add_argument('images', nargs='+', metavar='IMAGES', help='pictures, folders of pictures, or videos')
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for the results')
     group = parser.add_argument_group('words (default: the classes that the model was trained for)')
     add_word_options(group)
@@ -79,13 +82,16 @@ def add_parser(commands: Any) -> None:
     )
     group = parser.add_argument_group('results')
     group.add_argument(
-        '--save',
+        '--format',
+        dest='save',
         type=kinds,
         default=['overlay'],
         metavar='KINDS',
-        help='separated by commas: overlay (NAME_overlay.png), labels (NAME_labels.png, whose values are positions in '
-        'classes.json), proposals (NAME_proposals.npz: masks, labels, scores, unseen_scores); default: overlay',
+        help='separated by commas: overlay (NAME_overlay.png), png (label map NAME_labels.png, whose values are '
+        'positions in classes.json), coco (NAME_coco.json), labelme (NAME_labelme.json), csv (NAME_shares.csv), '
+        'proposals (NAME_proposals.npz: masks, labels, scores, unseen_scores); default: overlay',
     )
+    group.add_argument('--side-by-side', action='store_true', help='show each picture beside its overlay')
     group.add_argument('--json', action='store_true', help='one JSON object per picture on stdout')
     existing = group.add_mutually_exclusive_group()
     existing.add_argument('--overwrite', action='store_true', help='replace existing results (default: refuse)')
@@ -114,96 +120,86 @@ def run(args: argparse.Namespace) -> int:
     from .result_files import save_classes
 
     words = read_words(args)
-    pictures, lost = find_pictures(args.images)
-    if not pictures:
+    pictures, videos, lost = find_pictures(args.images)
+    if not pictures and not videos:
         raise ValueError(next(iter(lost.values())))
+    check_formats(args.save, videos)
     settings = dict(
         classes=words, unseen=split_words(args.unseen), others=args.others, gamma=args.gamma, pbc=not args.no_pbc
     )
     settings |= dict(templates=args.templates, windows=args.windows)
     job = Job(args.out, settings | model_settings(args), Team(os.environ))
-    team = job.team
-    targets = plan(args, pictures, job)
-    failed, done, noted = 0, 0, 0
+    settings |= dict(batch_size=args.batch_size, proposals='proposals' in args.save)
+    targets, films = plan(args, pictures, videos, job)
+    own, remarks = len(targets) + len(films), Remarks()
     begin = time.perf_counter()
-    with JobProgress(len(targets), args.windows is not None, team.rank == 0) as progress:
-        emit = writer(args, progress.bars)
-
-        def fail(name: str, message: str) -> None:
-            nonlocal failed
-            failed += 1
-            report_failure(args, emit, name, message)
-            job.note({'image': name, 'error': message})
-
+    with JobProgress(own, args.windows is not None, job.team.rank == 0) as progress:
+        report = Report(args, job, progress)
         results: Iterable[Prediction | Failure] = ()
-        if targets:
-            device = team.device(args.device)
+        if own:
+            device = job.team.device(args.device)
             inferencer = AlignZegInferencer(
                 args.model, args.checkpoint, device, args.dtype, clip_weights=args.clip_weights
             )
             inferencer.watch = progress.window
-            more = dict(batch_size=args.batch_size, proposals='proposals' in args.save)
-            results = inferencer.stream(list(targets), **settings, **more)
-        progress.begin(job.begin(len(targets)))
+            results = inferencer.stream(list(targets), **settings) if targets else ()
+        progress.begin(job.begin(own))
         try:
-            for name, message in lost.items() if team.rank == 0 else ():
-                fail(name, message)
+            for name, message in lost.items() if job.team.rank == 0 else ():
+                report.failure(name, message)
             for (name, files), result in zip(targets.items(), results, strict=True):
                 if not isinstance(result, Failure):
-                    if 'labels' in files and not done:
+                    if 'png' in files and not remarks.done:
                         save_classes(result, args.out, args.overwrite)
-                    result = saved(result, files)
+                    result = saved(result, files, args.side_by_side)
                 if isinstance(result, Failure):
-                    fail(name, result.message)
+                    report.failure(name, result.message)
                 else:
-                    done += 1
-                    noted += bool(result.notes)
-                    for note in result.notes if noted == 1 else ():
-                        complain(f'note: {printable(name)}: {note}')
-                    content = record(result, files)
-                    job.note(content)
-                    emit(json.dumps(content) if args.json else line(result, files))
-                progress.update(team.add('seen'))
-            counts = team.together(
-                dict(done=done, failed=failed, noted=noted), lambda: progress.update(team.add('seen', 0))
-            )
+                    remarks.add(result)
+                    report.success(record(result, files), line(result.name, result.shares(), result.unseen, files))
+                report.seen()
+            for film in segment_videos(inferencer, films, settings, args.side_by_side) if films else ():
+                if isinstance(film, Failure):
+                    report.failure(film.name, film.message)
+                else:
+                    remarks.done += 1
+                    files = {'overlay': films[film.name]}
+                    report.success(film.record(files), line(film.name, film.shares, film.unseen, files))
+                report.seen()
+            counts = job.finish(dict(done=remarks.done, failed=report.failed), [*pictures, *videos], report.look)
         except KeyboardInterrupt:
-            job.close(pictures)
-            complain(f'stopped: {done} of {len(targets)} pictures are done; pass --skip-done to continue from there.')
+            job.stop([*pictures, *videos])
+            complain(f'stopped: {remarks.done} of {own} pictures are done; pass --skip-done to continue from there.')
             return 130
-    if team.rank == 0:
-        job.close(pictures)
-        tell(args, counts, len(pictures), time.perf_counter() - begin)
-    team.leave()
+    remarks.finish()
+    if job.team.rank == 0:
+        before = len(pictures) + len(videos) - counts['seen']
+        earlier = f', {before:,} done before' if before else ''
+        took = f'in {time.perf_counter() - begin:.1f} s; results are in {args.out}'
+        complain(f'{counts["done"]} done, {counts["failed"]} failed{earlier}, {took}')
+    job.team.leave()
     return int(counts['failed'] > 0)
 
 
-def tell(args: argparse.Namespace, counts: dict[str, int], pictures: int, seconds: float) -> None:
-    """Write the last line: how many pictures were done by all processes."""
-    if counts['noted'] > 1:
-        complain(f'note: {counts["noted"]} pictures have such notes; {args.out / RECORDS} has all of them')
-    before = pictures - counts['seen']
-    earlier = f', {before:,} done before' if before else ''
-    complain(
-        f'{counts["done"]} done, {counts["failed"]} failed{earlier}, in {seconds:.1f} s; results are in {args.out}'
-    )
-
-
-def find_pictures(given: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Return the paths of all pictures without repeats, and a message for each argument that cannot be used."""
+def find_pictures(given: Sequence[str]) -> tuple[list[str], list[str], dict[str, str]]:
+    """Return the paths of all pictures and of all videos without repeats, and a message for each unusable argument."""
     from ..apis.image_files import find_images
 
     found: dict[str, None] = {}
+    videos: dict[str, None] = {}
     lost = {}
     for item in given:
+        if is_video(item):
+            videos[item] = None
+            continue
         try:
             found |= dict.fromkeys(source.name for source in find_images(item))
         except (ValueError, OSError) as error:
             lost[item] = str(error)
-    return list(found), lost
+    return list(found), list(videos), lost
 
 
-def saved(prediction: Prediction, files: dict[str, Path]) -> Prediction | Failure:
+def saved(prediction: Prediction, files: dict[str, Path], side_by_side: bool) -> Prediction | Failure:
     """Write the files of a picture.
 
     Returns:
@@ -213,46 +209,12 @@ def saved(prediction: Prediction, files: dict[str, Path]) -> Prediction | Failur
         OSError: On an error that would affect the next picture too, such as a full disk.
     """
     from ..apis import Failure
-    from .result_files import save_prediction
 
     try:
-        save_prediction(prediction, files)
+        for kind, file in files.items():
+            prediction.save(file, kind, overwrite=True, side_by_side=side_by_side)
     except OSError as error:
         if error.errno not in OF_A_NAME:
             raise
         return Failure(prediction.name, f'cannot be written as {error.filename}: {error.strerror}')
     return prediction
-
-
-def report_failure(args: argparse.Namespace, emit: Any, name: str, message: str) -> None:
-    """Report which picture failed and why."""
-    complain(f'failed: {printable(message if name in message else f"{name} {message}")}')
-    if args.json:
-        emit(json.dumps({'image': name, 'error': message}))
-
-
-def record(prediction: Prediction, files: dict[str, Path]) -> dict[str, Any]:
-    """Return the object that ``--json`` prints for a picture."""
-    shares = {name: share for name, share in prediction.shares().items() if share > 0}
-    return {
-        'image': prediction.name,
-        'shares': shares,
-        'unseen': [name for name in prediction.unseen if name in shares],
-        'notes': list(prediction.notes),
-        'files': {kind: str(file) for kind, file in files.items()},
-    }
-
-
-def line(prediction: Prediction, files: dict[str, Path]) -> str:
-    """Return the line that is printed for a picture without ``--json``."""
-    from mmseg_alignzeg.visualization.legend import share_text
-
-    shares = sorted(
-        ((share, name) for name, share in prediction.shares().items() if share > 0), key=lambda pair: -pair[0]
-    )
-    told = [
-        f'{name}{" (unseen)" if name in prediction.unseen else ""} {share_text(share)}'
-        for share, name in shares[:SHOWN]
-    ]
-    told += [f'{len(shares) - SHOWN} more'] if len(shares) > SHOWN else []
-    return f'{prediction.name}: {", ".join(told)} -> {", ".join(map(str, files.values()))}'

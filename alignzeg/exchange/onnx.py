@@ -100,7 +100,7 @@ class FixedVocabularyPredictor(nn.Module):
         model, preprocessor = self.model, self.model.data_preprocessor
         shape = (images.shape[2], images.shape[3])
         extents = [side / whole for side, whole in zip(shape, padded_size(shape, model.stride), strict=True)]
-        rows, columns = (side.item() for side in size.unbind())
+        rows, columns = (int(side.item()) for side in size.unbind())
         torch._check(rows > 1)  # for the exporter; the graph is the same for 1
         torch._check(columns > 1)
         images = images.float() if preprocessor.channel_conversion else images.float().flip(1)
