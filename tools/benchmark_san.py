@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu', help='(default: cpu)')
     parser.add_argument('--rows', nargs='+', metavar='ROW', help=f'some rows instead of all: {", ".join(names)}')
     parser.add_argument('--quick', action='store_true', help='measure every step once, to see that all rows work')
-    parser.add_argument('--budget', type=positive, default=30, help='seconds of timed steps per row (default: 30)')
+    parser.add_argument('--budget', type=positive, default=20, help='seconds of timed steps per row (default: 20)')
     parser.add_argument('--memory-limit', type=positive, default=12, help='GB per model on a CPU (default: 12)')
     parser.add_argument('--threads', type=positive, default=1, help='(default: 1)')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/bench/speed.csv'), help='(default: %(default)s)')
