@@ -57,7 +57,7 @@ def difference(source: CLIPSource, settings: Mapping[str, Any]) -> float:
     reference, scale = source.load_vision()
     with torch.no_grad():
         for weights in reference.eval().parameters():
-            weights += 0.02 * torch.randn_like(weights)  # no part may keep a start of zero
+            weights.add_(0.02 * torch.randn_like(weights))  # no part may keep a start of zero
         height_width: Any = reference.image_size
         images = torch.randn(1, 3, *height_width)
         expected = reference(images)  # before the tower takes the module over

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mmseg_alignzeg.files import whole_file
 from mmseg_alignzeg.models import AlignZeg, PredictiveBiasCorrection
-from mmseg_alignzeg.models.answer import merge, score_columns
+from mmseg_alignzeg.models.answer import merge
 from mmseg_alignzeg.models.inference import drop_background
 from mmseg_alignzeg.models.proposals import padded_size
 
@@ -71,9 +71,6 @@ class FixedVocabularyPredictor(nn.Module):
             self.correction = question.bias_correction if gamma is None else PredictiveBiasCorrection(gamma)
         self.model = model.eval()
         self.scores = scores
-        self.preference = model.preference if model.decoder.weighting == 'preference' else None
-        if self.preference is not None:
-            self.preference.check_trained()
         device = preprocessor.mean.device
         self.register_buffer('text_embeds', question.text_embeds(device).clone())
         self.register_buffer('seen', question.seen.to(device))
@@ -100,9 +97,8 @@ class FixedVocabularyPredictor(nn.Module):
                 logits = self.correction(logits, model.indicate(proposals), self.seen)
             probs = drop_background(logits, model.question.background_at_test)  # (B, N, C)
             masks = F.interpolate(proposals.mask_logits, size=padded, mode='bilinear')[:, :, :height, :width].sigmoid()
-            preference = self.preference and self.preference(proposals.feats, proposals.mask_logits)
-            sums.append(torch.einsum('bnc,bnhw->bchw', score_columns(probs, preference), masks))
-        scores = merge(sums, self.preference is not None, model.decoder.temperature, dim=1) + self.bias[:, None, None]
+            sums.append(torch.einsum('bnc,bnhw->bchw', probs, masks))
+        scores = merge(sums) + self.bias[:, None, None]
         labels = scores.argmax(dim=1)
         return (labels, scores) if self.scores else (labels,)
 
