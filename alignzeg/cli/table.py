@@ -29,6 +29,8 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table and return the exit code."""
+    if not args.folder.exists():
+        raise FileNotFoundError(f'{args.folder} does not exist: give a folder with results of `alignzeg bench`.')
     from ..benchmark.paper_table import paper_table, read_folder
 
     table = paper_table(read_folder(args.folder), args.compare_with)
