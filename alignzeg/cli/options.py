@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,61 @@ def fraction(text: str) -> float:
     if not 0 < number <= 1:
         raise argparse.ArgumentTypeError(f'expected a number above 0 and up to 1, got {text!r}')
     return number
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``, the overrides of a config."""
+    parser.add_argument(
+        '--cfg-options', type=override, nargs='+', default=[], metavar='KEY=VALUE', help='overrides, as in `mim train`'
+    )
+
+
+def override(text: str) -> str:
+    """Accept text with a key and a value.
+
+    Raises:
+        argparse.ArgumentTypeError: If there is no key before an equals sign.
+    """
+    if not text.partition('=')[1] or not text.partition('=')[0].strip():
+        raise argparse.ArgumentTypeError(f'expected KEY=VALUE, such as model.bias_correction.gamma=0.5, got {text!r}')
+    return text
+
+
+def parsed_overrides(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return the overrides as MMEngine reads them: numbers, lists and None where they look like it."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    return parser.parse_args(['--cfg-options', *pairs] if pairs else []).cfg_options
+
+
+def read_config(path: Path, pairs: Sequence[str]) -> Any:
+    """Return a config with overrides.
+
+    Raises:
+        ValueError: If it cannot be read, whatever the reason: a config is code and can raise anything.
+    """
+    from mmengine.config import Config
+
+    try:
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict(parsed_overrides(pairs))
+    except Exception as error:
+        raise ValueError(f'The config {path} cannot be read: {type(error).__name__}: {error}') from error
+    return cfg
+
+
+def existing(text: str) -> Path:
+    """Parse the path of a file or folder that exists.
+
+    Raises:
+        FileNotFoundError: If it does not; argparse does not add its usage to this error.
+    """
+    path = Path(text).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f'{text!r} does not exist (looked for {path.absolute()}).')
+    return path
 
 
 def add_word_options(parser: argparse._ArgumentGroup) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from .options import add_command
 
 DETAILS = """
-Reads every runs.csv that tools/benchmark_configs.py wrote below FOLDER and prints one table: seen, unseen and h
+Reads every runs.csv that alignzeg bench wrote below FOLDER and prints one table: seen, unseen and h
 per dataset, mean ± standard deviation over seeds, best in bold, and a note about significance.
 """
 EXAMPLES = """

@@ -2,8 +2,8 @@
 
 from . import checkpoint_sources  # noqa: F401  (replaces MMEngine's loaders)
 from .auto_amp_optim_wrapper import AutoAmpOptimWrapper
-from .checkpoint_file import read_checkpoint
 from .checked_runner import CheckedRunner
+from .checkpoint_file import read_checkpoint
 from .finite_guard_hook import FiniteGuardHook
 from .health_hook import HealthHook
 from .optim_wrapper_constructor import TrainableOptimWrapperConstructor

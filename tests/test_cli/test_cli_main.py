@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from alignzeg import cli
 from alignzeg.cli import main
 from alignzeg.cli.output import write
 from mmseg_alignzeg import __version__
 
-COMMANDS = ('predict', 'demo', 'web', 'export', 'table', 'doctor')
+COMMANDS = tuple(command.__name__.rpartition('.')[2] for command in cli.COMMANDS)
 
 
 def test_help_explains_each_command_with_two_examples(capsys):

@@ -230,7 +230,7 @@ def test_coco_stuff_not_converted(pair):
     rules = LabelRules(tuple(map(str, range(171))), 171, train_ids=True)
     _, (line,) = look(pair(labels([0, 150, 175, 181])), rules)
     assert 'contains 175, 181 (50% of the pixels): class ids of COCO-Stuff' in line
-    assert 'tools/convert_dataset.py coco_stuff' in line
+    assert 'alignzeg convert coco_stuff' in line
 
 
 def test_wide_labels_need_a_wide_loader_and_ignore_value(pair):
