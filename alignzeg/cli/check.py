@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     model = cfg.get('model') or {}
     lacking, no_data = list(filter(None, (missing_weights(model), missing_gpu(cfg)))), missing_data(cfg, splits)
     for line in (*lacking, *no_data):
-        write(f'missing: {printable(" ".join(line.split()))}', args.stdout)
+        write(f'problem: {printable(" ".join(line.split()))}', args.stdout)
     if no_data:
         complain('the data cannot be checked until they are there.')
         return 2

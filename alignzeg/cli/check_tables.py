@@ -23,7 +23,7 @@ COLUMNS = {
     'missing': {'missing'},
     'broken': {'unreadable'},
     'wrong size': {'size'},
-    'wrong labels': {'jpeg', 'channels', 'palette', 'values', 'empty', 'loader', 'unseen', 'names'},
+    'wrong labels': {'jpeg', 'channels', 'palette', 'smooth', 'values', 'empty', 'loader', 'unseen', 'names'},
 }
 
 

@@ -217,7 +217,7 @@ def test_overrides_of_the_config(config, tmp_path, capsys):
     assert main([*command, 'expected_images.train=5']) == 1
     assert '3 images where the config expects 5' in capsys.readouterr().out
     assert main([*command, f'train_dataloader.dataset.data_root={tmp_path}/none']) == 2
-    assert f"missing: train data: `data_root='{tmp_path}/none'" in capsys.readouterr().out
+    assert f"problem: train data: `data_root='{tmp_path}/none'" in capsys.readouterr().out
     for wrong in ('expected_images', '=3'):
         with pytest.raises(SystemExit):
             main([*command, wrong])
@@ -264,13 +264,19 @@ def test_everything_that_is_missing_is_said_at_once(config, capsys):
     command = ['check', str(config), '--workers', '1', '--cfg-options', *lacking]
     assert main(command) == 1
     out = capsys.readouterr().out.splitlines()
-    assert out[0].startswith("missing: CLIP weights 'no.pt' do not exist") and 'sees no CUDA device' in out[1]
+    assert out[0].startswith("problem: CLIP weights 'no.pt' do not exist") and 'sees no CUDA device' in out[1]
     assert out[-1] == '2 problem(s) found.'
     assert (
         main([*command, *(f'{split}_dataloader.dataset.data_root=nowhere' for split in ('train', 'val', 'test'))]) == 2
     )
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 and lines[2].startswith("missing: train, val, test data: `data_root='nowhere'` is not")
+    assert len(lines) == 3 and lines[2].startswith("problem: train, val, test data: `data_root='nowhere'` is not")
+
+
+def test_without_a_seen_class(config, capsys):
+    options = ['--cfg-options', f'model.unseen_classes={",".join(NAMES)}']
+    assert main(['check', str(config), '--workers', '1', *options]) == 2
+    assert '`unseen_classes` names all 3 `classes`, so that none is left' in capsys.readouterr().err
 
 
 def test_several_expected_numbers_in_the_table(config, tmp_path, capsys):
