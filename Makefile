@@ -38,14 +38,14 @@ format: $(STAMP) ## Apply ruff's fixes
 	@$(BIN)/ruff format .
 
 report: $(STAMP) work_dirs/demo/last_checkpoint ## Analyse the demo's checkpoint: work_dirs/report/report.html
-	@OMP_NUM_THREADS=1 $(BIN)/python tools/analyze.py configs/alignzeg_patterns.py "$$(cat work_dirs/demo/last_checkpoint)" \
+	@OMP_NUM_THREADS=1 $(BIN)/alignzeg analyze configs/alignzeg_patterns.py "$$(cat work_dirs/demo/last_checkpoint)" \
 		--out work_dirs/report $(ARGS)
 
 work_dirs/demo/last_checkpoint:
 	@$(MAKE) demo
 
 bench: $(STAMP) ## Measure time and memory against SAN of mmsegmentation
-	@$(BIN)/python tools/benchmark_san.py $(ARGS)
+	@$(BIN)/alignzeg speed $(ARGS)
 
 lock: $(STAMP) ## Write the versions of the environment to requirements/lock (use it with VERSIONS=newest)
 	@{ sed -n '/^#/p' requirements/lock/$(STACK).txt; \

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .inputs import check_inputs
 from .options import (
     add_command,
     add_model_options,
@@ -101,6 +102,8 @@ def kinds(text: str) -> list[str]:
 def run(args: argparse.Namespace) -> int:
     """Segment the pictures, write the results and return the exit code."""
     check_model(args)
+    words = read_words(args)
+    check_inputs(args)
     load_library()
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -108,7 +111,6 @@ def run(args: argparse.Namespace) -> int:
     from ..apis import AlignZegInferencer, Failure
     from .result_files import save_classes
 
-    words = read_words(args)
     pictures, lost = find_pictures(args.images)
     if not pictures:
         raise ValueError(next(iter(lost.values())))

@@ -65,6 +65,11 @@ def check_config(
     model = cfg.get('model') or {}
     refuse_unknown(model.get('unseen_classes') or (), '`unseen_classes`', model.get('classes') or (), '`classes`')
     vocabulary = Vocabulary.from_metainfo(model) if model.get('classes') else None
+    if vocabulary and not vocabulary.seen_classes:
+        raise ValueError(
+            f'`unseen_classes` names all {len(vocabulary.classes)} `classes`, so that none is left to train on: leave '
+            'the classes that have training labels out of `unseen_classes`.'
+        )
     reports: dict[str, SplitReport] = {}
     datasets: dict[str, tuple[dict, Counts]] = {}
     for name in splits:

@@ -1,0 +1,62 @@
+"""What `alignzeg predict` refuses before the library is imported, which takes seconds."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from glob import glob
+from pathlib import Path
+
+SHOWN = 3  # names in a message
+
+
+def check_inputs(args: argparse.Namespace) -> None:
+    """Expand patterns in ``args.images``, and refuse missing pictures and existing results.
+
+    This is the part that needs no library: the names of results that this check cannot know are checked later.
+
+    Raises:
+        FileNotFoundError: If none of the pictures exists.
+        ValueError: If ``--out`` is a file, or results exist without ``--overwrite`` or ``--skip-done``.
+    """
+    args.images = expand(args.images)
+    if not any(map(os.path.exists, args.images)):
+        told = abridged([repr(name) for name in args.images])
+        raise FileNotFoundError(f'{told} does not exist: give the path of an image or a folder, or a pattern.')
+    if os.path.exists(args.out) and not os.path.isdir(args.out):
+        raise ValueError(f'--out {args.out} is a file: pass a folder, new or existing.')
+    if args.overwrite or args.skip_done or not os.path.isdir(args.out):
+        return
+    existing = sorted(set(os.listdir(args.out)).intersection(expected(args.images, args.out, args.save)))
+    if existing:
+        told = abridged([os.path.join(args.out, name) for name in existing])
+        raise ValueError(f'{told} exists already: pass --overwrite, --skip-done or another --out.')
+
+
+def expand(given: Sequence[str]) -> list[str]:
+    """Replace each pattern (``*``, ``?``, ``[…]``) that is not the name of a file by the sorted files that it matches.
+
+    A pattern without any match stays, so that an error message can name it.
+    """
+    return [name for item in given for name in ([item] if os.path.exists(item) else sorted(glob(item)) or [item])]
+
+
+def expected(given: Sequence[str], out: Path, kinds: Iterable[str]) -> Iterator[str]:
+    """Yield the names of files in ``out`` that results of these pictures would replace, as far as names tell."""
+    stems = set()
+    for item in given:
+        folder = os.path.isdir(item)
+        stems |= {Path(name).stem for name in (os.listdir(item) if folder else [item])}
+    kinds = tuple(kinds)
+    yield from ['classes.json'] if 'labels' in kinds else []
+    for name in os.listdir(out):
+        stem, _, kind = Path(name).stem.rpartition('_')
+        if kind in kinds and stem in stems:
+            yield name
+
+
+def abridged(names: Sequence[str]) -> str:
+    """Format the first of several names, with the number of the others."""
+    more = f' (and {len(names) - SHOWN:,} more)' if len(names) > SHOWN else ''
+    return f'{", ".join(names[:SHOWN])}{more}'
