@@ -1,4 +1,4 @@
-"""Find input images by path, folder or array, and read them upright as RGB."""
+"""Find input images by path, folder, array, bytes or Pillow image, and read them upright as RGB."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ class Source:
     """One image that has not been read yet.
 
     Attributes:
-        name: Its path as given, or ``array 0``, ``array 1``, … with its position in the list.
+        name: Its path as given; for one in memory, its kind and position in the list: ``array 0``, ``image 1``, ….
         array: Its pixels, if it was given as an array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8.
         content: All bytes of its file, if they are already in memory; no file is opened then.
+        picture: The Pillow image, if it was given as one; it is read, but not changed.
     """
 
     name: str
     array: np.ndarray | None = None
     content: bytes | None = None
+    picture: Image.Image | None = None
 
 
 def suffixes() -> frozenset[str]:
@@ -44,11 +46,11 @@ def find_images(inputs: Any) -> list[Source]:
     For a folder, all files with an image suffix are listed in alphabetical order, without subfolders and hidden files.
 
     Args:
-        inputs: A path, a folder, an array, or a list of those.
+        inputs: A path, a folder, a uint8 array, a Pillow image, the bytes of an image file, or a list of those.
 
     Raises:
         FileNotFoundError: If a path does not exist.
-        ValueError: If there is no image, or an item is neither a path nor a uint8 array with the shape of an image.
+        ValueError: If there is no image, or an item is none of these, or an array without the shape of an image.
     """
     items = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
     if not items:
@@ -60,9 +62,16 @@ def _expand(item: Any, position: int) -> Sequence[Source]:
     if isinstance(item, np.ndarray):
         _check_array(item, position)
         return [Source(f'array {position}', item)]
+    if isinstance(item, Image.Image):
+        if 0 in item.size:
+            raise ValueError(f'Input {position} is a Pillow image of {item.width} × {item.height} pixels: it is empty.')
+        return [Source(f'image {position}', picture=item)]
+    if isinstance(item, (bytes, bytearray, memoryview)):
+        return [Source(f'bytes {position}', content=bytes(item))]
     if not isinstance(item, (str, os.PathLike)):
         raise ValueError(
-            f'Input {position} is of type {type(item).__name__}: expected a path or a uint8 RGB array (H, W, 3).'
+            f'Input {position} is of type {type(item).__name__}: expected a path, a uint8 RGB array (H, W, 3), a '
+            'Pillow image or the bytes of an image file.'
         )
     path = Path(item)
     if not path.exists():
@@ -110,6 +119,8 @@ def read_rgb(source: Source) -> np.ndarray:
     try:
         with warnings.catch_warnings():  # Pillow warns above half of its limit
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            if source.picture is not None:
+                return _pixels(_to_rgb(ImageOps.exif_transpose(source.picture)))
             with open_picture(_file(source)) as image:
                 ImageOps.exif_transpose(image, in_place=True)
                 return _pixels(_to_rgb(image))

@@ -17,15 +17,15 @@ from mmseg_alignzeg.models.class_embeddings import Bank
 from mmseg_alignzeg.models.random_clip import NOTE, is_random
 from mmseg_alignzeg.models.tiling import Tiling
 
+from .hints import far_words
 from .image_files import Source, find_images
-from .prediction import Failure, Prediction, drawn, find_proposals, label_map
+from .prediction import OTHERS, Failure, Prediction, best_score, drawn, find_proposals, label_map
 from .preparation import Item, prepare
 from .request import Request
 from .trained_models import PathLike, load_model, usable_device
 from .words import check_words, cut_words
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
-OTHERS = 'others'
 OTHERS_BELOW = 0.5  # threshold on the scores Σ_n p_nc·σ(M_n)
 
 
@@ -140,7 +140,7 @@ class AlignZegInferencer:
 
         Args:
             inputs: A path, a folder (its images in alphabetical order, without subfolders), a uint8 RGB array
-                (H, W, 3), RGBA (H, W, 4) or grey (H, W), or a list of those.
+                (H, W, 3), RGBA (H, W, 4) or grey (H, W), a Pillow image, the bytes of a file, or a list of those.
             classes: Class names, or None for those that the model was trained for.
             unseen: Names that PBC treats as unseen; None for all names without training labels.
             others: Add a last class for pixels where no score Σ_n p_nc·σ(M_n) reaches 0.5, so that "none of the
@@ -177,7 +177,9 @@ class AlignZegInferencer:
         asked = self.model.ask(words.classes, words.unseen)
         question = replace(asked, text_bank=bank, bias_correction=correction)
         question.text_embeds(self.device)  # reports problems with class names or CLIP before any image is read
-        return self._run(sources, Request(question, cut_words(words, bank), others, proposals, tiling), batch_size)
+        far = () if self.notes else far_words(words.classes, self.model.vocabulary, bank)
+        request = Request(question, replace(cut_words(words, bank), far=far), others, proposals, tiling)
+        return self._run(sources, request, batch_size)
 
     def _correction(self, gamma: float | None, pbc: bool) -> PredictiveBiasCorrection | None:
         if gamma is not None and (isinstance(gamma, (bool, str)) or not 0 < gamma <= 1):
@@ -250,7 +252,7 @@ class AlignZegInferencer:
                     notes.append(f'{more} more proposals are left out: their masks would take too much memory')
             labels = label_map(answer, canvas, OTHERS_BELOW if request.others else None)
             classes = (*words.classes, OTHERS) if request.others else words.classes
-            predictions.append(
-                Prediction(item.source.name, item.image, labels, classes, words.unseen, tuple(notes), proposals)
-            )
+            best = best_score(answer) if isinstance(answer, Answer) else None
+            result = Prediction(item.source.name, item.image, labels, classes, words.unseen, tuple(notes), proposals)
+            predictions.append(replace(result, best_score=best, far_words=words.far))
         return predictions

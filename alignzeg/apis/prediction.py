@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from PIL import Image
 from torch import Tensor
 
 from mmseg_alignzeg.models.answer import Answer, Drawing
 from mmseg_alignzeg.models.inference import binary_masks
 from mmseg_alignzeg.models.proposals import Window
+from mmseg_alignzeg.visualization import overlay_picture
+from mmseg_alignzeg.visualization.legend import share_text
+from mmseg_alignzeg.vocabulary import Vocabulary
+
+from . import adapters, exports, writing
+from .hints import all_hints
 
 DRAWN_PIXELS = 2**22  # maximum number of pixels at which labels are computed; larger images use enlarged labels
 MASK_BYTES = 2**30  # limit on all masks of an image's proposals together
+OTHERS = 'others'
 
 
 @dataclass(frozen=True)
@@ -35,8 +45,14 @@ class Proposal:
     score: float
     unseen_score: float | None
 
+    def __repr__(self) -> str:
+        height, width = self.mask.shape
+        return (
+            f'Proposal({self.label!r}, score {self.score:.3f}, {int(self.mask.sum()):,} of {width} × {height} pixels)'
+        )
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """The labels of one image.
 
@@ -48,6 +64,8 @@ class Prediction:
         unseen: Names that count as unseen.
         notes: Messages for the user, one line each.
         proposals: Sorted by decreasing score, if requested.
+        best_score: Highest score of a proposal, 0..1; None if it was predicted in windows.
+        far_words: Class names far from everything that the model was trained on, see :mod:`alignzeg.apis.hints`.
     """
 
     name: str
@@ -57,6 +75,67 @@ class Prediction:
     unseen: tuple[str, ...]
     notes: tuple[str, ...] = ()
     proposals: tuple[Proposal, ...] | None = None
+    best_score: float | None = None
+    far_words: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        height, width = self.labels.shape
+        shares = sorted(((share, name) for name, share in self.shares().items() if share > 0), reverse=True)
+        told = ', '.join(f'{name} {share_text(share)}' for share, name in shares[:3])
+        more = f', {len(shares) - 3} more' if len(shares) > 3 else ''
+        return f'Prediction({self.name!r}, {width} × {height} pixels: {told}{more})'
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """Why the result may be poor, one line each; empty if nothing speaks against it."""
+        return all_hints(self.best_score, self.far_words, len(self.classes) - len(self.plain))
+
+    @property
+    def plain(self) -> tuple[str, ...]:
+        """The class ``others``, which is drawn without colour and is not exported, if there is one."""
+        return tuple(name for name in self.classes[-1:] if name == OTHERS)
+
+    def overlay(self, side_by_side: bool = False) -> Image.Image:
+        """Draw the labels on the image, with a legend below.
+
+        Args:
+            side_by_side: Show the image itself to the left.
+        """
+        vocabulary = Vocabulary(self.classes, self.unseen)
+        return Image.fromarray(overlay_picture(self.image, self.labels, vocabulary, self.plain, side_by_side))
+
+    def save(self, path: str | os.PathLike, format: str = 'overlay', overwrite: bool = False, **options: Any) -> None:
+        """Write a file, atomically.
+
+        Args:
+            path: The file; its folder is created if necessary.
+            format: ``'overlay'`` (PNG or, if the path ends so, JPEG), ``'png'`` (label map: positions in ``classes``,
+                with 8 bits, or 16 for more than 255 classes), ``'coco'``, ``'labelme'``, ``'csv'`` (shares) or
+                ``'proposals'`` (for ``numpy.load``).
+            overwrite: Replace the file if it exists.
+            **options: ``side_by_side`` of :meth:`overlay`.
+
+        Raises:
+            FileExistsError: If the file exists and ``overwrite`` is False.
+            ValueError: If the format is unknown.
+        """
+        writing.save_prediction(self, path, format, overwrite, **options)
+
+    def to_coco(self) -> dict[str, Any]:
+        """Return a COCO dataset of this image, see :func:`alignzeg.apis.exports.to_coco`."""
+        return exports.to_coco(self)
+
+    def to_polygons(self) -> dict[str, Any]:
+        """Return the contents of a labelme file, see :func:`alignzeg.apis.exports.to_polygons`."""
+        return exports.to_polygons(self)
+
+    def to_supervision(self) -> Any:
+        """Return ``supervision.Detections``, see :func:`alignzeg.apis.adapters.to_supervision`."""
+        return adapters.to_supervision(self)
+
+    def to_fiftyone(self) -> Any:
+        """Return ``fiftyone.Segmentation``, see :func:`alignzeg.apis.adapters.to_fiftyone`."""
+        return adapters.to_fiftyone(self)
 
     def shares(self) -> dict[str, float]:
         """Return the share of pixels of each class, 0..1, in label order."""
@@ -115,6 +194,13 @@ def label_map(answer: Drawing, canvas: Window, others_below: float | None) -> np
             winner[best < others_below] = count
         labels[stripe] = winner.cpu().numpy()
     return enlarge(labels, answer.window.size)
+
+
+def best_score(answer: Answer) -> float:
+    """Return the highest class probability of the proposals of the first view that have a pixel, 0..1."""
+    view = answer.views[0]
+    shown = (view.mask_logits > 0).flatten(1).any(dim=1)
+    return float(view.class_probs.amax(dim=1)[shown].max()) if shown.any() else 0.0
 
 
 def find_proposals(

@@ -22,11 +22,13 @@ class Words:
         classes: Class names in label order, without surrounding spaces.
         unseen: Those that count as unseen, in label order.
         notes: Messages for the user, one line each.
+        far: Those far from everything that the model was trained on.
     """
 
     classes: tuple[str, ...]
     unseen: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    far: tuple[str, ...] = ()
 
 
 def check_words(classes: Sequence[str] | None, unseen: Sequence[str] | None, trained: Vocabulary) -> Words:

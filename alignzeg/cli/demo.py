@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 SEED = 2  # seed of the test scenes
 ROWS = 6  # rows in the contact sheet
+# Of the scenes shown; README has the same command.
+WORDS = (
+    'red checks, red zigzags, red grid, green checks, green dots, green stripes, blue checks, blue grid, yellow dots, '
+    'yellow grid, yellow zigzags'
+)
 
 DETAILS = """
 Draws scenes of a small world (blobs of 4 colours and 5 patterns), segments them with the model that comes with the
@@ -70,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
     console.print(table)
     for text in (
         f'{time.perf_counter() - begin:.0f} s. Pictures: {args.out / "contact_sheet.png"}',
-        f'Try words of your own: alignzeg predict {args.out / "scenes"} --classes "red stripes, dots, zigzags" '
-        f'--others --out {args.out / "mine"}',
+        f'Now with words of your own: alignzeg predict {args.out / "scenes"} --others --side-by-side '
+        f'--out {args.out / "mine"} --classes "{WORDS}"',
     ):
         console.print(printable(text), soft_wrap=True, markup=False, highlight=False)
     return 0

@@ -25,26 +25,29 @@ from .options import (
     split_words,
 )
 from .output import complain, printable, writer
+from .told import Remarks, line, record
+from .videos import check_formats, is_video, segment_videos
 
 if TYPE_CHECKING:
     from ..apis import Failure, Prediction
 
-SHOWN = 4  # classes named in the result line of a picture
-KINDS = ('overlay', 'labels', 'proposals')
+KINDS = ('overlay', 'png', 'coco', 'labelme', 'csv', 'proposals')
 OF_A_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)  # errors that concern only the name of one file
 
 DETAILS = """
 For each picture an overlay with a legend is written: the classes found, their share of the pixels, and which of them
-are unseen. A picture that cannot be read is reported in one line; the others are still processed.
+are unseen. A picture that cannot be read is reported in one line; the others are still processed. A video (.mp4, .mov,
+.mkv, .webm, .avi) becomes a video of overlays, frame by frame.
 
 With --json, stdout receives one line with a JSON object per picture, as soon as its files are written:
-  {"image": ..., "shares": {word: 0..1, ...}, "unseen": [...], "notes": [...], "files": {"overlay": ..., ...}}
+  {"image": ..., "shares": {word: 0..1, ...}, "unseen": [...], "notes": [...], "hints": [...],
+   "best_score": 0..1, "files": {"overlay": ..., ...}}
   {"image": ..., "error": ...}
 """
 EXAMPLES = """
-alignzeg predict photos/ --classes "red stripes, blue dots" --out results
+alignzeg predict photos/ clip.mp4 --classes "red stripes, blue dots" --side-by-side --out results
 alignzeg predict a.jpg b.png --model config.py --checkpoint iter_80000.pth \\
-    --classes "cat, sofa, lamp" --others --save overlay,labels --out results --json > results.jsonl
+    --classes "cat, sofa, lamp" --others --format overlay,png,coco --out results --json > results.jsonl
 """
 
 
@@ -52,7 +55,7 @@ def add_parser(commands: Any) -> None:
     """Add the command."""
     parser = add_command(commands, 'predict', 'segment pictures into any words', DETAILS, EXAMPLES)
     parser.set_defaults(run=run)
-    parser.add_argument('images', nargs='+', metavar='IMAGES', help='pictures, or folders of pictures')
+    parser.add_argument('images', nargs='+', metavar='IMAGES', help='pictures, folders of pictures, or videos')
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for the results')
     group = parser.add_argument_group('words (default: the classes that the model was trained for)')
     add_word_options(group)
@@ -73,13 +76,16 @@ def add_parser(commands: Any) -> None:
     )
     group = parser.add_argument_group('results')
     group.add_argument(
-        '--save',
+        '--format',
+        dest='save',
         type=kinds,
         default=['overlay'],
         metavar='KINDS',
-        help='separated by commas: overlay (NAME_overlay.png), labels (NAME_labels.png, whose values are positions in '
-        'classes.json), proposals (NAME_proposals.npz: masks, labels, scores, unseen_scores); default: overlay',
+        help='separated by commas: overlay (NAME_overlay.png), png (label map NAME_labels.png, whose values are '
+        'positions in classes.json), coco (NAME_coco.json), labelme (NAME_labelme.json), csv (NAME_shares.csv), '
+        'proposals (NAME_proposals.npz: masks, labels, scores, unseen_scores); default: overlay',
     )
+    group.add_argument('--side-by-side', action='store_true', help='show each picture beside its overlay')
     group.add_argument('--json', action='store_true', help='one JSON object per picture on stdout')
     existing = group.add_mutually_exclusive_group()
     existing.add_argument('--overwrite', action='store_true', help='replace existing results (default: refuse)')
@@ -111,90 +117,106 @@ def run(args: argparse.Namespace) -> int:
     from ..apis import AlignZegInferencer, Failure
     from .result_files import save_classes
 
-    pictures, lost = find_pictures(args.images)
-    if not pictures:
+    pictures, videos, lost = find_pictures(args.images)
+    if not pictures and not videos:
         raise ValueError(next(iter(lost.values())))
-    targets = plan(args, pictures)
+    check_formats(args.save, videos)
+    targets = plan(args, pictures, videos)
+    films = {video: targets.pop(video)['overlay'] for video in videos if video in targets}
     settings = dict(
         classes=words, unseen=split_words(args.unseen), others=args.others, gamma=args.gamma, pbc=not args.no_pbc
     )
     settings |= dict(templates=args.templates, batch_size=args.batch_size, proposals='proposals' in args.save)
     settings |= dict(windows=args.windows)
-    failed, done, noted = len(lost), 0, 0
+    failed, remarks, total = len(lost), Remarks(), len(targets) + len(films)
     begin = time.perf_counter()
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    quiet = len(targets) < 2 or not sys.stderr.isatty()
+    quiet = total < 2 or not sys.stderr.isatty()
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as progress:
         emit = writer(args, progress)
         for name, message in lost.items():
             report_failure(args, emit, name, message)
-        if targets:
+        if total:
             inferencer = AlignZegInferencer(
                 args.model, args.checkpoint, args.device, args.dtype, clip_weights=args.clip_weights
             )
-            bar = progress.add_task('Segmenting', total=len(targets))
-            results = inferencer.stream(list(targets), **settings)
+            bar = progress.add_task('Segmenting', total=total)
+            results = inferencer.stream(list(targets), **settings) if targets else iter(())
             try:
                 for (name, files), result in zip(targets.items(), results, strict=True):
                     if not isinstance(result, Failure):
-                        if 'labels' in files and not done:
+                        if 'png' in files and not remarks.done:
                             save_classes(result, args.out, args.overwrite)
-                        result = saved(result, files)
+                        result = saved(result, files, args.side_by_side)
                     if isinstance(result, Failure):
                         failed += 1
                         report_failure(args, emit, name, result.message)
                     else:
-                        done += 1
-                        noted += bool(result.notes)
-                        for note in result.notes if noted == 1 else ():
-                            complain(f'note: {printable(name)}: {note}')
-                        emit(json.dumps(record(result, files)) if args.json else line(result, files))
+                        remarks.add(result)
+                        text = line(result.name, result.shares(), result.unseen, files)
+                        emit(json.dumps(record(result, files)) if args.json else text)
+                    progress.advance(bar)
+                for film in segment_videos(inferencer, films, settings, args.side_by_side):
+                    if isinstance(film, Failure):
+                        failed += 1
+                        report_failure(args, emit, film.name, film.message)
+                    else:
+                        remarks.done += 1
+                        files = {'overlay': films[film.name]}
+                        text = line(film.name, film.shares, film.unseen, files)
+                        emit(json.dumps(film.record(files)) if args.json else text)
                     progress.advance(bar)
             except KeyboardInterrupt:
                 complain(
-                    f'stopped: {done} of {len(targets)} pictures are done; pass --skip-done to continue from there.'
+                    f'stopped: {remarks.done} of {total} pictures are done; pass --skip-done to continue from there.'
                 )
                 return 130
-    if noted > 1:
-        complain(f'note: {noted} pictures have such notes; --json prints all of them')
-    complain(f'{done} done, {failed} failed, in {time.perf_counter() - begin:.1f} s; results are in {args.out}')
+    remarks.finish()
+    complain(f'{remarks.done} done, {failed} failed, in {time.perf_counter() - begin:.1f} s; results are in {args.out}')
     return int(failed > 0)
 
 
-def find_pictures(given: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Return the paths of all pictures without repeats, and a message for each argument that cannot be used."""
+def find_pictures(given: Sequence[str]) -> tuple[list[str], list[str], dict[str, str]]:
+    """Return the paths of all pictures and of all videos without repeats, and a message for each unusable argument."""
     from ..apis.image_files import find_images
 
     found: dict[str, None] = {}
+    videos: dict[str, None] = {}
     lost = {}
     for item in given:
+        if is_video(item):
+            videos[item] = None
+            continue
         try:
             found |= dict.fromkeys(source.name for source in find_images(item))
         except (ValueError, OSError) as error:
             lost[item] = str(error)
-    return list(found), lost
+    return list(found), list(videos), lost
 
 
-def plan(args: argparse.Namespace, pictures: Sequence[str]) -> dict[str, dict[str, Path]]:
-    """Return the files to write, by picture and kind.
+def plan(args: argparse.Namespace, pictures: Sequence[str], videos: Sequence[str]) -> dict[str, dict[str, Path]]:
+    """Return the files to write, by picture or video, and kind.
 
     Raises:
         ValueError: If one exists without ``--overwrite`` or ``--skip-done``, or the folder is a file.
     """
-    from .result_files import CLASSES, SUFFIXES, output_names
+    from .result_files import CLASSES, FILM, SUFFIXES, output_names
 
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f'--out {args.out} is a file: pass a folder, new or existing.')
+    names = output_names([*pictures, *videos])
     targets = {
         picture: {kind: args.out / f'{name}{SUFFIXES[kind]}' for kind in args.save}
-        for picture, name in zip(pictures, output_names(pictures), strict=True)
+        for picture, name in zip(pictures, names, strict=False)
     }
+    films = zip(videos, names[len(pictures) :], strict=True)
+    targets |= {video: {'overlay': args.out / f'{name}{FILM}'} for video, name in films}
     if args.overwrite:
         return targets
     if args.skip_done:
         return {picture: files for picture, files in targets.items() if not all(map(os.path.exists, files.values()))}
     files = [file for group in targets.values() for file in group.values()]
-    files += [args.out / CLASSES] if 'labels' in args.save else []
+    files += [args.out / CLASSES] if 'png' in args.save else []
     existing = [file for file in files if os.path.exists(file)]  # unlike `Path.exists`, never raises for a long name
     if existing:
         raise ValueError(
@@ -204,7 +226,7 @@ def plan(args: argparse.Namespace, pictures: Sequence[str]) -> dict[str, dict[st
     return targets
 
 
-def saved(prediction: Prediction, files: dict[str, Path]) -> Prediction | Failure:
+def saved(prediction: Prediction, files: dict[str, Path], side_by_side: bool) -> Prediction | Failure:
     """Write the files of a picture.
 
     Returns:
@@ -214,10 +236,10 @@ def saved(prediction: Prediction, files: dict[str, Path]) -> Prediction | Failur
         OSError: On an error that would affect the next picture too, such as a full disk.
     """
     from ..apis import Failure
-    from .result_files import save_prediction
 
     try:
-        save_prediction(prediction, files)
+        for kind, file in files.items():
+            prediction.save(file, kind, overwrite=True, side_by_side=side_by_side)
     except OSError as error:
         if error.errno not in OF_A_NAME:
             raise
@@ -230,30 +252,3 @@ def report_failure(args: argparse.Namespace, emit: Any, name: str, message: str)
     complain(f'failed: {printable(message if name in message else f"{name} {message}")}')
     if args.json:
         emit(json.dumps({'image': name, 'error': message}))
-
-
-def record(prediction: Prediction, files: dict[str, Path]) -> dict[str, Any]:
-    """Return the object that ``--json`` prints for a picture."""
-    shares = {name: share for name, share in prediction.shares().items() if share > 0}
-    return {
-        'image': prediction.name,
-        'shares': shares,
-        'unseen': [name for name in prediction.unseen if name in shares],
-        'notes': list(prediction.notes),
-        'files': {kind: str(file) for kind, file in files.items()},
-    }
-
-
-def line(prediction: Prediction, files: dict[str, Path]) -> str:
-    """Return the line that is printed for a picture without ``--json``."""
-    from mmseg_alignzeg.visualization.legend import share_text
-
-    shares = sorted(
-        ((share, name) for name, share in prediction.shares().items() if share > 0), key=lambda pair: -pair[0]
-    )
-    told = [
-        f'{name}{" (unseen)" if name in prediction.unseen else ""} {share_text(share)}'
-        for share, name in shares[:SHOWN]
-    ]
-    told += [f'{len(shares) - SHOWN} more'] if len(shares) > SHOWN else []
-    return f'{prediction.name}: {", ".join(told)} -> {", ".join(map(str, files.values()))}'

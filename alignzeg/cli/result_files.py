@@ -11,17 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
-
 from mmseg_alignzeg.files import whole_file
-from mmseg_alignzeg.visualization.overlay import overlay_picture
-from mmseg_alignzeg.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from ..apis import Prediction
 
-SUFFIXES = {'overlay': '_overlay.png', 'labels': '_labels.png', 'proposals': '_proposals.npz'}
+SUFFIXES = {
+    'overlay': '_overlay.png', 'png': '_labels.png', 'coco': '_coco.json', 'labelme': '_labelme.json',
+    'csv': '_shares.csv', 'proposals': '_proposals.npz',
+}  # fmt: skip
+FILM = '_overlay.webm'
 CLASSES = 'classes.json'
 LONGEST = 200  # bytes of a name; file systems allow 255, and the suffixes of results and temporary files are added
 
@@ -59,46 +58,6 @@ def _shortened(name: str) -> str:
         return name
     digest = hashlib.sha256(encoded).hexdigest()[:16]
     return f'{encoded[: LONGEST - 17].decode(errors="ignore")}_{digest}'
-
-
-def save_prediction(prediction: Prediction, files: dict[str, Path]) -> None:
-    """Write the requested result files, each of them atomically.
-
-    Args:
-        prediction: The prediction of one picture.
-        files: The path of each requested kind, a key of ``SUFFIXES``.
-    """
-    for kind, target in files.items():
-        with whole_file(target, flush=False) as part:
-            if kind == 'overlay':
-                vocabulary = Vocabulary(prediction.classes, prediction.unseen)
-                picture = overlay_picture(prediction.image, prediction.labels, vocabulary, plain_classes(prediction))
-                Image.fromarray(picture).save(part, 'PNG')
-            elif kind == 'labels':
-                Image.fromarray(prediction.labels).save(part, 'PNG')
-            else:
-                _save_proposals(prediction, part)
-
-
-def plain_classes(prediction: Prediction) -> tuple[str, ...]:
-    """Return the class ``others``, which is drawn without colour, if there is one."""
-    return tuple(name for name in prediction.classes[-1:] if name == 'others')
-
-
-def _save_proposals(prediction: Prediction, path: Path) -> None:
-    """Write arrays for ``numpy.load``: masks, labels, scores, unseen_scores (NaN where there are none)."""
-    proposals = prediction.proposals or ()
-    height, width = prediction.labels.shape
-    masks = np.array([proposal.mask for proposal in proposals], bool).reshape(-1, height, width)
-    unseen = [np.nan if proposal.unseen_score is None else proposal.unseen_score for proposal in proposals]
-    with path.open('wb') as file:  # given a path, NumPy would append a suffix
-        np.savez_compressed(
-            file,
-            masks=masks,
-            labels=np.array([prediction.classes.index(proposal.label) for proposal in proposals], np.int64),
-            scores=np.array([proposal.score for proposal in proposals], np.float32),
-            unseen_scores=np.array(unseen, np.float32),
-        )
 
 
 def save_classes(prediction: Prediction, folder: Path, overwrite: bool) -> None:

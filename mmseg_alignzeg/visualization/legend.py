@@ -54,7 +54,7 @@ def draw_legend(entries: Sequence[Entry], width: int, size: int) -> np.ndarray:
     columns = max(1, int((width - size) // cell))
     rows = -(-len(entries) // columns)
     step = round(1.75 * size)
-    picture = Image.new('RGB', (width, rows * step + size if rows else 0), 'white')
+    picture = Image.new('RGB', (width, legend_height(rows, size)), 'white')
     draw = ImageDraw.Draw(picture)
     line = max(1, round(size / 8))
     for number, (entry, (name, share, font)) in enumerate(zip(entries, drawn, strict=True)):
@@ -67,6 +67,11 @@ def draw_legend(entries: Sequence[Entry], width: int, size: int) -> np.ndarray:
         # Drawn separately from the name: in one line with a right-to-left script, it would be on the wrong side.
         draw.text((left + font.getlength(name), top + size / 2), share, fill='black', font=font, anchor='lm')
     return np.asarray(picture)
+
+
+def legend_height(rows: int, size: int) -> int:
+    """Return the height in pixels of a legend with this number of rows of text of ``size`` pixels."""
+    return rows * round(1.75 * size) + size if rows else 0
 
 
 def share_text(share: float) -> str:

@@ -13,6 +13,7 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from alignzeg.apis import AlignZegInferencer, Failure, Prediction, prediction
+from alignzeg.apis.hints import PROBES
 from mmseg_alignzeg.datasets.patterns import CLASSES, UNSEEN_CLASSES, draw_scene
 from mmseg_alignzeg.models import answer, inference, text_bank
 from mmseg_alignzeg.models.tiling import Tiling
@@ -110,15 +111,16 @@ def test_pictures_are_read_when_it_is_their_turn(inferencer, pictures):
 def test_the_text_tower_reads_a_vocabulary_once(inferencer, scene, monkeypatch):
     calls = []
     embed = text_bank.embed_classes
-    monkeypatch.setattr(text_bank, 'embed_classes', lambda *args: calls.append(args[3]) or embed(*args))
+    monkeypatch.setattr(text_bank, 'embed_classes', lambda *args: calls.append(args[2:4]) or embed(*args))
     monkeypatch.setattr(text_bank.TextBank, '_store', staticmethod(lambda *_: None))  # no help from the disk
     inferencer([scene[0]] * 2, classes=WORDS)
     inferencer(scene[0], classes=WORDS, gamma=0.7, others=True)
     inferencer(scene[0], classes=WORDS, pbc=False)
-    assert len(calls) == 1
+    words = tuple(' '.join(word.split()) for word in WORDS)
+    assert [names for names, _ in calls] == [words, CLASSES, PROBES]  # the last two for hints
     inferencer(scene[0], classes=WORDS, templates='single')
     inferencer(scene[0], classes=WORDS, templates='single', unseen=[])
-    assert [len(templates) for templates in calls] == [14, 1]
+    assert [len(templates) for _, templates in calls] == [14] * 3 + [1] * 3
 
 
 def test_a_call_leaves_nothing_behind(inferencer, scene):

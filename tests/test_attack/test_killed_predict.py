@@ -28,7 +28,7 @@ def test_no_result_is_lost_or_torn(tmp_path, record_property):
         Image.fromarray(draw_scene(2, index)[0]).save(photos / f's{index:02}.png')
 
     def arguments(out):
-        kept = ['--save', 'overlay,labels,proposals', '--skip-done', '--device', 'cpu']
+        kept = ['--format', 'overlay,png,proposals', '--skip-done', '--device', 'cpu']
         return ['predict', str(photos), '--classes', WORDS, '--out', str(out), *kept]
 
     # The server imports once what every process needs, so that moments fall into the work and not into imports.

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from PIL import Image
 
 from alignzeg.apis import AlignZegInferencer
 from alignzeg.cli import main
+from alignzeg.cli.demo import WORDS
 from mmseg_alignzeg.datasets.patterns import CLASSES, UNSEEN_CLASSES, draw_scene
 
 
@@ -51,3 +54,15 @@ def test_a_world_without_unseen_scenes_still_has_a_sheet(tmp_path, capsys):
     assert main(['demo', '--scenes', '1', '--out', str(tmp_path)]) == 0
     assert truth.shape == (128, 128) and (tmp_path / 'contact_sheet.png').is_file()
     assert 'alignzeg predict' in capsys.readouterr().out
+
+
+def test_the_words_that_the_demo_suggests_are_in_its_pictures():
+    words = WORDS.split(', ')
+    readme = (Path(__file__).parents[2] / 'README.md').read_text(encoding='utf-8')
+    assert f'"{WORDS}"' in ' '.join(readme.replace('\\\n', ' ').split())
+    scenes = [draw_scene(2, index) for index in (0, 2, 3, 4, 5, 7)]
+    results = AlignZegInferencer(device='cpu')([image for image, _ in scenes], classes=words, others=True, batch_size=6)
+    for (_, truth), result in zip(scenes, results, strict=True):
+        named = [words.index(name) if name in words else len(words) for name in CLASSES]
+        expected = np.array([*named, *[len(words)] * 236])[truth]
+        assert (result.labels == expected).mean() > 0.6 and result.shares()['others'] < 0.8 and result.hints == ()

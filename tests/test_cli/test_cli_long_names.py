@@ -28,12 +28,12 @@ def test_pictures_with_long_names_are_done_like_others(tmp_path, capsys, record_
     for i, name in enumerate(long_names()):
         Image.new('RGB', (32 + i, 32), (200, 50, 45)).save(photos / name, 'PNG')
     (photos / 'short.png').write_bytes((photos / long_names()[0]).read_bytes())
-    arguments = ['predict', str(photos), '--out', str(out), '--classes', 'red', '--json', '--save', 'labels,proposals']
+    arguments = ['predict', str(photos), '--out', str(out), '--classes', 'red', '--json', '--format', 'png,proposals']
     assert main(arguments) == 0
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(records) == len(long_names()) + 1
     for record in records:  # each has the labels of its own picture, which differ in width
-        with Image.open(record['image']) as image, Image.open(record['files']['labels']) as labels:
+        with Image.open(record['image']) as image, Image.open(record['files']['png']) as labels:
             assert image.size == labels.size
         assert np.load(record['files']['proposals'])['masks'].shape[1:] == image.size[::-1]
     assert len({file for record in records for file in record['files'].values()}) == 2 * len(records)

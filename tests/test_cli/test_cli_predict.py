@@ -32,14 +32,14 @@ def read_array(path):
 def test_results_are_those_of_the_inferencer(photos, tmp_path, capsys):
     out = tmp_path / 'new' / 'out'
     arguments = ['predict', str(photos), '--classes', ', '.join(WORDS), '--no-pbc', '--out', str(out)]
-    assert main([*arguments, '--save', 'labels,overlay,proposals', '--json', '--batch-size', '2']) == 0
+    assert main([*arguments, '--format', 'png,overlay,proposals', '--json', '--batch-size', '2']) == 0
     captured = capsys.readouterr()
     records = [json.loads(line) for line in captured.out.splitlines()]
     expected = AlignZegInferencer()(str(photos), WORDS, pbc=False, batch_size=2, proposals=True)
     assert [record['image'] for record in records] == [str(photos / f's{i}.png') for i in range(2)]
     for record, prediction in zip(records, expected, strict=True):
         files = record['files']
-        assert np.array_equal(read_array(files['labels']), prediction.labels)
+        assert np.array_equal(read_array(files['png']), prediction.labels)
         vocabulary = Vocabulary(prediction.classes, prediction.unseen)
         picture = overlay_picture(prediction.image, prediction.labels, vocabulary)
         assert np.array_equal(read_array(files['overlay']), picture)
@@ -56,6 +56,35 @@ def test_results_are_those_of_the_inferencer(photos, tmp_path, capsys):
         ['classes.json', *(f's{i}_{kind}' for i in range(2) for kind in ('overlay.png', 'labels.png', 'proposals.npz'))]
     )
     assert '2 done, 0 failed' in captured.err
+
+
+def test_every_format_is_what_the_prediction_saves(photos, tmp_path, capsys):
+    out, image = tmp_path / 'out', str(photos / 's0.png')
+    kinds = ['overlay', 'png', 'coco', 'labelme', 'csv', 'proposals']
+    arguments = ['predict', image, '--classes', ', '.join(WORDS), '--others', '--side-by-side', '--out', str(out)]
+    assert main([*arguments, '--format', ','.join(kinds), '--json']) == 0
+    files = json.loads(capsys.readouterr().out)['files']
+    assert list(files) == kinds
+    prediction = AlignZegInferencer()(image, WORDS, others=True)[0]
+    assert np.array_equal(read_array(files['overlay']), np.asarray(prediction.overlay(side_by_side=True)))
+    with open(files['coco'], encoding='utf-8') as file:
+        assert json.load(file) == prediction.to_coco()
+    with open(files['labelme'], encoding='utf-8') as file:
+        assert json.load(file) == {**prediction.to_polygons(), 'imagePath': '../photos/s0.png'}
+    with open(files['csv'], encoding='utf-8') as file:
+        assert len(file.readlines()) == 1 + len(np.unique(prediction.labels))
+
+
+def test_hints_are_said_once_per_kind(photos, tmp_path, capsys):
+    arguments = ['predict', str(photos), '--json', '--out']
+    assert main([*arguments, str(tmp_path / 'a'), '--classes', 'road, car, red dots']) == 0
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if 'hint:' in line]
+    assert lines[0] == 'alignzeg: hint: 2 of 3 words are far from what this model was trained on: road, car'
+    assert len(lines) == 2 and 'no proposal is sure in 2 of 2 pictures' in lines[1] and 's0.png' in lines[1]
+    assert all(len(json.loads(line)['hints']) == 2 for line in captured.out.splitlines())
+    assert main([*arguments, str(tmp_path / 'b')]) == 0
+    assert 'hint:' not in capsys.readouterr().err
 
 
 def test_options_reach_the_inferencer(photos, tmp_path, monkeypatch):
@@ -100,7 +129,7 @@ def test_a_bad_picture_costs_one_line_and_the_others_are_done(photos, tmp_path, 
     bare = tmp_path / 'bare'
     bare.mkdir()
     arguments = ['predict', str(photos), str(bare), str(tmp_path / 'nothing.jpg'), '--classes', 'red stripes, 😀, sky']
-    assert main([*arguments, '--out', str(tmp_path / 'out'), '--json', '--save', 'overlay,labels']) == 1
+    assert main([*arguments, '--out', str(tmp_path / 'out'), '--json', '--format', 'overlay,png']) == 1
     captured = capsys.readouterr()
     records = {json.loads(line)['image']: json.loads(line) for line in captured.out.splitlines()}
     errors = {name: record['error'] for name, record in records.items() if 'error' in record}
@@ -153,7 +182,7 @@ def test_wrong_arguments_are_one_line_and_write_nothing(photos, tmp_path, capsys
         (['--gamma', '0'], "expected a number above 0 and up to 1, got '0'"),
         (['--gamma', 'x'], "got 'x'"),
         (['--batch-size', '0'], "at least 1, got '0'"),
-        (['--save', 'overlay,film'], "'film' is not one of overlay, labels, proposals"),
+        (['--format', 'overlay,film'], "'film' is not one of overlay, png, coco, labelme, csv, proposals"),
         (['--classes', 'a', '--classes-file', 'b'], 'not allowed with'),
         (['--overwrite', '--skip-done'], 'not allowed with'),
     ],
@@ -178,11 +207,11 @@ def test_results_are_replaced_only_if_asked(photos, tmp_path, capsys):
     assert 's0_overlay.png exists already: pass --overwrite, --skip-done' in capsys.readouterr().err
     assert main([*arguments, '--skip-done']) == 0
     assert overlay.read_text() == 'precious' and (tmp_path / 'out/s1_overlay.png').exists()
-    assert main([*arguments, '--overwrite', '--save', 'overlay,labels']) == 0
+    assert main([*arguments, '--overwrite', '--format', 'overlay,png']) == 0
     assert read_array(overlay).ndim == 3
     capsys.readouterr()
     (tmp_path / 'out/s0_labels.png').unlink()
-    other = [*arguments[:-1], 'sea', '--skip-done', '--save', 'labels']
+    other = [*arguments[:-1], 'sea', '--skip-done', '--format', 'png']
     assert main(other) == 2 and 'classes.json belongs to label maps of other words' in capsys.readouterr().err
 
 
@@ -200,7 +229,7 @@ def test_after_ctrl_c_what_is_done_is_kept_and_whole(photos, tmp_path, capsys, m
     assert read_array(tmp_path / 'out/s0_overlay.png').ndim == 3
 
     monkeypatch.undo()
-    monkeypatch.setattr('alignzeg.cli.result_files.overlay_picture', lambda *args: exit_by_ctrl_c())
+    monkeypatch.setattr('alignzeg.apis.prediction.overlay_picture', lambda *args: exit_by_ctrl_c())
     assert main(['predict', str(photos), '--out', str(tmp_path / 'out'), '--skip-done']) == 130
     assert [file.name for file in (tmp_path / 'out').iterdir()] == ['s0_overlay.png']  # no half of s1
 

@@ -1,11 +1,14 @@
+import colorsys
+
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageColor
 
+from mmseg_alignzeg.datasets.patterns import CLASSES, COLOURS
 from mmseg_alignzeg.visualization import overlay
-from mmseg_alignzeg.visualization.colours import DISTINCT, class_colours
+from mmseg_alignzeg.visualization.colours import DISTINCT, SHADES, class_colours, colour_in, named_colours
 from mmseg_alignzeg.visualization.legend import Entry, draw_legend, share_text
-from mmseg_alignzeg.visualization.overlay import overlay_picture, paint_overlay, shown_colours
+from mmseg_alignzeg.visualization.overlay import line_width, overlay_picture, paint_overlay, shown_colours, text_size
 from mmseg_alignzeg.vocabulary import Vocabulary
 
 # Machado, Oliveira and Fernandes, "A Physiologically-based Model for Simulation of Color Vision Deficiency" (2009),
@@ -51,6 +54,68 @@ def test_the_colour_of_a_class_depends_on_its_position_alone():
     assert len(np.unique(many, axis=0)) == DISTINCT
 
 
+@pytest.mark.parametrize(
+    ('name', 'colour'),
+    [
+        ('yellow grid', 'yellow'), ('a Red striped blob', 'red'), ('light blue car', 'lightblue'),
+        ('SKY-BLUE', 'skyblue'), ('tomato', 'tomato'), ('white or black', 'white'), ('the red of blue', 'red'),
+        ('grey wall', None), ('dark gray', None), ('infrared', None), ('cat', None), ('', None), ('红色', None),
+    ],
+)  # fmt: skip
+def test_a_colour_is_found_in_a_name(name, colour):
+    assert colour_in(name) == (ImageColor.getrgb(colour) if colour else None)  # Pillow has a list of its own
+
+
+def test_a_class_named_after_a_colour_is_drawn_in_it():
+    colours = named_colours(CLASSES)
+    for name, colour in zip(CLASSES, colours.tolist(), strict=True):
+        hues = [colorsys.rgb_to_hsv(*(part / 255 for part in rgb)) for rgb in (colour, COLOURS[name.split()[0]])]
+        assert abs((hues[0][0] - hues[1][0] + 0.5) % 1 - 0.5) < 25 / 360 and hues[0][1] > 0.3, name
+    assert least_distance(colours, 'normal') > 10 and len(np.unique(colours, axis=0)) == len(CLASSES)
+    mixed = named_colours(('cat', 'red dots', 'dog', 'white cat', 'black dog', 'snow', 'red'))
+    assert mixed[1].tolist() == [255, 0, 0] and mixed[3].min() > 200 and mixed[4].max() < 90
+    assert least_distance(mixed, 'normal') > 5  # white and snow are nearly one
+    assert np.array_equal(named_colours(('cat', 'dog', 'sky')), class_colours(3))
+    many = named_colours(tuple(f'red {i}' for i in range(2 * SHADES)))
+    assert np.array_equal(many[:SHADES], many[SHADES:]) and (many[:, 0] > many[:, 1:].max(axis=1)).all()
+    assert named_colours(()).shape == (0, 3)
+
+
+def test_lines_and_text_grow_with_the_picture():
+    assert [line_width((side, 2 * side)) for side in (128, 360, 1080, 4096)] == [1, 2, 6, 23]
+    assert [text_size(side, side) for side in (300, 1040, 4160)] == [15, 40, 160]
+
+
+def test_a_fragment_keeps_its_colour_within_a_border():
+    labels = np.zeros((60, 90), np.uint8)
+    labels[20:22, 20:23] = 2  # a fragment that is seen
+    labels[40, 40] = 1  # and one that is not
+    image = np.full((60, 90, 3), 100, np.uint8)
+    painted = paint_overlay(image, labels, VOCABULARY, line=3)
+    for (top, left, bottom, right), label, border in (((20, 20, 22, 23), 2, 255), ((40, 40, 41, 41), 1, 0)):
+        colour = 0.65 * class_colours(3)[label] + 0.35 * 100
+        assert np.abs(painted[top:bottom, left:right] - colour).max() <= 1.5
+        ring = painted[top - 3 : bottom + 3, left - 3 : right + 3].copy()
+        ring[3:-3, 3:-3] = border
+        assert (ring == border).all()
+    assert np.abs(painted[5, 5] - (0.65 * class_colours(3)[0] + 35)).max() <= 1.5
+    large = np.zeros((60, 90), np.int64)
+    large[10:50, 10:80] = 300
+    names = Vocabulary(tuple(map(str, range(400))))
+    assert np.array_equal(paint_overlay(image, large, names, line=3)[30, 12], [255] * 3)  # more than 255 classes
+
+
+def test_the_original_stands_beside_the_overlay():
+    image = np.random.default_rng(0).integers(0, 256, (400, 640, 3), dtype=np.uint8)
+    labels = np.zeros((400, 640), np.uint8)
+    labels[:200] = 1
+    alone, both = (overlay_picture(image, labels, VOCABULARY, side_by_side=beside) for beside in (False, True))
+    assert np.array_equal(both[:400, :640], image) and np.array_equal(both[:400, -640:], alone[:400])
+    assert (both[:400, 640:-640] == 255).all()
+    wide = overlay_picture(np.zeros((20, 6000, 3), np.uint8), np.zeros((20, 6000), int), VOCABULARY, side_by_side=True)
+    assert wide.shape[1] <= 4096 + 4096 // 60
+
+
 def test_the_picture_shows_through_in_grey_and_borders_tell_unseen_classes():
     image = np.full((40, 60, 3), (200, 100, 50), np.uint8)
     grey = round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)
@@ -81,7 +146,7 @@ def test_the_legend_has_present_classes_by_share(monkeypatch):
     ((entries, width, size),) = asked
     colours = [tuple(colour) for colour in shown_colours(VOCABULARY).tolist()]
     assert entries == [Entry('cat', 0.6, colours[1], True), Entry('tree', 0.3, colours[0], False)]
-    assert (width, size) == (300, 13)
+    assert (width, size) == (300, 15)
     below = {tuple(colour) for colour in picture[300:].reshape(-1, 3).tolist()}
     assert set(colours[:2]) <= below and colours[2] not in below
     assert overlay_picture(image, np.full((10, 10), 9), VOCABULARY).shape == (300, 300, 3)  # nothing to explain
@@ -109,8 +174,8 @@ def test_unseen_is_said_in_words_and_by_a_frame():
 def test_pictures_of_every_size_are_legible(shape, width, height):
     picture = overlay_picture(np.full((*shape, 3), 90, np.uint8), np.zeros(shape, int), VOCABULARY)
     assert picture.dtype == np.uint8 and picture.shape[1] == width
-    size = max(width // 28, 13)
-    assert picture.shape[0] == height + round(1.75 * size) + size
+    size = text_size(width, height)
+    assert 15 <= size <= max(15, width // 26) and picture.shape[0] == height + round(1.75 * size) + size
     assert (picture[height:].astype(int).sum(axis=-1) < 150).sum() > 20  # text
 
 
