@@ -9,6 +9,7 @@ from mmseg.registry import MODELS
 from safetensors.numpy import save_file
 
 from alignzeg.apis import AlignZegInferencer
+from alignzeg.apis.banks import Banks
 from alignzeg.benchmark.flops import measure
 from alignzeg.exchange.plain_config import plain_config
 from mmseg_alignzeg.datasets.patterns import CLASSES, draw_scene
@@ -124,7 +125,7 @@ def trained(tmp_path):
     embeds = inferencer.model.text_bank(CLASSES)[:, 0].numpy()
     path = write(tmp_path / 'file.npz', embeds[::-1], CLASSES[::-1])
     inferencer.model.text_bank = EmbeddingBank(CLIPSource('tiny_clip', 'embedded'), str(path), CLASSES)
-    inferencer._banks = {}
+    inferencer._banks = Banks(inferencer.model.text_bank)
     return inferencer
 
 
