@@ -24,7 +24,7 @@ from .uploads import GONE, Uploads
 
 SCENES = ((2, 43), (2, 1), (2, 6), (2, 4))  # world seed and number; what PBC changes is easy to see in them
 
-# The fonts of the system: gradio's own files lack most bold letters. Its hints and white on orange are too pale to read.
+# The fonts of the system: gradio's own files lack most bold letters. Its hints and its white on orange are too pale.
 THEME = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']).set(
     block_info_text_color='*neutral_500',
     block_info_text_color_dark='*neutral_300',
