@@ -148,8 +148,8 @@ class EmbeddingBank:
         return self.embeds[rows].to(device)
 
 
-class DrawnBank:
-    """Prototypes drawn from a digest of each name, with the interface of :class:`TextBank`, for trials of a dataset.
+class DrawnBank(EmbeddingBank):
+    """Prototypes drawn from a digest of each name, without a file, for trials of a dataset.
 
     The embedded tiny CLIP maps words outside its world to nearly the same vector (cosines above 0.97), so that no class
     could be learned. Drawn vectors are nearly orthogonal. They mean nothing: nothing is transferred to unseen classes.
@@ -158,10 +158,8 @@ class DrawnBank:
         source: The CLIP model whose vision tower is compared with the vectors.
     """
 
-    template_set = 'drawn'
-
     def __init__(self, source: CLIPSource) -> None:
-        self.source = source
+        self.source, self.template_set, self.path, self.names = source, 'drawn', Path('drawn vectors'), ()
 
     def __call__(self, classes: Sequence[str], device: torch.device | str = 'cpu') -> Tensor:
         """Return T: prototypes of C class names, (C, 1, D) float32 unit vectors on ``device``."""
@@ -171,7 +169,7 @@ class DrawnBank:
         return F.normalize(torch.from_numpy(rows), dim=1).float()[:, None].to(device)
 
 
-Bank = TextBank | EmbeddingBank | DrawnBank
+Bank = TextBank | EmbeddingBank
 
 
 def build_text_bank(source: CLIPSource, classes: Sequence[str], text: Mapping[str, Any] | None) -> Bank:
