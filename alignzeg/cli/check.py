@@ -47,10 +47,9 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from mmseg_alignzeg.datasets.validation.configs import check_config
+    from mmseg_alignzeg.datasets.validation.configs import check_config, trained_vocabulary
     from mmseg_alignzeg.engine.missing_parts import missing_data, missing_gpu, missing_weights
     from mmseg_alignzeg.files import write_text
-    from mmseg_alignzeg.vocabulary import Vocabulary
 
     from .check_tables import bar_of, show
 
@@ -62,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if absent or not splits:
         raise ValueError(f'The config {args.config} has no data for: {", ".join(absent or SPLITS)}.')
     model = cfg.get('model') or {}
+    vocabulary = trained_vocabulary(model)
     lacking, no_data = list(filter(None, (missing_weights(model), missing_gpu(cfg)))), missing_data(cfg, splits)
     for line in (*lacking, *no_data):
         write(f'problem: {printable(" ".join(line.split()))}', args.stdout)
@@ -73,8 +73,7 @@ def run(args: argparse.Namespace) -> int:
             reports = check_config(cfg, splits, args.limit, args.workers, bar_of(progress))
     except RuntimeError as error:
         raise ValueError(error) from error
-    seen = Vocabulary.from_metainfo(model).seen_classes if model.get('classes') else None
-    show(Console(file=args.stdout), reports, seen, missing=len(lacking))
+    show(Console(file=args.stdout), reports, vocabulary.seen_classes if vocabulary else None, missing=len(lacking))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         write_text(args.json, json.dumps({name: r.to_dict() for name, r in reports.items()}, indent=2) + '\n')

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..benchmark.speed.rows import CPU_ROWS, CUDA_ROWS, choose
 from .options import add_command, positive
 from .output import write as write_line
 
@@ -32,9 +31,8 @@ def add_parser(commands: Any) -> None:
     """Add the command."""
     parser = add_command(commands, 'speed', "measure time and memory beside mmseg's SAN", DETAILS, EXAMPLES)
     parser.set_defaults(run=run)
-    names = dict.fromkeys(row.name for row in (*CPU_ROWS, *CUDA_ROWS))
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu', help='(default: cpu)')
-    parser.add_argument('--rows', nargs='+', metavar='ROW', help=f'some rows instead of all: {", ".join(names)}')
+    parser.add_argument('--rows', nargs='+', metavar='ROW', help='some rows instead of all; a wrong name lists them')
     parser.add_argument('--quick', action='store_true', help='measure every step once, to see that all rows work')
     parser.add_argument('--budget', type=positive, default=20, help='seconds of timed steps per row (default: 20)')
     parser.add_argument('--memory-limit', type=positive, default=12, help='GB per model on a CPU (default: 12)')
@@ -44,6 +42,8 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure the rows, print the table, write the file, and return the exit code."""
+    from ..benchmark.speed.rows import choose
+
     rows = choose(args.device, args.rows)
     write_line(NOTE, args.stdout)
     os.environ.update(OMP_NUM_THREADS=str(args.threads), MKL_NUM_THREADS=str(args.threads))  # before torch is imported

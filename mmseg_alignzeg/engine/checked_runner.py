@@ -87,11 +87,10 @@ def _stop_for(error: Exception) -> NoReturn:
     """Write the traceback to the log file, print the error in one line, and end the process."""
     text = ''.join(traceback.format_exception(error))
     log = ''
-    if MMLogger.check_instance_created('mmengine') or MMLogger._instance_dict:
-        for handler in MMLogger.get_current_instance().handlers:
-            if isinstance(handler, logging.FileHandler):
-                handler.emit(logging.LogRecord('mmengine', logging.ERROR, '', 0, text, None, None))
-                log = f' (traceback: {os.path.relpath(handler.baseFilename)})'
+    for handler in MMLogger.get_current_instance().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(logging.LogRecord('mmengine', logging.ERROR, '', 0, text, None, None))
+            log = f' (traceback: {os.path.relpath(handler.baseFilename)})'
     message = str(error)
     if '  File "' in message:  # torch adds the traceback of a data worker
         message = message.rstrip().splitlines()[-1].partition(': ')[2]

@@ -37,7 +37,7 @@ class AlignZeg(ZeroShotSegmentor):
         semantic_head: Config of :class:`CLIPSemanticHead`.
         text: Text prototypes: ``templates``, a set of :func:`get_templates`, by default 'vild'; ``names``, arguments
             of :class:`ClassNames`; ``cache_dir``, see :class:`TextBank`. Or ``embeddings``, a file of class embeddings,
-            see :class:`EmbeddingBank`.
+            see :class:`EmbeddingBank`; or ``drawn=True``, see :class:`DrawnBank`.
         class_indicator: Config of φ_bc, or None to train without it (``bias_correction`` must then be None too).
         bias_correction: Config of :class:`PredictiveBiasCorrection`, applied at test time, or None. Changing it needs
             no retraining.
