@@ -63,8 +63,8 @@ class Looks:
         token = secrets.token_urlsafe(32)
         with self._lock:
             self.held[token] = Held(client, session, look, size, self.clock())
-            for held, most in ((self._of(client), self.client_bytes), (list(self.held), self.total_bytes)):
-                self._shrink(held, most)
+            self._shrink([other for other, held in self.held.items() if held.client == client], self.client_bytes)
+            self._shrink(list(self.held), self.total_bytes)
         return token
 
     def find(self, client: str, session: str, token: object) -> Look | None:
@@ -82,9 +82,6 @@ class Looks:
         with self._lock:
             for token in [token for token, held in self.held.items() if self.clock() - held.used > UNUSED]:
                 del self.held[token]
-
-    def _of(self, client: str) -> list[str]:
-        return [token for token, held in self.held.items() if held.client == client]
 
     def _shrink(self, tokens: list[str], most: int) -> None:
         size = sum(self.held[token].size for token in tokens)

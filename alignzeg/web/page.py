@@ -22,9 +22,9 @@ from .pictures import Picture, labels_url, png_url
 from .segment import Result, see, segment
 from .uploads import GONE, Uploads
 
-SCENES = ((2, 43), (2, 1), (2, 6), (2, 4))  # world seed and number; what PBC changes is easy to see in them
+SCENES = ((2, 42), (2, 1), (2, 60), (2, 67))  # world seed and number; in the last one, PBC changes most
 
-# The fonts of the system: gradio's own files lack most bold letters. Its hints and its white on orange are too pale.
+# The fonts of the system: gradio's own files lack most bold letters. Its hints, and white on its orange, are too pale.
 THEME = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']).set(
     block_info_text_color='*neutral_500',
     block_info_text_color_dark='*neutral_300',
@@ -154,7 +154,7 @@ def build_page(
                     most_bytes=uploads.most_bytes,
                 )
         # Values of other programs; the script sends its own in their place.
-        picture, seen, number = gr.Image(visible=False), gr.Textbox(visible=False), gr.Number(0, visible=False)
+        picture, seen, number = gr.Image(visible=False), gr.Textbox('', visible=False), gr.Number(0, visible=False)
 
         for changed, milliseconds in (((words, unseen), 400), ((others, pbc, gamma, windows), 50)):
             gr.on([field.change for field in changed], js=f'() => window.alignzeg?.ask({milliseconds})')
