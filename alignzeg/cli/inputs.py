@@ -8,6 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from glob import glob
 from pathlib import Path
 
+from .result_files import CLASSES, FILM, SUFFIXES
+from .videos import check_formats, is_video
+
 SHOWN = 3  # names in a message
 
 
@@ -18,12 +21,14 @@ def check_inputs(args: argparse.Namespace) -> None:
 
     Raises:
         FileNotFoundError: If none of the pictures exists.
-        ValueError: If ``--out`` is a file, or results exist without ``--overwrite`` or ``--skip-done``.
+        ValueError: If ``--out`` is a file, results exist without ``--overwrite`` or ``--skip-done``, or a video cannot
+            be written in the formats.
     """
     args.images = expand(args.images)
     if not any(map(os.path.exists, args.images)):
         told = abridged([repr(name) for name in args.images])
         raise FileNotFoundError(f'{told} does not exist: give the path of an image or a folder, or a pattern.')
+    check_formats(args.save, list(filter(is_video, args.images)))
     if os.path.exists(args.out) and not os.path.isdir(args.out):
         raise ValueError(f'--out {args.out} is a file: pass a folder, new or existing.')
     if args.overwrite or args.skip_done or not os.path.isdir(args.out):
@@ -48,11 +53,10 @@ def expected(given: Sequence[str], out: Path, kinds: Iterable[str]) -> Iterator[
     for item in given:
         folder = os.path.isdir(item)
         stems |= {Path(name).stem for name in (os.listdir(item) if folder else [item])}
-    kinds = tuple(kinds)
-    yield from ['classes.json'] if 'labels' in kinds else []
+    endings = [SUFFIXES[kind] for kind in kinds] + ([FILM] if any(map(is_video, given)) else [])
+    yield from [CLASSES] if SUFFIXES['png'] in endings else []
     for name in os.listdir(out):
-        stem, _, kind = Path(name).stem.rpartition('_')
-        if kind in kinds and stem in stems:
+        if any(name.endswith(ending) and name.removesuffix(ending) in stems for ending in endings):
             yield name
 
 

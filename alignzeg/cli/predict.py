@@ -26,7 +26,7 @@ from .options import (
 )
 from .output import complain, printable, writer
 from .told import Remarks, line, record
-from .videos import check_formats, is_video, segment_videos
+from .videos import is_video, segment_videos
 
 if TYPE_CHECKING:
     from ..apis import Failure, Prediction
@@ -120,7 +120,6 @@ def run(args: argparse.Namespace) -> int:
     pictures, videos, lost = find_pictures(args.images)
     if not pictures and not videos:
         raise ValueError(next(iter(lost.values())))
-    check_formats(args.save, videos)
     targets = plan(args, pictures, videos)
     films = {video: targets.pop(video)['overlay'] for video in videos if video in targets}
     settings = dict(

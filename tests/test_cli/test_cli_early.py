@@ -17,7 +17,8 @@ def folder(tmp_path):
     for name in ('a', 'b', 'c', 'd'):
         Image.new('RGB', (8, 8)).save(tmp_path / f'pics/{name}.png')
         (tmp_path / f'done/{name}_overlay.png').touch()
-    (tmp_path / 'c.py').touch()
+    for name in ('c.py', 'v.mp4', 'done/v_overlay.webm', 'done/c_labels.png'):
+        (tmp_path / name).touch()
     return tmp_path
 
 
@@ -29,6 +30,9 @@ def folder(tmp_path):
         ('predict pics --out c.py', 'c.py is a file'),
         ('predict pics --out done', 'done/a_overlay.png, done/b_overlay.png, done/c_overlay.png (and 1 more)'),
         ('predict pics/[ab].png --out done', 'done/a_overlay.png, done/b_overlay.png exists'),
+        ('predict pics v.mp4 --out done --format png', 'v.mp4 is a video'),
+        ('predict v.mp4 --out done', 'done/v_overlay.webm exists'),
+        ('predict pics --out done --format png', 'done/c_labels.png exists'),
         ('predict pics --out new --classes a,,b', '--classes: word 2 of 3 is empty'),
         ('predict pics --out new --classes cat,dog,Cat', "'cat' occurs 2 times"),
         ('predict pics --out new --classes cat,dog --unseen cow', "--unseen names 'cow'"),
