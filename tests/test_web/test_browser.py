@@ -68,7 +68,9 @@ class Tab:
         self.done()
 
     def rows(self):
-        return self.js('return [...document.querySelectorAll(".az-answer > div > table tbody tr")].map((row) => row.innerText)')
+        return self.js(
+            'return [...document.querySelectorAll(".az-answer > div > table tbody tr")].map((row) => row.innerText)'
+        )
 
     def status(self):
         return self.find('.az-status').text
