@@ -41,5 +41,7 @@ def test_the_api_pages_have_every_public_name():
     packages = {'.'.join(path.relative_to(ROOT).parent.parts) for path in FILES if path.name == '__init__.py'}
     inside = {'mmseg_alignzeg', 'mmseg_alignzeg.models.towers'}  # the packages; names that `models` has too
     public = {name for name in packages - inside if hasattr(importlib.import_module(name), '__all__')}
-    shared = {f'{name}.{item}' for name in public for item in importlib.import_module(name).__all__} & sys.modules.keys()
+    shared = {
+        f'{name}.{item}' for name in public for item in importlib.import_module(name).__all__
+    } & sys.modules.keys()
     assert named == public | {f'{name}.{name.rpartition(".")[2]}' for name in shared}
