@@ -48,7 +48,7 @@ class AlignZegInferencer:
         FileNotFoundError: If a file does not exist.
         ValueError: If model and weights do not fit, or the device or dtype is not available.
 
-    Example:
+    Examples:
         >>> from mmseg_alignzeg.datasets.patterns import draw_scene
         >>> image, _ = draw_scene(seed=2, index=2)  # or a path, such as 'street.jpg'
         >>> inferencer = AlignZegInferencer(device='cpu')  # or of your own: 'config.py', 'weights.pth'

@@ -96,10 +96,9 @@ def segment(
             whole = not windows and inferencer.model.tiling is None
             steps = (side, side - side // 4) if windows else None
             prediction = inferencer(pixels, **asked, proposals=whole, windows=steps)[0]
-    plain = prediction.classes[-1:] if others else ()
     vocabulary = Vocabulary(prediction.classes, prediction.unseen)
-    overlay = overlay_picture(prediction.image, prediction.labels, vocabulary, plain)
-    colours = [f'#{bytes(colour).hex()}' for colour in shown_colours(vocabulary, plain)]
+    overlay = overlay_picture(prediction.image, prediction.labels, vocabulary, prediction.plain)
+    colours = [f'#{bytes(colour).hex()}' for colour in shown_colours(vocabulary, prediction.plain)]
     seconds = time.perf_counter() - begin
     height, width = prediction.labels.shape
     count = len(prediction.classes) - others
@@ -110,7 +109,7 @@ def segment(
         prediction.classes,
         share_rows(prediction, colours),
         proposal_rows(prediction),
-        list(getattr(prediction, 'hints', ())),
+        list(prediction.hints),
         [f'{done}.', *prediction.notes],
     )
 

@@ -68,7 +68,9 @@ class Tab:
         self.done()
 
     def rows(self):
-        return self.js('return [...document.querySelectorAll(".az-results tbody tr")].map((row) => row.innerText)')
+        return self.js(
+            'return [...document.querySelectorAll(".az-answer > div > table tbody tr")].map((row) => row.innerText)'
+        )
 
     def status(self):
         return self.find('.az-status').text
@@ -92,7 +94,7 @@ def download(tab, label):
 
 def test_words_and_downloads(tab):
     tab.write('green checks, blue zigzags, yellow grid')
-    assert {row.split(' (')[0] for row in tab.rows()} >= {'green checks', 'blue zigzags', 'yellow grid'}
+    assert {row.split('\t')[0].split(' (')[0] for row in tab.rows()} >= {'green checks', 'blue zigzags', 'yellow grid'}
     assert 'into 3 words' in tab.status()
     facts = json.loads(download(tab, 'JSON').read_text())
     assert facts['question']['words'] == 'green checks, blue zigzags, yellow grid'
@@ -212,7 +214,7 @@ def test_a_change_is_answered_within_a_fifth_of_a_second(tab, record_property):
         move();
     ''')  # fmt: skip
     print('seconds from a move of the slider to its result:', sorted(round(one, 3) for one in seconds))
-    assert min(seconds) < 0.2  # the median of an idle machine; others may be busy
+    assert sorted(seconds)[len(seconds) // 2] < 0.2
 
 
 def test_fits_a_phone(tab):

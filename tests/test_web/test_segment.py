@@ -31,6 +31,7 @@ def test_shows_what_the_inferencer_finds(inferencer):
     assert [mark for word, _, mark, _ in result.shares if word == 'sky'] == ['unseen']
     assert sum(mark == 'unseen' for *_, mark, _ in result.shares) == 1
     assert [row[0] for row in result.proposals] == [p.label for p in expected.proposals[:SHOWN_PROPOSALS]]
+    assert result.hints == list(expected.hints) and 'sky' in result.hints[-1]
     assert result.status[0].startswith('128 × 128 pixels into 3 words in ')
 
 
