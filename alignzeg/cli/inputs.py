@@ -27,7 +27,8 @@ def check_inputs(args: argparse.Namespace) -> None:
     args.images = expand(args.images)
     if not any(map(os.path.exists, args.images)):
         told = abridged([repr(name) for name in args.images])
-        raise FileNotFoundError(f'{told} does not exist: give the path of an image or a folder, or a pattern.')
+        verb = 'do' if len(args.images) > 1 else 'does'
+        raise FileNotFoundError(f'{told} {verb} not exist: give the path of an image or a folder, or a pattern.')
     check_formats(args.save, list(filter(is_video, args.images)))
     if os.path.exists(args.out) and not os.path.isdir(args.out):
         raise ValueError(f'--out {args.out} is a file: pass a folder, new or existing.')
@@ -36,7 +37,8 @@ def check_inputs(args: argparse.Namespace) -> None:
     existing = sorted(set(os.listdir(args.out)).intersection(expected(args.images, args.out, args.save)))
     if existing:
         told = abridged([os.path.join(args.out, name) for name in existing])
-        raise ValueError(f'{told} exists already: pass --overwrite, --skip-done or another --out.')
+        verb = 'exist' if len(existing) > 1 else 'exists'
+        raise ValueError(f'{told} {verb} already: pass --overwrite, --skip-done or another --out.')
 
 
 def expand(given: Sequence[str]) -> list[str]:

@@ -29,7 +29,7 @@ def folder(tmp_path):
         ('predict none/*.png --out new', "'none/*.png' does not exist"),
         ('predict pics --out c.py', 'c.py is a file'),
         ('predict pics --out done', 'done/a_overlay.png, done/b_overlay.png, done/c_overlay.png (and 1 more)'),
-        ('predict pics/[ab].png --out done', 'done/a_overlay.png, done/b_overlay.png exists'),
+        ('predict pics/[ab].png --out done', 'done/a_overlay.png, done/b_overlay.png exist already'),
         ('predict pics v.mp4 --out done --format png', 'v.mp4 is a video'),
         ('predict v.mp4 --out done', 'done/v_overlay.webm exists'),
         ('predict pics --out done --format png', 'done/c_labels.png exists'),
