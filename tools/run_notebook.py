@@ -57,10 +57,14 @@ def run_cell(code: str, names: dict[str, Any]) -> list[Output]:
 
     names['display'] = display
     tree = ast.parse(code)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    last = tree.body[-1] if tree.body else None
+    if isinstance(last, ast.Expr):
+        tree.body.pop()
     with contextlib.redirect_stdout(printed):
         exec(compile(tree, '<cell>', 'exec'), names)  # nosec B102 (a notebook of this repository)
-        value = None if last is None else eval(compile(ast.Expression(last.value), '<cell>', 'eval'), names)  # nosec B307
+        value = None
+        if isinstance(last, ast.Expr):
+            value = eval(compile(ast.Expression(last.value), '<cell>', 'eval'), names)  # nosec B307
         display(*([] if value is None else [value]))
     return outputs
 
