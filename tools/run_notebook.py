@@ -62,11 +62,10 @@ def run_cell(code: str, names: dict[str, Any]) -> list[Output]:
         tree.body.pop()
     with contextlib.redirect_stdout(printed):
         exec(compile(tree, '<cell>', 'exec'), names)  # nosec B102 (a notebook of this repository)
+        value = None
         if isinstance(last, ast.Expr):
             value = eval(compile(ast.Expression(last.value), '<cell>', 'eval'), names)  # nosec B307
-            display(*([] if value is None else [value]))
-        else:
-            display()
+        display(*([] if value is None else [value]))
     return outputs
 
 
