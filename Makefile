@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test attack lint format report bench lock dist clean
+.PHONY: help setup demo test attack lint format report bench docs lock dist clean
 
 help: ## List the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -38,14 +38,23 @@ format: $(STAMP) ## Apply ruff's fixes
 	@$(BIN)/ruff format .
 
 report: $(STAMP) work_dirs/demo/last_checkpoint ## Analyse the demo's checkpoint: work_dirs/report/report.html
-	@OMP_NUM_THREADS=1 $(BIN)/python tools/analyze.py configs/alignzeg_patterns.py "$$(cat work_dirs/demo/last_checkpoint)" \
+	@OMP_NUM_THREADS=1 $(BIN)/alignzeg analyze configs/alignzeg_patterns.py "$$(cat work_dirs/demo/last_checkpoint)" \
 		--out work_dirs/report $(ARGS)
 
 work_dirs/demo/last_checkpoint:
 	@$(MAKE) demo
 
 bench: $(STAMP) ## Measure time and memory against SAN of mmsegmentation
-	@$(BIN)/python tools/benchmark_san.py $(ARGS)
+	@$(BIN)/alignzeg speed $(ARGS)
+
+docs: .venv-docs/.installed ## Build the documentation site into site/, in an environment of its own (215 MB)
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict $(ARGS)
+
+.venv-docs/.installed: requirements/docs.txt requirements/lock/docs.txt
+	@test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python -m pip install -q --disable-pip-version-check --only-binary :all: -r requirements/docs.txt \
+		-c requirements/lock/docs.txt
+	@touch $@
 
 lock: $(STAMP) ## Write the versions of the environment to requirements/lock (use it with VERSIONS=newest)
 	@{ sed -n '/^#/p' requirements/lock/$(STACK).txt; \
@@ -57,7 +66,7 @@ dist: $(STAMP) ## Build the wheel and the source archive into dist, and try the 
 	@$(BIN)/python tools/try_wheel.py $(ARGS)
 
 clean: ## Remove environments, caches and builds (not work_dirs)
-	@rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	@rm -rf .venv .venv-* build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 # -q keeps pip's log short. --only-binary: never start a compiler; the OneDL forks are sources of pure Python.
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check

@@ -1,4 +1,4 @@
-"""The pages of docs: their examples run, and lists are complete."""
+"""The pages of docs: the example with mmseg runs."""
 
 import os
 import shutil
@@ -50,7 +50,3 @@ def test_the_example_with_mmseg_runs_in_a_new_process_and_equals_our_inferencer(
     two = inferencer(scene, classes=['red grid', 'green checks'])[0]
     np.testing.assert_array_equal(np.load(clone / 'labels.npy'), two.labels)
     assert (clone / 'overlay.png').stat().st_size and (clone / 'results/vis/scene_4.png').stat().st_size
-
-
-def test_the_list_of_public_names_is_current(load_tool):
-    assert (ROOT / 'docs/api.md').read_text() == load_tool('list_api').page(), 'run: python tools/list_api.py'

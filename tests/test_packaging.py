@@ -34,6 +34,12 @@ def test_a_lock_pins_every_requirement_to_a_version_that_it_admits(lock, stack):
             assert requirement.specifier.contains(str(pin.specifier).removeprefix('=='), prereleases=True), requirement
 
 
+def test_the_documentation_has_a_lock_of_its_own():
+    pins = {canonicalize_name(pin.name): str(pin.specifier).removeprefix('==') for pin in read('lock/docs')}
+    for requirement in read('docs'):
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+
+
 def test_no_stack_is_forced_on_the_user():
     project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['tool']['setuptools']['dynamic']
     assert project['dependencies']['file'] == ['requirements/runtime.txt']

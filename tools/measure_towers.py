@@ -11,9 +11,11 @@ import argparse
 import logging
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +28,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from alignzeg.benchmark.flops import count_parameters, predict_flops
-from mmseg_alignzeg.models import CLIPSource, CLIPTower, build_tower
+from mmseg_alignzeg.models import CLIPSource, build_tower
 
 HEADER = (
     '| tower | difference | step | prediction | first prediction | parameters | GFLOPs |\n|---|---|---|---|---|---|---|'
@@ -45,29 +47,38 @@ class RandomTexts:
         return F.normalize(drawn, dim=-1).to(device)
 
 
-def difference(tower: CLIPTower, source: CLIPSource) -> float:
+def difference(source: CLIPSource, settings: Mapping[str, Any]) -> float:
     """Return the largest difference from the feature of open_clip's own tower, relative to its largest entry.
 
     Args:
-        tower: A tower that takes images at their own size (``scale_factor=1``); its weights are made less regular.
-        source: Its source.
+        source: The CLIP model; its weights are made less regular.
+        settings: Arguments of the tower, which takes images at their own size.
     """
-    reference = source.load_vision()[0].eval()
+    reference, scale = source.load_vision()
     with torch.no_grad():
-        for theirs, ours in zip(reference.parameters(), tower.visual.parameters(), strict=True):
-            ours += 0.02 * torch.randn_like(ours)  # no part may keep a start of zero
-            theirs.copy_(ours)
-        images = torch.randn(1, 3, *tower.image_size)
-        expected = reference(images)
+        for weights in reference.eval().parameters():
+            weights.add_(0.02 * torch.randn_like(weights))  # no part may keep a start of zero
+        height_width: Any = reference.image_size
+        images = torch.randn(1, 3, *height_width)
+        expected = reference(images)  # before the tower takes the module over
+        with patch.object(CLIPSource, 'load_vision', return_value=(reference, scale)):
+            tower = build_tower(
+                source, **settings, scale_factor=1.0, num_prompts=0
+            ).eval()  # prompts change the feature
         stream = tower(images)
         found = tower.read(stream, torch.zeros(1, 1, 1, stream.grid[0] * stream.grid[1]))[:, 0]
     return float((found - expected).abs().max() / expected.abs().max())
 
 
-def row(config: Path) -> str:
-    """Measure one config; return its row of the table."""
+def row(config: Path, model_name: str | None) -> str:
+    """Measure one config, with another tower if ``model_name`` is given; return its row of the table."""
     cfg = Config.fromfile(config)
-    cfg.model.clip.pretrained = None
+    clip = cfg.model.clip
+    clip.pretrained = None
+    if model_name is not None:
+        clip.update(model_name=model_name, tap_layer=None)
+        if clip.tail_layers:
+            clip.tail_layers = None
     height, width = shape = tuple(cfg.model.data_preprocessor.size)
     torch.manual_seed(0)
     start = time.process_time()
@@ -90,9 +101,9 @@ def row(config: Path) -> str:
     parameters = count_parameters(model)
     flops = sum(predict_flops(model, shape, question=model.question).values())
     del model, optim_wrapper
-    settings = {**cfg.model.clip, 'scale_factor': 1.0, 'num_prompts': 0}  # prompts change the feature
+    settings = {key: value for key, value in clip.items() if key not in {'scale_factor', 'num_prompts'}}
     source = CLIPSource(settings.pop('model_name'), settings.pop('pretrained'))
-    gap = difference(build_tower(source, **settings).eval(), source)
+    gap = difference(source, settings)
     trained, frozen = parameters.trained / 1e6, parameters.frozen / 1e6
     return (
         f'| {source.model_name} | {gap:.0e} | {step:.1f} s | {prediction:.1f} s | {first:.1f} s '
@@ -104,6 +115,12 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('configs', type=Path, nargs='+', help='configs of AlignZeg')
+    parser.add_argument(
+        '--model-names',
+        nargs='+',
+        metavar='NAME',
+        help="open_clip's architectures to measure with these configs, in place of theirs, with the default layers",
+    )
     args = parser.parse_args()
     for config in args.configs:
         if not config.is_file():
@@ -113,7 +130,8 @@ def main() -> None:
     init_default_scope('mmseg')
     print(HEADER)
     for config in args.configs:
-        print(row(config), flush=True)
+        for name in args.model_names or [None]:
+            print(row(config, name), flush=True)
 
 
 if __name__ == '__main__':

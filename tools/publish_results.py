@@ -1,7 +1,7 @@
 """Copy measured results to the metafiles and to the tables of README and docs.
 
-Each result is stored once, as ``docs/results/NAME.csv``: the ``runs.csv`` of ``tools/benchmark_configs.py``, or the
-file of ``tools/benchmark_san.py``, if NAME begins with ``speed``. A Markdown file contains its table between
+Each result is stored once, as ``docs/results/NAME.csv``: the ``runs.csv`` of ``alignzeg bench``, or the
+file of ``alignzeg speed``, if NAME begins with ``speed``. A Markdown file contains its table between
 ``<!-- docs/results/NAME.csv -->`` and ``<!-- end -->``; the text in between is replaced. The table of the paper's
 results, and the page docs/published_results.md, come from configs/published_results.yml in the same way.
 """

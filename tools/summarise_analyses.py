@@ -1,4 +1,4 @@
-"""Average results of tools/analyze.py over checkpoints: one row per setting, compared on the same weights.
+"""Average results of alignzeg analyze over checkpoints: one row per setting, compared on the same weights.
 
 python tools/summarise_analyses.py work_dirs/analyses/*/analysis.json
 """
@@ -74,13 +74,13 @@ def main() -> int:
     args = parser.parse_args()
     missing = [path for path in args.files if not path.is_file()]
     if missing:
-        print(f'{str(missing[0])!r} does not exist: give analysis.json files of tools/analyze.py.', file=sys.stderr)
+        print(f'{str(missing[0])!r} does not exist: give analysis.json files of alignzeg analyze.', file=sys.stderr)
         return 2
     header = ['setting', *KEYS, 'Δ hIoU', 'p']
     try:
         analyses = [json.loads(path.read_text()) for path in args.files]
     except ValueError as error:
-        print(f'A file was not written by tools/analyze.py: {error}.', file=sys.stderr)
+        print(f'A file was not written by alignzeg analyze: {error}.', file=sys.stderr)
         return 2
     for row in [header, ['---'] * len(header), *summarise(analyses)]:
         print('| ' + ' | '.join(row) + ' |')

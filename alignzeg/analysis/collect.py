@@ -26,13 +26,11 @@ class ViewScores:
         masks: M, (N, h, w) logits on the padded grid, flips undone.
         scores: P, (N, C + 1) logits, background last.
         indicator: I, (N,) probabilities, or None for a model without φ_bc.
-        preference: r, (N,) scores if the decoder weights views by them, or None.
     """
 
     masks: Tensor
     scores: Tensor
     indicator: Tensor | None = None
-    preference: Tensor | None = None
 
 
 @dataclass
@@ -62,7 +60,6 @@ class AnalysisTask:
         ignore_index: Ground-truth label that is not evaluated.
         background_at_test: See :func:`~mmseg_alignzeg.models.inference.drop_background`.
         images: Number of images in the whole test set.
-        temperature: Temperature of the decoder, see :func:`~mmseg_alignzeg.models.answer.merge`.
     """
 
     vocabulary: Vocabulary
@@ -70,7 +67,6 @@ class AnalysisTask:
     ignore_index: int
     background_at_test: str
     images: int
-    temperature: float = 1.0
 
     @classmethod
     def of(cls, model: AlignZeg, dataset: Any, ignore_index: int) -> AnalysisTask:
@@ -88,8 +84,7 @@ class AnalysisTask:
         metainfo: Mapping[str, Any] = dataset.metainfo
         vocabulary = Vocabulary.of_test_data(metainfo, model.vocabulary)
         seen = tuple(filter(model.vocabulary.has_labels_for, vocabulary.classes))
-        background, temperature = model.question.background_at_test, model.decoder.temperature
-        return cls(vocabulary, seen, ignore_index, background, len(dataset), temperature)
+        return cls(vocabulary, seen, ignore_index, model.question.background_at_test, len(dataset))
 
     @cached_property
     def unseen(self) -> Tensor:
@@ -148,6 +143,6 @@ def _view(
     """Return the proposals of one view for each image."""
     masks = upright(proposals.mask_logits, samples)
     scores = model.classify(proposals, text_embeds).float()
-    columns = (model.indicate(proposals), model.prefer(proposals))
-    optional = ([None] * len(samples) if column is None else column.float() for column in columns)
-    return [ViewScores(*parts) for parts in zip(masks, scores, *optional, strict=True)]
+    found = model.indicate(proposals)
+    indicator = [None] * len(samples) if found is None else found.float()
+    return [ViewScores(*parts) for parts in zip(masks, scores, indicator, strict=True)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from mmseg_alignzeg.evaluation.areas import confusion_matrix, split_areas
 from mmseg_alignzeg.evaluation.zero_shot_iou_metric import zero_shot_iou
 from mmseg_alignzeg.models import CalibratedStacking, PredictiveBiasCorrection
-from mmseg_alignzeg.models.answer import merge, score_columns
+from mmseg_alignzeg.models.answer import merge
 from mmseg_alignzeg.models.inference import drop_background, mask_stripes
 from mmseg_alignzeg.models.oracle import oracle_probs
 
@@ -77,7 +77,7 @@ def variant_columns(image: ImageProposals, gamma: float | None, oracle: bool, ta
     """Return what is summed at every pixel under a :class:`Variant`, for each view; an oracle uses only the first."""
     if oracle:
         return [oracle_probs(image.views[0].masks, image.labels, len(task.vocabulary.classes), image.window)]
-    return [score_columns(view_probs(view, gamma, task), view.preference) for view in image.views]
+    return [view_probs(view, gamma, task) for view in image.views]
 
 
 def stacked_labels(scores: Tensor, constants: Sequence[float], trained: Tensor) -> Iterator[Tensor]:
@@ -110,7 +110,6 @@ def image_counts(image: ImageProposals, variants: Sequence[Variant], task: Analy
         ground-truth class, ignored pixels last, in each mask, binarised at 0.5.
     """
     num_classes, first = len(task.vocabulary.classes), image.views[0].masks
-    scored = image.views[0].preference is not None
     trained = task.trained.to(first.device)
     groups: dict[tuple[float | None, bool], list[int]] = {}
     for k, variant in enumerate(variants):
@@ -119,13 +118,12 @@ def image_counts(image: ImageProposals, variants: Sequence[Variant], task: Analy
     truth = torch.where((image.labels >= 0) & (image.labels < num_classes), image.labels, num_classes)
     labels = torch.empty(len(variants), *image.window.size, dtype=torch.int32, device=first.device)
     pixels = first.new_zeros(num_classes + 1, len(first))
-    widest = num_classes + 2 * scored
-    for parts in zip(*(mask_stripes(view.masks, image.window, widest) for view in image.views), strict=True):
+    for parts in zip(*(mask_stripes(view.masks, image.window, num_classes) for view in image.views), strict=True):
         rows, masks = parts[0][0], [stripe.flatten(0, 1) for _, stripe in parts]  # (rows · columns, N) each
         pixels.index_add_(0, truth[rows].flatten(), (masks[0] > 0.5).to(pixels))
         for key, members in groups.items():
             sums = [torch.mm(*operands) for operands in zip(masks, columns[key], strict=False)]
-            scores = merge(sums, scored and not key[1], task.temperature)  # (rows · columns, C)
+            scores = merge(sums)  # (rows · columns, C)
             plain = [k for k in members if not variants[k].constant]
             stacked = [k for k in members if variants[k].constant]
             for k in plain:

@@ -21,8 +21,8 @@ from mmseg_alignzeg.vocabulary import Vocabulary
 
 from .collect import AnalysisTask, ImageProposals, ViewScores
 
-FORMAT = 2
-VIEW = ('masks', 'scores', 'indicator', 'preference')
+FORMAT = 3
+VIEW = ('masks', 'scores', 'indicator')
 NOT_IN_THE_PASS = ('bias_correction', 'calibration')  # parts of a model that do not change proposals
 
 

@@ -44,7 +44,8 @@ def far_hint(far_words: Sequence[str], count: int) -> tuple[str, ...]:
     """Return a hint if words are far from the trained ones."""
     if not far_words:
         return ()
-    told = f'{len(far_words):,} of {count:,} words are' if count > 1 else 'the word is'
+    are = 'is' if len(far_words) == 1 else 'are'
+    told = f'{len(far_words):,} of {count:,} words {are}' if count > 1 else 'the word is'
     return (f'{told} far from what this model was trained on: {abridged(far_words)}',)
 
 

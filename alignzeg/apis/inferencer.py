@@ -11,23 +11,21 @@ import torch
 from mmengine.dataset import pseudo_collate
 
 from mmseg_alignzeg.aliases import fold
-from mmseg_alignzeg.models import ClassNames, EmbeddingBank, PredictiveBiasCorrection, TextBank
-from mmseg_alignzeg.models.answer import Answer, Drawing
-from mmseg_alignzeg.models.class_embeddings import Bank
 from mmseg_alignzeg.models.random_clip import NOTE, is_random
 from mmseg_alignzeg.models.tiling import Tiling
 
+from .banks import Banks
 from .hints import far_words
 from .image_files import Source, find_images
-from .prediction import OTHERS, Failure, Prediction, best_score, drawn, find_proposals, label_map
+from .looks import Look, look_at, predictions
+from .prediction import OTHERS, Failure, Prediction
 from .preparation import Item, prepare
-from .request import Request
+from .request import Request, bias_correction
 from .trained_models import PathLike, load_model, usable_device
 from .watching import Watch, watched
 from .words import check_words, cut_words
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
-OTHERS_BELOW = 0.5  # threshold on the scores Σ_n p_nc·σ(M_n)
 
 
 class AlignZegInferencer:
@@ -52,7 +50,7 @@ class AlignZegInferencer:
         FileNotFoundError: If a file does not exist.
         ValueError: If model and weights do not fit, or the device or dtype is not available.
 
-    Example:
+    Examples:
         >>> from mmseg_alignzeg.datasets.patterns import draw_scene
         >>> image, _ = draw_scene(seed=2, index=2)  # or a path, such as 'street.jpg'
         >>> inferencer = AlignZegInferencer(device='cpu')  # or of your own: 'config.py', 'weights.pth'
@@ -80,14 +78,13 @@ class AlignZegInferencer:
             raise ValueError(f'The decoder {type(self.model.decoder).__name__} needs ground truth: use `mim test`.')
         self.model.to(self.device)
         self.notes = (NOTE,) if is_random(self.model) else ()
-        self._banks: dict[tuple[str, bool], Bank] = {(self.model.text_bank.template_set, False): self.model.text_bank}
-        self._keep = True
+        self._banks = Banks(self.model.text_bank)
         self.watch: Watch | None = None
 
     def without_text_cache(self) -> AlignZegInferencer:
         """Return an inferencer of the same model that keeps no text embeddings on disk, for untrusted class names."""
         other = copy.copy(self)
-        other._banks, other._keep = {}, False
+        other._banks = Banks(self.model.text_bank, keep=False)
         return other
 
     def __call__(  # noqa: D417 (the others are described there)
@@ -172,45 +169,61 @@ class AlignZegInferencer:
         if proposals and (tiling or self.model.tiling) is not None:
             raise ValueError('Proposals are those of whole images: leave windows (`test_cfg.mode`) or proposals out.')
         sources = find_images(inputs)
-        correction = self._correction(gamma, pbc)
+        request = self._request(classes, unseen, others, gamma, pbc, templates, proposals, tiling)
+        return self._run(sources, request, batch_size)
+
+    def look(self, image: Any) -> Look:
+        """Let the model look at one image, for any number of questions: :meth:`answer` is much faster.
+
+        Args:
+            image: A path or an array, see :meth:`stream`.
+
+        Raises:
+            FileNotFoundError: If the path does not exist.
+            ValueError: If the image is unreadable, or the model predicts in windows (`test_cfg.mode`).
+        """
+        if self.model.tiling is not None:
+            raise ValueError('This model predicts in windows (`test_cfg.mode`), which are not kept: call it instead.')
+        with self._autocast():
+            return look_at(self.model, [prepare(find_images([image])[0], self.input_scale)])
+
+    def answer(
+        self,
+        look: Look,
+        classes: Sequence[str] | None = None,
+        unseen: Sequence[str] | None = None,
+        others: bool = False,
+        gamma: float | None = None,
+        pbc: bool = True,
+        templates: str | None = None,
+        proposals: bool = False,
+    ) -> Prediction:
+        """Answer a question about an image that :meth:`look` has seen; see :meth:`stream` for the other arguments."""
+        request = self._request(classes, unseen, others, gamma, pbc, templates, proposals, None)
+        with self._autocast():
+            return self._answer(look, request)[0]
+
+    def _request(
+        self,
+        classes: Sequence[str] | None,
+        unseen: Sequence[str] | None,
+        others: bool,
+        gamma: float | None,
+        pbc: bool,
+        templates: str | None,
+        proposals: bool,
+        tiling: Tiling | None,
+    ) -> Request:
+        correction = bias_correction(self.model, gamma, pbc)
         words = check_words(classes, unseen, self.model.vocabulary)
         if others and OTHERS in map(fold, words.classes):
             raise ValueError(f'`classes` already contains {OTHERS!r}: remove it, or set others=False.')
-        bank = self._bank(templates, words.classes)
+        bank = self._banks(templates, words.classes)
         asked = self.model.ask(words.classes, words.unseen)
         question = replace(asked, text_bank=bank, bias_correction=correction)
         question.text_embeds(self.device)  # reports problems with class names or CLIP before any image is read
         far = () if self.notes else far_words(words.classes, self.model.vocabulary, bank)
-        request = Request(question, replace(cut_words(words, bank), far=far), others, proposals, tiling)
-        return self._run(sources, request, batch_size)
-
-    def _correction(self, gamma: float | None, pbc: bool) -> PredictiveBiasCorrection | None:
-        if gamma is not None and (isinstance(gamma, (bool, str)) or not 0 < gamma <= 1):
-            raise ValueError(f'gamma={gamma!r} must be in (0, 1]; pbc=False disables the bias correction.')
-        if not pbc:
-            return None
-        if self.model.class_indicator is None:
-            raise ValueError('This model was trained without φ_bc (`class_indicator`), which PBC needs: set pbc=False.')
-        if gamma is None:
-            return self.model.question.bias_correction or PredictiveBiasCorrection()
-        return PredictiveBiasCorrection(gamma)
-
-    def _bank(self, templates: str | None, classes: Sequence[str]) -> Bank:
-        """Return the text bank of a template set; it is kept, so the text tower encodes a vocabulary only once."""
-        own = self.model.text_bank
-        if isinstance(own, EmbeddingBank):
-            if templates is not None:
-                raise ValueError(
-                    f'templates={templates!r} needs the text tower, but the classes of this model are embedded in '
-                    f'{own.path}: leave `templates` or `text.embeddings` out.'
-                )
-            return own
-        templates = templates or own.template_set
-        strange = bool(own.names.table) and not any(name in own.names.table for name in classes)
-        if (templates, strange) not in self._banks:
-            names = ClassNames(combine=own.names.combine) if strange else own.names
-            self._banks[templates, strange] = TextBank(own.source, templates, str(own.cache_dir), names, self._keep)
-        return self._banks[templates, strange]
+        return Request(question, replace(cut_words(words, bank), far=far), others, proposals, tiling)
 
     def _run(self, sources: Sequence[Source], request: Request, batch_size: int) -> Iterator[Prediction | Failure]:
         for start in range(0, len(sources), batch_size):
@@ -224,38 +237,24 @@ class AlignZegInferencer:
                 else:
                     groups.setdefault(item.packed['inputs'].shape, {})[i] = item
             for group in groups.values():
-                with torch.autocast(self.device.type, DTYPES[self.dtype], enabled=self.dtype != 'fp32'):
+                with self._autocast():
                     results.update(zip(group, self._predict(list(group.values()), request), strict=True))
             yield from (results[i] for i in sorted(results))
 
-    @torch.no_grad()
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, DTYPES[self.dtype], enabled=self.dtype != 'fp32')
+
     def _predict(self, items: list[Item], request: Request) -> list[Prediction]:
         """Return predictions of images with the same input size."""
-        model, words, data = self.model, request.words, pseudo_collate([item.packed for item in items])
-        tiling = request.tiling or model.tiling
+        tiling = request.tiling or self.model.tiling
         if tiling is None:
-            data = model.data_preprocessor(data, False)
-            looks = model.look(data['inputs'])
-            answers: Sequence[Drawing]
-            answers = model.answer(looks, data['data_samples'], data['inputs'].shape[2:], request.question)
-            indicator = model.indicate(looks[0])
-        else:
-            answers = model.answers(data['inputs'], data['data_samples'], request.question, tiling)
-            answers, indicator = watched(answers, [item.source.name for item in items], self.watch), None
-        predictions = []
-        for i, (item, answer) in enumerate(zip(items, answers, strict=True)):
-            notes, proposals = [*self.notes, *item.notes, *words.notes], None
-            canvas = answer.window if request.tiling else drawn(answer.window)
-            if canvas != answer.window:
-                notes.append('labels drawn at {1} × {0} pixels and enlarged'.format(*canvas.size))
-            if isinstance(answer, Answer) and request.proposals:
-                own = None if indicator is None else indicator[i].float()
-                proposals, more = find_proposals(answer, own, words.classes)
-                if more:
-                    notes.append(f'{more} more proposals are left out: their masks would take too much memory')
-            labels = label_map(answer, canvas, OTHERS_BELOW if request.others else None)
-            classes = (*words.classes, OTHERS) if request.others else words.classes
-            best = best_score(answer) if isinstance(answer, Answer) else None
-            result = Prediction(item.source.name, item.image, labels, classes, words.unseen, tuple(notes), proposals)
-            predictions.append(replace(result, best_score=best, far_words=words.far))
-        return predictions
+            return self._answer(look_at(self.model, items), request)
+        with torch.no_grad():
+            data = pseudo_collate([item.packed for item in items])
+            answers = self.model.answers(data['inputs'], data['data_samples'], request.question, tiling)
+            return predictions(items, watched(answers, items, self.watch), None, request, self.notes)
+
+    @torch.no_grad()
+    def _answer(self, look: Look, request: Request) -> list[Prediction]:
+        answers = self.model.answer(look.views, look.samples, look.shape, request.question)
+        return predictions(look.items, answers, self.model.indicate(look.views[0]), request, self.notes)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mmseg_alignzeg.models import Question
+from mmseg_alignzeg.models import AlignZeg, PredictiveBiasCorrection, Question
 from mmseg_alignzeg.models.tiling import Tiling
 
 from .words import Words
+
+OTHERS_BELOW = 0.5  # threshold on the scores Σ_n p_nc·σ(M_n)
 
 
 @dataclass(frozen=True)
@@ -27,3 +29,20 @@ class Request:
     others: bool
     proposals: bool
     tiling: Tiling | None
+
+
+def bias_correction(model: AlignZeg, gamma: float | None, pbc: bool) -> PredictiveBiasCorrection | None:
+    """Return the bias correction that a call asks for; see :meth:`AlignZegInferencer.stream`.
+
+    Raises:
+        ValueError: If γ is out of range, or the model lacks φ_bc.
+    """
+    if gamma is not None and (isinstance(gamma, (bool, str)) or not 0 < gamma <= 1):
+        raise ValueError(f'gamma={gamma!r} must be in (0, 1]; pbc=False disables the bias correction.')
+    if not pbc:
+        return None
+    if model.class_indicator is None:
+        raise ValueError('This model was trained without φ_bc (`class_indicator`), which PBC needs: set pbc=False.')
+    if gamma is None:
+        return model.question.bias_correction or PredictiveBiasCorrection()
+    return PredictiveBiasCorrection(gamma)

@@ -9,22 +9,24 @@ from dataclasses import replace
 from mmseg_alignzeg.models.answer import Answer, Drawing
 from mmseg_alignzeg.models.tiling import Tile, TiledAnswer
 
+from .preparation import Item
+
 Watch = Callable[[str, int, int], None]  # name of the image, windows done, all windows
 
 
-def watched(answers: Sequence[Drawing], names: Sequence[str], watch: Watch | None) -> Sequence[Drawing]:
+def watched(answers: Sequence[Drawing], items: Sequence[Item], watch: Watch | None) -> Sequence[Drawing]:
     """Return the same answers, which report each window that they have encoded.
 
     Args:
         answers: One for each image; those of whole images do not report anything.
-        names: Names of the images.
+        items: The images.
         watch: The function to call, or None.
     """
     if watch is None:
         return answers
     return [
-        _watched(answer, name, watch) if isinstance(answer, TiledAnswer) else answer
-        for answer, name in zip(answers, names, strict=True)
+        _watched(answer, item.source.name, watch) if isinstance(answer, TiledAnswer) else answer
+        for answer, item in zip(answers, items, strict=True)
     ]
 
 

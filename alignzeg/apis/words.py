@@ -69,22 +69,23 @@ def cut_words(words: Words, bank: Bank) -> Words:
     """Add a note about names whose prompts exceed CLIP's context length: its tokenizer cuts their ends silently."""
     if isinstance(bank, EmbeddingBank):
         return words
-    tokenizer = bank.source.load_tokenizer()
+    room = bank.source.architecture['text_cfg'].get('context_length', 77)
     longest = max(bank.templates, key=len)
     prompts = [(name, longest.format(phrase)) for name in words.classes for phrase in bank.names.phrases(name)]
-    cut = list(dict.fromkeys(name for name, prompt in prompts if _is_cut(prompt, tokenizer)))
+    # A token covers at least one byte; two more mark the start and the end.
+    suspects = [(name, prompt) for name, prompt in prompts if len(prompt.encode()) + 2 > room]
+    if not suspects:
+        return words
+    tokenizer = bank.source.load_tokenizer()
+    cut = list(dict.fromkeys(name for name, prompt in suspects if _is_cut(prompt, tokenizer)))
     if not cut:
         return words
-    room = tokenizer.context_length
     note = f'CLIP reads only {room} tokens and ignores the end of {len(cut):,} long name(s): {cut[0][:40]!r}…'
     return replace(words, notes=(*words.notes, note))
 
 
 def _is_cut(prompt: str, tokenizer: open_clip.SimpleTokenizer) -> bool:
-    room = len(prompt.encode()) + 2  # a token covers at least one byte; two more mark the start and the end
-    if room <= tokenizer.context_length:
-        return False
-    tokens = tokenizer([prompt], context_length=room)[0]
+    tokens = tokenizer([prompt], context_length=len(prompt.encode()) + 2)[0]
     return int(tokens.argmax()) >= tokenizer.context_length  # the end mark has the largest id
 
 

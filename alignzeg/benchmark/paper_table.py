@@ -22,7 +22,7 @@ def dataset_of(config: str) -> str:
 
 
 def read_folder(folder: Path) -> dict[str, list[Run]]:
-    """Read all CSV files below a folder, as written by ``tools/benchmark_configs.py``, or one such file.
+    """Read all CSV files below a folder, as written by ``alignzeg bench``, or one such file.
 
     Returns:
         Runs by dataset.
@@ -33,7 +33,7 @@ def read_folder(folder: Path) -> dict[str, list[Run]]:
     """
     paths = [folder] if folder.is_file() else sorted(folder.rglob('*.csv'))
     if not paths:
-        raise FileNotFoundError(f'{folder} contains no results: expected runs.csv of tools/benchmark_configs.py.')
+        raise FileNotFoundError(f'{folder} contains no results: expected runs.csv of alignzeg bench.')
     found: dict[tuple[str, str, int], Path] = {}
     datasets: dict[str, list[Run]] = {}
     for path in paths:

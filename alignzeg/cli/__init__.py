@@ -1,4 +1,4 @@
-"""The command line: ``alignzeg predict | demo | web | export | clip | table | doctor``, or ``python -m alignzeg``."""
+"""The command line, ``alignzeg COMMAND``, or ``python -m alignzeg COMMAND``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
-from . import clip, demo, doctor, export, predict, table, web
+from . import analyze, bench, check, clip, convert, demo, doctor, export, predict, speed, table, web
 from .output import Parser, complain
 
+COMMANDS = (predict, demo, web, export, doctor, check, convert, analyze, bench, table, speed, clip)
 EXIT_CODES = """\
 exit codes:
   0    done
-  1    partly done: some pictures failed, or `doctor` found a problem
+  1    partly done: some files failed, or `doctor` or `check` found a problem
   2    nothing done: an argument or a file is wrong
   130  stopped with Ctrl-C; what was finished is kept
 """
@@ -41,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--version', action=ShowVersion, nargs=0, help="show program's version number and exit")
     commands = parser.add_subparsers(metavar='COMMAND', required=True)
-    for command in (predict, demo, web, export, clip, table, doctor):
+    for command in COMMANDS:
         command.add_parser(commands)
     return parser
 
@@ -52,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Those of the command line if None.
     """
-    args = build_parser().parse_args(arguments)
-    args.stdout = sys.stdout
     try:
+        args = build_parser().parse_args(arguments)
+        args.stdout = sys.stdout
         with redirect_stdout(sys.stderr):  # libraries log to stdout, where only results belong
             return args.run(args)
     except KeyboardInterrupt:

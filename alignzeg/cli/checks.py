@@ -89,14 +89,15 @@ def check_gpu() -> Check:
 def check_clip() -> Check:
     """Check whether the CLIP weights of the full-size configs are in open_clip's cache; nothing is downloaded."""
     import open_clip
-    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub import constants
+
+    from mmseg_alignzeg.models.clip_source import cached_weights
 
     cfg = open_clip.get_pretrained_cfg(*CLIP)
     repository = cfg['hf_hub'].rstrip('/')
-    for file in ('open_clip_model.safetensors', 'open_clip_pytorch_model.bin'):
-        path = try_to_load_from_cache(repository, file)
-        if isinstance(path, str):
-            return Check('CLIP weights', 'ok', f'{"/".join(CLIP)}: {path}')
+    path = cached_weights(cfg)
+    if path is not None:
+        return Check('CLIP weights', 'ok', f'{"/".join(CLIP)}: {path}')
     fix = (
         'open_clip downloads them on the first run; without a network, copy open_clip_model.safetensors from '
         f'huggingface.co/{repository} to this machine and set model.clip.pretrained, or --clip-weights, to its path'

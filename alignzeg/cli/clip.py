@@ -34,6 +34,8 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the facts, write the file, and return the exit code."""
+    if not args.weights.expanduser().exists():
+        raise FileNotFoundError(f"{args.weights} does not exist: give a file or a folder of CLIP's weights.")
     if args.out is not None:
         if args.out.suffix != '.safetensors':
             raise ValueError(f'--out {args.out} must end with .safetensors.')

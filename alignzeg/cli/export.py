@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(
                 '--classes, --classes-file, --compare, --gamma and --no-pbc are valid for --format onnx only.'
             )
+    read_words(args)  # refuses wrong words early
     existing = args.out / 'config.json' if args.format == 'safetensors' else args.out
     if existing.is_dir() or (existing.exists() and not args.overwrite):
         raise ValueError(f'{existing} exists already: pass another --out, or --overwrite to replace a file.')

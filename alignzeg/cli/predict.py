@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .inputs import check_inputs
 from .large_job import Job, model_settings, plan
 from .options import (
     add_command,
@@ -26,7 +27,7 @@ from .output import complain
 from .report import Report
 from .team import Team
 from .told import Remarks, line, record
-from .videos import check_formats, is_video, segment_videos
+from .videos import is_video, segment_videos
 
 if TYPE_CHECKING:
     from ..apis import Failure, Prediction
@@ -114,30 +115,31 @@ def kinds(text: str) -> list[str]:
 def run(args: argparse.Namespace) -> int:
     """Segment the pictures, write the results and return the exit code."""
     check_model(args)
+    words = read_words(args)
+    team = Team(os.environ)
+    check_inputs(args, team.alone)
     load_library()
     from ..apis import AlignZegInferencer, Failure
     from .progress import JobProgress
     from .result_files import save_classes
 
-    words = read_words(args)
     pictures, videos, lost = find_pictures(args.images)
     if not pictures and not videos:
         raise ValueError(next(iter(lost.values())))
-    check_formats(args.save, videos)
     settings = dict(
         classes=words, unseen=split_words(args.unseen), others=args.others, gamma=args.gamma, pbc=not args.no_pbc
     )
     settings |= dict(templates=args.templates, windows=args.windows)
-    job = Job(args.out, settings | model_settings(args), Team(os.environ))
+    job = Job(args.out, settings | model_settings(args), team)
     settings |= dict(batch_size=args.batch_size, proposals='proposals' in args.save)
     targets, films = plan(args, pictures, videos, job)
     own, remarks = len(targets) + len(films), Remarks()
     begin = time.perf_counter()
-    with JobProgress(own, args.windows is not None, job.team.rank == 0) as progress:
+    with JobProgress(own, args.windows is not None, team.rank == 0) as progress:
         report = Report(args, job, progress)
         results: Iterable[Prediction | Failure] = ()
         if own:
-            device = job.team.device(args.device)
+            device = team.device(args.device)
             inferencer = AlignZegInferencer(
                 args.model, args.checkpoint, device, args.dtype, clip_weights=args.clip_weights
             )
@@ -145,7 +147,7 @@ def run(args: argparse.Namespace) -> int:
             results = inferencer.stream(list(targets), **settings) if targets else ()
         progress.begin(job.begin(own))
         try:
-            for name, message in lost.items() if job.team.rank == 0 else ():
+            for name, message in lost.items() if team.rank == 0 else ():
                 report.failure(name, message)
             for (name, files), result in zip(targets.items(), results, strict=True):
                 if not isinstance(result, Failure):
@@ -172,12 +174,12 @@ def run(args: argparse.Namespace) -> int:
             complain(f'stopped: {remarks.done} of {own} pictures are done; pass --skip-done to continue from there.')
             return 130
     remarks.finish()
-    if job.team.rank == 0:
+    if team.rank == 0:
         before = len(pictures) + len(videos) - counts['seen']
         earlier = f', {before:,} done before' if before else ''
         took = f'in {time.perf_counter() - begin:.1f} s; results are in {args.out}'
         complain(f'{counts["done"]} done, {counts["failed"]} failed{earlier}, {took}')
-    job.team.leave()
+    team.leave()
     return int(counts['failed'] > 0)
 
 

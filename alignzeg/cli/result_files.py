@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmseg_alignzeg.files import whole_file
-
 if TYPE_CHECKING:
     from ..apis import Prediction
 
@@ -66,6 +64,8 @@ def save_classes(prediction: Prediction, folder: Path, overwrite: bool) -> None:
     Raises:
         ValueError: If the folder has label maps of other words and ``overwrite`` is False.
     """
+    from mmseg_alignzeg.files import whole_file
+
     path = folder / CLASSES
     content = {'classes': list(prediction.classes), 'unseen': list(prediction.unseen)}
     if path.exists() and not overwrite and json.loads(path.read_text(encoding='utf-8')) != content:

@@ -9,7 +9,7 @@ from typing import Any
 from .options import add_command
 
 DETAILS = """
-Reads every runs.csv that tools/benchmark_configs.py wrote below FOLDER and prints one table: seen, unseen and h
+Reads every runs.csv that alignzeg bench wrote below FOLDER and prints one table: seen, unseen and h
 per dataset, mean ± standard deviation over seeds, best in bold, and a note about significance.
 """
 EXAMPLES = """
@@ -29,6 +29,8 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table and return the exit code."""
+    if not args.folder.exists():
+        raise FileNotFoundError(f'{args.folder} does not exist: give a folder with results of `alignzeg bench`.')
     from ..benchmark.paper_table import paper_table, read_folder
 
     table = paper_table(read_folder(args.folder), args.compare_with)

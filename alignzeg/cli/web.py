@@ -6,7 +6,7 @@ import argparse
 import importlib.util
 from typing import Any
 
-from .options import add_command, check_model, load_library, positive
+from .options import add_command, add_model, check_model, load_library, positive
 from .output import write
 
 DETAILS = """
@@ -24,8 +24,7 @@ def add_parser(commands: Any) -> None:
     parser = add_command(commands, 'web', 'try pictures and words on a web page', DETAILS, EXAMPLES)
     parser.set_defaults(run=run)
     group = parser.add_argument_group('model (default: the shipped one of the embedded world of patterns)')
-    group.add_argument('--model', metavar='CONFIG|FOLDER', help='config (.py), or a folder of `alignzeg export`')
-    group.add_argument('--checkpoint', metavar='FILE', help='.pth or .safetensors that was trained with that config')
+    add_model(group)
     group.add_argument('--device', help="such as 'cuda:0' (default: a GPU if there is one)")
     group = parser.add_argument_group('server')
     group.add_argument('--host', default='127.0.0.1', help='pass 0.0.0.0 to admit other machines (default: 127.0.0.1)')

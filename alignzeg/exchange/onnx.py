@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mmseg_alignzeg.files import whole_file
 from mmseg_alignzeg.models import AlignZeg, PredictiveBiasCorrection
-from mmseg_alignzeg.models.answer import merge, score_columns
+from mmseg_alignzeg.models.answer import merge
 from mmseg_alignzeg.models.inference import drop_background
 from mmseg_alignzeg.models.proposals import padded_size
 
@@ -77,9 +77,6 @@ class FixedVocabularyPredictor(nn.Module):
             self.correction = question.bias_correction if gamma is None else PredictiveBiasCorrection(gamma)
         self.model = model.eval()
         self.scores = scores
-        self.preference = model.preference if model.decoder.weighting == 'preference' else None
-        if self.preference is not None:
-            self.preference.check_trained()
         device = preprocessor.mean.device
         self.register_buffer('text_embeds', question.text_embeds(device).clone())
         self.register_buffer('seen', question.seen.to(device))
@@ -114,9 +111,8 @@ class FixedVocabularyPredictor(nn.Module):
             down = visible_weights(rows, grid[0], extents[0])
             across = visible_weights(columns, grid[1], extents[1])
             masks = (down @ proposals.mask_logits @ across.T).sigmoid()  # (B, N, rows, columns)
-            preference = self.preference and self.preference(proposals.feats, proposals.mask_logits)
-            sums.append(torch.einsum('bnc,bnhw->bchw', score_columns(probs, preference), masks))
-        scores = merge(sums, self.preference is not None, model.decoder.temperature, dim=1) + self.bias[:, None, None]
+            sums.append(torch.einsum('bnc,bnhw->bchw', probs, masks))
+        scores = merge(sums) + self.bias[:, None, None]
         labels = scores.argmax(dim=1)
         return (labels, scores) if self.scores else (labels,)
 

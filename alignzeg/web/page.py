@@ -1,12 +1,14 @@
-"""The page itself: gradio's components around :func:`segment`."""
+"""The page itself: gradio's fields for the question, and the script ``page.js``, which shows the answers."""
 
 from __future__ import annotations
 
 import html
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
 from mmseg_alignzeg.datasets.patterns import CLASSES, draw_scene
 from mmseg_alignzeg.models import PredictiveBiasCorrection
@@ -14,42 +16,27 @@ from mmseg_alignzeg.vocabulary import abridged
 
 from ..apis import AlignZegInferencer
 from .jobs import FairQueue
-from .pictures import Picture, png_value
-from .segment import SHOWN_PROPOSALS, segment
+from .limits import client_of
+from .looks import Looks
+from .pictures import Picture, labels_url, png_url
+from .segment import Result, see, segment
 from .uploads import GONE, Uploads
 
-SCENES = ((2, 43), (2, 1), (2, 6), (2, 4))  # world seed and number; what PBC changes is easy to see in them
+SCENES = ((2, 42), (2, 1), (2, 60), (2, 67))  # world seed and number; in the last one, PBC changes most
 
-SHARES = ['Word', 'Share (%)', 'Unseen']
-PROPOSALS = ['Word', 'Score', 'Unseen score', 'Share (%)']
-
-
-# Gradio's default asks no other server for fonts; its hints are too pale to read.
-THEME = gr.themes.Default().set(block_info_text_color='*neutral_500', block_info_text_color_dark='*neutral_300')
-CSS = """
-.picture img { width: 100%; height: 100%; object-fit: contain; }
-.scenes { display: flex; flex-wrap: wrap; gap: 8px; }
-.scenes span { flex-basis: 100%; }
-.scenes button { padding: 0; border: 2px solid var(--border-color-primary); border-radius: 6px; cursor: pointer; }
-.scenes button:hover, .scenes button:focus { border-color: var(--color-accent); }
-.scenes img { display: block; width: 56px; height: 56px; border-radius: 4px; }
-.status p { margin: 0; }
-.status .error { font-weight: 600; color: var(--error-text-color); }
-.gradio-container { --font-mono: var(--font); }
-"""
-# Clicks on the pictures inside one component; gradio's own examples would be files.
-ON_CLICK = """
-element.addEventListener('click', (event) => {
-    const button = event.target.closest('button');
-    if (button) trigger('click', {scene: Number(button.dataset.scene)});
-});
-"""
-# On a phone the result is below all settings; it has its height when its picture has loaded.
-TO_RESULT = """() => { setTimeout(() => {
-    const result = document.querySelector('.result');
-    const below = result?.getBoundingClientRect().top > innerHeight / 2;
-    if (below && result.querySelector('img')) result.scrollIntoView({behavior: 'smooth'});
-}, 300); }"""
+# The fonts of the system: gradio's own files lack most bold letters. Its hints, and white on its orange, are too pale.
+THEME = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']).set(
+    block_info_text_color='*neutral_500',
+    block_info_text_color_dark='*neutral_300',
+    button_primary_background_fill='*primary_700',
+    button_primary_background_fill_dark='*primary_700',
+    button_primary_background_fill_hover='*primary_800',
+    button_primary_background_fill_hover_dark='*primary_800',
+)
+CSS, SCRIPT, PICTURES, RESULTS = (
+    Path(__file__).with_name(name).read_text(encoding='utf-8')
+    for name in ('page.css', 'page.js', 'pictures.html', 'results.html')
+)
 
 
 def build_page(
@@ -59,61 +46,70 @@ def build_page(
 ) -> gr.Blocks:
     """Build the page; :func:`serving` serves it.
 
-    Handlers receive and return the raw JSON values (``preprocess=False``), because gradio's own conversions of pictures
-    write files. So the handlers must accept values of any type from a client.
+    The browser keeps the pictures, and asks about one at a time. Handlers receive and return the raw JSON values
+    (``preprocess=False``), because gradio's own conversions of pictures write files. So the handlers must accept values
+    of any type from a client.
 
     Args:
         inferencer: The model.
-        uploads: The store of the upload route.
+        uploads: The store of the upload route, which other programs use.
         busy: Held during each prediction: one at a time.
     """
     vocabulary = inferencer.model.vocabulary
     has_indicator = inferencer.model.class_indicator is not None
     correction = inferencer.model.question.bias_correction or PredictiveBiasCorrection()
-
-    def accept(picture: object) -> tuple[dict[str, Any] | None, str]:
-        """Replace an upload by a picture that the browser keeps."""
-        try:
-            taken = Picture.take(picture, uploads)
-            return (taken.shown(), '') if taken else (None, '')
-        except (ValueError, OSError) as error:
-            return None, failed(error)
+    has_scenes = set(vocabulary.classes) <= set(CLASSES)
+    looks = Looks()
 
     def run(
-        picture: object, words: object, unseen: object, others: object, pbc: object, gamma: object, windows: object
-    ) -> tuple[Any, ...]:
-        """Return overlay, shares, proposals and status of a picture."""
+        picture: object,
+        words: object,
+        unseen: object,
+        others: object,
+        pbc: object,
+        gamma: object,
+        windows: object,
+        seen: object,
+        number: object,
+        request: gr.Request,
+    ) -> dict[str, Any]:
+        """Return the answer to a question about a picture; an answer with ``error`` if there is none.
+
+        ``seen`` is the ``look`` of an earlier answer in place of the picture itself; the answer is ``gone`` if that is
+        no longer kept. The answer repeats ``number``.
+        """
+        answer: dict[str, Any] = {'number': number if isinstance(number, int) else 0, 'look': ''}
+        owner = client_of(request.client.host if request.client else None), str(request.session_hash)
         try:
-            taken = Picture.take(picture, uploads)
             settings = checked(words, unseen, others, pbc, gamma, windows)
+            subject: Any = looks.find(*owner, seen)
+            token = '' if subject is None else str(seen)
+            if subject is None and seen and not picture:
+                return {**answer, 'gone': True}
+            taken = Picture.take(picture, uploads) if subject is None else None
             pixels = taken.pixels() if taken else None
             with busy or nullcontext():
-                result = segment(inferencer, pixels, *settings)
+                if pixels is not None and not settings[-1] and inferencer.model.tiling is None:
+                    subject = see(inferencer, pixels)
+                    token = looks.keep(*owner, subject)
+                result = segment(inferencer, pixels if subject is None else subject, *settings)
         except (ValueError, OSError) as error:
-            return None, table(SHARES), table(PROPOSALS), failed(error)
-        overlay, note = png_value(result.overlay, 'overlay.png')
-        status = lines([*result.status, note] if note else result.status)
-        return overlay, table(SHARES, result.shares), table(PROPOSALS, result.proposals), status
-
-    def choose(event: gr.EventData) -> tuple[dict[str, Any], str]:
-        """Return the scene that was clicked."""
-        return scene(event._data.get('scene') if isinstance(event._data, dict) else 0), ''
+            return {**answer, 'error': failed(error)}
+        return {**answer, 'look': token, **shown(result), 'question': described(*settings)}
 
     with gr.Blocks(title='AlignZeg', analytics_enabled=False) as page:
         gr.Markdown(
             '# AlignZeg\nSegment any picture into any words. This model was trained on labels of '
             f'{len(vocabulary.seen_classes)} classes ({abridged(vocabulary.seen_classes)}); other words are unseen. '
-            'Pictures are not kept.'
+            'Pictures are not stored; what the model saw in them stays in memory for ten minutes.'
         )
         with gr.Row():
-            with gr.Column():
-                picture = gr.Image(
-                    label='Picture', sources=['upload', 'clipboard'], height=300, buttons=[], elem_classes='picture'
+            with gr.Column(scale=2, min_width=300, elem_classes='az-question'):
+                gr.HTML(
+                    PICTURES.replace('EXAMPLES', thumbnails() if has_scenes else ''),
+                    js_on_load=None,
+                    apply_default_css=False,
                 )
-                scenes = None
-                if set(vocabulary.classes) <= set(CLASSES):
-                    picture.value = scene(0)
-                    scenes = gr.HTML(thumbnails(), js_on_load=ON_CLICK)
                 words = gr.Textbox(
                     label='Words',
                     info=f'Separated by commas. Empty: the {len(vocabulary.classes)} classes of the model.',
@@ -121,8 +117,9 @@ def build_page(
                     max_lines=4,
                 )
                 button = gr.Button('Segment', variant='primary')
-                status = gr.HTML(elem_classes='status')
-                others = gr.Checkbox(label='others', info='Add a class for pixels that fit none of the words.')
+                others = gr.Checkbox(
+                    has_scenes, label='others', info='Add a class for pixels that fit none of the words.'
+                )
                 pbc = gr.Checkbox(
                     has_indicator,
                     label='PBC (predictive bias correction)',
@@ -149,28 +146,31 @@ def build_page(
                     label='full resolution',
                     info='Predict a large picture in overlapping windows; slower. Otherwise, it is scaled down.',
                 )
-            with gr.Column():
-                overlay = gr.Image(
-                    label='Result', interactive=False, buttons=['download', 'fullscreen'], elem_classes='result'
+            with gr.Column(scale=3, min_width=300):
+                results = gr.HTML(
+                    html_template=RESULTS,
+                    js_on_load=SCRIPT,
+                    apply_default_css=False,
+                    most_bytes=uploads.most_bytes,
                 )
-                shares = gr.Dataframe(label='Shares of the picture', **columns(SHARES))
-                proposals = gr.Dataframe(
-                    label=f'Proposals, the best {SHOWN_PROPOSALS}; they may overlap', **columns(PROPOSALS)
-                )
+        # Values of other programs; the script sends its own in their place.
+        picture, seen, number = gr.Image(visible=False), gr.Textbox('', visible=False), gr.Number(0, visible=False)
 
-        raw: dict[str, Any] = dict(preprocess=False, postprocess=False)
-        picture.upload(accept, picture, [picture, status], api_visibility='undocumented', show_progress='hidden', **raw)
-        if scenes is not None:
-            scenes.click(choose, None, [picture, status], api_visibility='private', show_progress='hidden', **raw)
-        gr.on(
-            [button.click, words.submit, unseen.submit],
+        for changed, milliseconds in (((words, unseen), 400), ((others, pbc, gamma, windows), 50)):
+            gr.on([field.change for field in changed], js=f'() => window.alignzeg?.ask({milliseconds})')
+        gr.on([button.click, words.submit, unseen.submit], js='() => window.alignzeg?.ask(0, true)')
+        results.submit(
             run,
-            [picture, words, unseen, others, pbc, gamma, windows],
-            [overlay, shares, proposals, status],
+            [picture, words, unseen, others, pbc, gamma, windows, seen, number],
+            results,
+            js='(...values) => window.alignzeg.sent(values)',
             api_name='segment',
             concurrency_limit=1,
-            **raw,
-        ).then(None, js=TO_RESULT)
+            trigger_mode='always_last',
+            show_progress='hidden',
+            preprocess=False,
+            postprocess=False,
+        ).failure(js='() => window.alignzeg.refused()')
 
     async def refuse_foreign(path: str) -> str:
         """Replace gradio's method, which would download any link that a client sends as a picture."""
@@ -180,7 +180,12 @@ def build_page(
 
     for block in page.blocks.values():
         vars(block)['async_move_resource_to_block_cache'] = refuse_foreign
-    page._queue = FairQueue(page, uploads.sweep)
+
+    def clean_up() -> None:
+        uploads.sweep()
+        looks.sweep()
+
+    page._queue = FairQueue(page, clean_up)
     return page
 
 
@@ -201,46 +206,37 @@ def checked(
     return str(words or ''), str(unseen or ''), bool(others), float(gamma) if pbc else None, pbc, bool(windows)
 
 
-def scene(number: object) -> dict[str, Any]:
-    """Return one of ``SCENES`` for gradio's ``Image``; the first one if ``number`` is not a valid index."""
-    i = number if isinstance(number, int) and 0 <= number < len(SCENES) else 0
-    return png_value(draw_scene(*SCENES[i])[0], f'scene_{i}.png')[0]
+def described(
+    words: str, unseen: str, others: bool, gamma: float | None, pbc: bool, windows: bool
+) -> dict[str, str | float | bool | None]:
+    """Return the settings of a question, as they are shown above its result and downloaded with it."""
+    return dict(words=words, unseen=unseen, others=others, pbc=pbc, gamma=gamma, windows=windows)
+
+
+def shown(result: Result) -> dict[str, Any]:
+    """Return a result as plain data; pictures are data URLs."""
+    overlay, note = png_url(result.overlay)
+    height, width = result.labels.shape
+    return dict(
+        overlay=overlay, labels=labels_url(result.labels), height=height, width=width, classes=list(result.classes),
+        shares=result.shares, proposals=result.proposals, hints=result.hints,
+        status=[*result.status, note] if note else result.status,
+    )  # fmt: skip
 
 
 def thumbnails() -> str:
-    """Return the HTML of the buttons that show the scenes."""
-    buttons = (
-        f'<button type="button" data-scene="{i}"><img src="{scene(i)["url"]}" alt="example {i + 1}"></button>'
-        for i in range(len(SCENES))
-    )
-    return f'<div class="scenes"><span>Or an example:</span>{"".join(buttons)}</div>'
-
-
-def columns(headers: list[str]) -> dict[str, Any]:
-    """Return the arguments of a read-only ``Dataframe``."""
-    widths = ['34%', '20%', '24%', '22%'] if len(headers) == 4 else ['50%', '25%', '25%']
-    return dict(
-        headers=headers,
-        column_count=len(headers),
-        column_widths=widths,
-        interactive=False,
-        buttons=[],
-        max_height=400,
-        wrap=True,
-    )
-
-
-def table(headers: list[str], rows: list[Any] | None = None) -> dict[str, Any]:
-    """Return the value of a ``Dataframe``."""
-    return {'headers': headers, 'data': rows or [], 'metadata': None}
-
-
-def lines(texts: list[str], kind: str = 'done') -> str:
-    """Return status lines as HTML, escaped, because they may contain words that a client sent."""
-    return ''.join(f'<p class="{kind}" role="status">{html.escape(text)}</p>' for text in texts)
+    """Return the HTML of the buttons that choose the scenes."""
+    buttons = []
+    for i, scene in enumerate(SCENES):
+        image, labels = draw_scene(*scene)
+        names = ', '.join(CLASSES[label] for label in np.unique(labels).tolist() if label < len(CLASSES))
+        name = html.escape(f'Example {i + 1}: {names}')
+        buttons.append(f'<button type="button" data-example="{i + 1}" title="{name}" aria-pressed="false">'
+                       f'<img src="{png_url(image)[0]}" alt="{name}"></button>')  # fmt: skip
+    return f'<p id="examples">Or an example:</p><div role="group" aria-labelledby="examples">{"".join(buttons)}</div>'
 
 
 def failed(error: Exception) -> str:
     """Return the status line of an error, with arguments named as on the page."""
     text = ' '.join(f'Not done: {error}'.split())
-    return lines([text.replace('`classes`', '“Words”').replace('`unseen`', '“Unseen words”')], 'error')
+    return text.replace('`classes`', '“Words”').replace('`unseen`', '“Unseen words”')

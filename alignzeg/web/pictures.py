@@ -8,7 +8,6 @@ import io
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,11 +18,6 @@ from ..apis.image_files import Source, read_rgb
 from .limits import MOST_ANSWER_BYTES, LimitError, available_memory, most_pixels
 from .uploads import Uploads, clean_name
 
-#: Formats that browsers show, by Pillow's names. MPO is a JPEG file with several pictures.
-MIME = {
-    'AVIF': 'image/avif', 'BMP': 'image/bmp', 'GIF': 'image/gif', 'JPEG': 'image/jpeg', 'MPO': 'image/jpeg',
-    'PNG': 'image/png', 'WEBP': 'image/webp',
-}  # fmt: skip
 START = 30  # characters of a data URL before its data
 
 
@@ -108,21 +102,6 @@ class Picture:
         except ValueError as error:
             raise ValueError(f'{self.name} {error}') from error
 
-    def shown(self) -> dict[str, Any]:
-        """Return the picture for gradio's ``Image``: the same bytes as a data URL.
-
-        Raises:
-            ValueError: If the picture cannot be used, or browsers do not show its format.
-        """
-        kind = self.kind()
-        self.pixels()
-        if kind not in MIME:
-            raise ValueError(
-                f'{self.name} is a {kind} file, which browsers do not show: save it as PNG or JPEG, or use '
-                '`alignzeg predict`.'
-            )
-        return data_value(self.content, MIME[kind], self.name)
-
 
 def decode(url: str, uploads: Uploads) -> bytes:
     """Decode a base64 data URL, after a check of its size.
@@ -142,24 +121,35 @@ def decode(url: str, uploads: Uploads) -> bytes:
     return content
 
 
-def png_value(pixels: np.ndarray, name: str, most_bytes: int = MOST_ANSWER_BYTES) -> tuple[dict[str, Any], str]:
-    """Encode pixels, (H, W, 3) uint8 RGB, as a PNG for gradio's ``Image``.
+def png_url(pixels: np.ndarray, most_bytes: int = MOST_ANSWER_BYTES) -> tuple[str, str]:
+    """Encode pixels, (H, W, 3) uint8 RGB, as a data URL of a PNG.
 
     Returns:
-        The value, and a note if the picture was scaled down to fit into ``most_bytes``, or ''.
+        The URL, and a note if the picture was scaled down to fit into ``most_bytes``, or ''.
     """
     image, note = Image.fromarray(pixels), ''
     while True:
-        buffer = io.BytesIO()
-        image.save(buffer, 'PNG', compress_level=3)
-        if buffer.tell() <= most_bytes:
-            return data_value(buffer.getvalue(), 'image/png', name), note
-        shrink = 0.95 * (most_bytes / buffer.tell()) ** 0.5
+        content = png(image)
+        if len(content) <= most_bytes:
+            return data_url(content), note
+        shrink = 0.95 * (most_bytes / len(content)) ** 0.5
         image = image.resize((max(1, int(image.width * shrink)), max(1, int(image.height * shrink))))
         note = f'shown at {image.width} × {image.height} pixels; `alignzeg predict` writes the full size'
 
 
-def data_value(content: bytes, mime: str, name: str) -> dict[str, Any]:
-    """Return gradio's ``ImageData`` of a picture in memory."""
-    url = f'data:{mime};base64,{base64.b64encode(content).decode()}'
-    return {'path': None, 'url': url, 'orig_name': name, 'mime_type': mime, 'meta': {'_type': 'gradio.FileData'}}
+def labels_url(labels: np.ndarray, most_bytes: int = MOST_ANSWER_BYTES) -> str:
+    """Encode labels, (H, W) unsigned integers up to 16 bits, as a data URL of a PNG; '' if it is too large."""
+    content = png(Image.fromarray(labels if labels.dtype == np.uint8 else labels.astype(np.uint16)))
+    return data_url(content) if len(content) <= most_bytes else ''
+
+
+def png(image: Image.Image) -> bytes:
+    """Encode an image as a PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, 'PNG', compress_level=3)
+    return buffer.getvalue()
+
+
+def data_url(content: bytes) -> str:
+    """Return a PNG as a data URL."""
+    return f'data:image/png;base64,{base64.b64encode(content).decode()}'

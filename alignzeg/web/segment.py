@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mmseg_alignzeg.visualization import overlay_picture
+from mmseg_alignzeg.visualization.overlay import shown_colours
 from mmseg_alignzeg.vocabulary import Vocabulary
 
 from ..apis import AlignZegInferencer, Prediction
+from ..apis.looks import Look
 from .limits import REQUEST_SECONDS, LimitError, time_limit
 
 # One request must not keep the text tower of a shared server busy for long, nor make its answer large.
@@ -26,21 +28,37 @@ class Result(NamedTuple):
 
     Attributes:
         overlay: (height, width, 3) uint8 RGB, with a legend.
+        labels: (H, W) unsigned integers, positions in ``classes``.
+        classes: The words in label order; ``'others'`` is last if requested.
         shares: One row per word, largest share first: the word, its share of the pixels in percent, ``'unseen'`` or
-            ``''``.
+            ``''``, and its colour as ``#rrggbb``.
         proposals: The best proposals: word, score 0..1, unseen score 0..1 or None, share of the pixels in percent.
+        hints: Reasons to doubt the result, one line each.
         status: A summary line, then the notes, one line each.
     """
 
     overlay: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
     shares: list[list[str | float]]
     proposals: list[list[str | float | None]]
+    hints: list[str]
     status: list[str]
+
+
+def see(inferencer: AlignZegInferencer, picture: np.ndarray) -> Look:
+    """Look at a picture, (H, W, 3) uint8 RGB, for :func:`segment`.
+
+    Raises:
+        LimitError: If it takes too long (413).
+    """
+    with time_limit(REQUEST_SECONDS):
+        return inferencer.look(picture)
 
 
 def segment(
     inferencer: AlignZegInferencer,
-    picture: np.ndarray | None,
+    picture: np.ndarray | Look | None,
     words: str = '',
     unseen: str = '',
     others: bool = False,
@@ -52,7 +70,7 @@ def segment(
 
     Args:
         inferencer: The model.
-        picture: (H, W, 3) uint8 RGB.
+        picture: (H, W, 3) uint8 RGB, or what :func:`see` saw in it, which is much faster.
         words: Words separated by commas or line breaks; blank for the classes of the model.
         unseen: The words that bias correction treats as unseen; blank for all that were not trained on.
         others: Add a class for pixels that fit none of the words.
@@ -66,24 +84,34 @@ def segment(
         ValueError: If there is no picture, or the inferencer refuses an argument.
     """
     if picture is None:
-        raise ValueError('There is no picture yet: upload one, or click an example.')
+        raise ValueError('There is no picture yet: choose one, or click an example.')
     begin = time.perf_counter()
-    side = min(inferencer.input_scale)
+    asked: dict[str, Any] = dict(classes=split(words), unseen=split(unseen), others=others, gamma=gamma, pbc=pbc)
     with time_limit(REQUEST_SECONDS):
-        # fmt: off
-        prediction = inferencer(
-            picture, classes=split(words), unseen=split(unseen), others=others, gamma=gamma, pbc=pbc,
-            proposals=not windows, windows=(side, side - side // 4) if windows else None,
-        )[0]
-        # fmt: on
-    plain = prediction.classes[-1:] if others else ()
+        if isinstance(picture, Look) and not windows:
+            prediction = inferencer.answer(picture, **asked, proposals=True)
+        else:
+            pixels = picture.items[0].image if isinstance(picture, Look) else picture
+            side = min(inferencer.input_scale)
+            whole = not windows and inferencer.model.tiling is None
+            steps = (side, side - side // 4) if windows else None
+            prediction = inferencer(pixels, **asked, proposals=whole, windows=steps)[0]
     vocabulary = Vocabulary(prediction.classes, prediction.unseen)
-    overlay = overlay_picture(prediction.image, prediction.labels, vocabulary, plain)
+    overlay = overlay_picture(prediction.image, prediction.labels, vocabulary, prediction.plain)
+    colours = [f'#{bytes(colour).hex()}' for colour in shown_colours(vocabulary, prediction.plain)]
     seconds = time.perf_counter() - begin
     height, width = prediction.labels.shape
     count = len(prediction.classes) - others
-    done = f'{width} × {height} pixels into {count:,} word{"s" * (count != 1)} in {seconds:.1f} s'
-    return Result(overlay, share_rows(prediction), proposal_rows(prediction), [f'{done}.', *prediction.notes])
+    done = f'{width} × {height} pixels into {count:,} word{"s" * (count != 1)} in {seconds:.2f} s'
+    return Result(
+        overlay,
+        prediction.labels,
+        prediction.classes,
+        share_rows(prediction, colours),
+        proposal_rows(prediction),
+        list(prediction.hints),
+        [f'{done}.', *prediction.notes],
+    )
 
 
 def split(text: str) -> list[str] | None:
@@ -108,10 +136,13 @@ def split(text: str) -> list[str] | None:
     return words or None
 
 
-def share_rows(prediction: Prediction) -> list[list[str | float]]:
+def share_rows(prediction: Prediction, colours: list[str]) -> list[list[str | float]]:
     """Return the rows of ``Result.shares``."""
-    shares = sorted(prediction.shares().items(), key=lambda item: -item[1])
-    return [[name, round(100 * share, 1), 'unseen' if name in prediction.unseen else ''] for name, share in shares]
+    rows = zip(prediction.shares().items(), colours, strict=True)
+    return [
+        [name, round(100 * share, 1), 'unseen' if name in prediction.unseen else '', colour]
+        for (name, share), colour in sorted(rows, key=lambda row: -row[0][1])
+    ]
 
 
 def proposal_rows(prediction: Prediction) -> list[list[str | float | None]]:

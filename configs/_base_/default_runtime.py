@@ -1,5 +1,6 @@
 custom_imports = dict(imports=['mmseg_alignzeg'], allow_failed_imports=False)
 default_scope = 'mmseg'
+runner_type = 'CheckedRunner'  # errors of a config, and missing files, in one line each
 
 env_cfg = dict(
     cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='nccl')

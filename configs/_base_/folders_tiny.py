@@ -1,4 +1,5 @@
-# A small version of folders.py: the embedded tiny CLIP at 128², to check files and names on a CPU. Scores mean nothing.
+# A small version of folders.py: the embedded tiny CLIP at 128², to try a dataset on a CPU. It learns the seen classes a
+# little, from drawn prototypes, because this CLIP knows no words of photographs. Unseen scores mean nothing.
 _base_ = [
     './default_runtime.py',
     './models/alignzeg_tiny.py',
@@ -7,7 +8,11 @@ _base_ = [
 ]
 train_cfg = dict(type='ResumableTrainLoop', max_iters=20000, val_interval=5000)
 param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, end=20000, by_epoch=False)]
-default_hooks = dict(visualization=dict(interval=1))
+default_hooks = dict(visualization=dict(interval=1), logger=dict(interval=10))
+model = dict(
+    text=dict(_delete_=True, drawn=True),
+    bias_correction=None,  # after a few hundred iterations, φ_bc would call nearly every proposal unseen
+)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -6,7 +6,7 @@ dataset = dict(
     _delete_=True,
     type='ADE20KFullDataset',
     data_root='data/ADE20K_2021_17_01',
-    prepare_command='python tools/convert_dataset.py ade847 data/ADE20K_2021_17_01',
+    prepare_command='alignzeg convert ade847 data/ADE20K_2021_17_01',
     data_prefix=dict(img_path='images_detectron2/validation', seg_map_path='annotations_detectron2/validation'),
     metainfo=dict(unseen_classes=None),  # classes with trained names are seen
     pipeline={{_base_.wide_test_pipeline}},

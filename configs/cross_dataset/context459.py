@@ -6,7 +6,7 @@ dataset = dict(
     _delete_=True,
     type='PascalContext459Dataset',
     data_root='data/VOCdevkit/VOC2010',
-    prepare_command='python tools/convert_dataset.py context459 data/VOCdevkit/VOC2010',
+    prepare_command='alignzeg convert context459 data/VOCdevkit/VOC2010',
     data_prefix=dict(img_path='JPEGImages', seg_map_path='annotations_detectron2/pc459_val'),
     metainfo=dict(unseen_classes=None),  # classes with trained names are seen
     pipeline={{_base_.wide_test_pipeline}},

@@ -6,7 +6,7 @@ dataset = dict(
     _delete_=True,
     type='CheckedPascalContextDataset59',
     data_root='data/VOCdevkit/VOC2010',
-    prepare_command='python tools/convert_dataset.py context59 data/VOCdevkit/VOC2010',
+    prepare_command='alignzeg convert context59 data/VOCdevkit/VOC2010',
     data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassContext'),
     ann_file='ImageSets/SegmentationContext/val.txt',
     metainfo=dict(unseen_classes=None),  # classes with trained names are seen

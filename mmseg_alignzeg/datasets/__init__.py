@@ -9,7 +9,7 @@ from .checked_datasets import (
 )
 from .folders import FoldersDataset
 from .large_vocabulary import ADE20KFullDataset, PascalContext459Dataset, original_labels
-from .loading import CheckLabelMap, DropUnlabelled, LoadWideAnnotations
+from .loading import CheckLabelMap, DropUnlabelled, LoadClassSubset, LoadWideAnnotations
 from .patterns import PatternsDataset, draw_scene
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     'CheckedPascalVOCDataset',
     'DropUnlabelled',
     'FoldersDataset',
+    'LoadClassSubset',
     'LoadWideAnnotations',
     'PascalContext459Dataset',
     'PatternsDataset',

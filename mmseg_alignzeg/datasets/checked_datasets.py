@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os.path as osp
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmcv.transforms import LoadAnnotations
@@ -85,6 +85,22 @@ class CheckedFiles(BaseSegDataset):
         except Exception as error:  # a transform may raise anything, and knows no path
             raise ValueError(self._sample_fault(self.get_data_info(idx), error)) from None
 
+    @classmethod
+    def missing_place(cls, settings: Mapping[str, Any]) -> str:
+        """Return which root, folder or list does not exist, or ''; no file is looked at.
+
+        Args:
+            settings: The config of a dataset of this class.
+        """
+        arguments = {key: value for key, value in settings.items() if key not in ('type', 'pipeline')}
+        try:
+            dataset = cls(**{**arguments, 'pipeline': [], 'check_files': False, 'lazy_init': True})
+            if not dataset._remote:
+                dataset._check_folders()
+        except (FileNotFoundError, ValueError) as error:
+            return str(error)
+        return ''
+
     def load_data_list(self) -> list[dict]:
         """Return the samples, as mmseg lists them, after a check of their files."""
         if self._remote:
@@ -122,6 +138,9 @@ class CheckedFiles(BaseSegDataset):
     def _check_folders(self) -> None:
         if self.data_root and not osp.isdir(self.data_root):
             where = f'`data_root={self.data_root!r}` is not a folder (looked for {osp.abspath(self.data_root)})'
+            if self.prepare_command:
+                where += f': get the original files as in {self.guide}, then run `{self.prepare_command}`.'
+                raise FileNotFoundError(printable(where))
             raise FileNotFoundError(self._way_out(where))
         if self.data_prefix.get('img_path') is None:
             raise ValueError("`data_prefix` names no folder of images: set `data_prefix=dict(img_path='...')`.")

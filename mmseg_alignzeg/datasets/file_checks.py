@@ -174,7 +174,7 @@ def label_problems(path: str, label: Header) -> list[Problem]:
     if label.mode not in SINGLE_CHANNEL:
         what = f'has several channels (mode {label.mode}) where a label map has one, the class numbers'
         todo = (
-            'convert colours to numbers as in docs/custom_dataset.md (tools/check_dataset.py lists the colours), or '
+            'convert colours to numbers as in docs/custom_dataset.md (alignzeg check lists the colours), or '
             'copy palette PNG files as they are instead of saving them as RGB'
         )
         return [Problem('channels', path, what, todo)]

@@ -84,6 +84,11 @@ class FoldersDataset(CheckedFiles):
             )
         metainfo = {'classes': list(self.label_classes), 'unseen_classes': [], **(metainfo or {})}
         unseen = metainfo.get('unseen_classes') or ()
+        if not metainfo['classes']:
+            raise ValueError(
+                'No class is left to train on, because `metainfo.classes` is empty: leave at least one of the '
+                f'{len(self.label_classes)} `classes` out of `unseen_classes`.'
+            )
         refuse_unknown(metainfo['classes'], '`metainfo.classes`', self.label_classes, '`label_classes`')
         refuse_unknown(unseen, '`unseen_classes`', metainfo['classes'], '`classes`')
         used = Vocabulary.from_metainfo(metainfo)

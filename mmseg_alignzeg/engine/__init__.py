@@ -2,6 +2,7 @@
 
 from . import checkpoint_sources  # noqa: F401  (replaces MMEngine's loaders)
 from .auto_amp_optim_wrapper import AutoAmpOptimWrapper
+from .checked_runner import CheckedRunner
 from .checkpoint_file import read_checkpoint
 from .finite_guard_hook import FiniteGuardHook
 from .health_hook import HealthHook
@@ -16,6 +17,7 @@ from .whole_checkpoint_hook import WholeCheckpointHook
 
 __all__ = [
     'AutoAmpOptimWrapper',
+    'CheckedRunner',
     'FiniteGuardHook',
     'HealthHook',
     'ProposalVisualizationHook',

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from ..models.random_clip import is_random, label_scores, warn_of_random_clip
+from ..models.random_clip import NOTE, is_random, label_scores, warn_of_random_clip
 from ..vocabulary import Vocabulary, abridged
+from .missing_parts import missing_gpu
 from .unwrapped import unwrapped_model
 
 
@@ -38,14 +38,16 @@ class VocabularyHook(Hook):
         Raises:
             RuntimeError: In that case; MMEngine itself would train on the CPU silently.
         """
-        device = str(runner.cfg.get('device', ''))
-        if device.startswith('cuda') and not torch.cuda.is_available():
-            raise RuntimeError(
-                f'The config requests `device={device!r}`, but torch {torch.__version__} sees no CUDA device: check '
-                '`nvidia-smi` and CUDA_VISIBLE_DEVICES, or remove `device` to run on the CPU.'
-            )
+        fault = missing_gpu(runner.cfg)
+        if fault:
+            raise RuntimeError(fault)
         if is_random(unwrapped_model(runner)):
             warn_of_random_clip()
+
+    def after_run(self, runner: Runner) -> None:
+        """Repeat the warning of a random CLIP, below all scores."""
+        if is_random(unwrapped_model(runner)):
+            runner.logger.warning(NOTE)
 
     def before_train(self, runner: Runner) -> None:
         """Compare the training labels with the model's seen classes.

@@ -36,7 +36,7 @@ def zero_shot_iou(tp: Tensor, pred_area: Tensor, gt_area: Tensor, unseen_mask: T
     Returns:
         ``pAcc``, ``mIoU``, ``mIoU_seen``, ``mIoU_unseen`` and ``hIoU`` in percent; those without a value are left out.
 
-    Example:
+    Examples:
         >>> tp, pred_area, gt_area = torch.tensor([6, 2, 1]), torch.tensor([8, 2, 4]), torch.tensor([8, 4, 2])
         >>> unseen_mask = torch.tensor([False, False, True])
         >>> measures = zero_shot_iou(tp, pred_area, gt_area, unseen_mask)  # IoU 6/10, 2/4 and 1/5
@@ -66,8 +66,7 @@ class ZeroShotIoUMetric(VocabularyMetric):
     confusion matrix over all images. Until then, the non-zero entries of each image's matrix are stored as one result
     per image, because MMEngine removes the images that a distributed sampler repeats by counting results.
 
-    Args:
-        **kwargs: Those of :class:`VocabularyMetric`; ``output_dir`` receives predicted label maps as PNG.
+    Its arguments are those of :class:`VocabularyMetric`; ``output_dir`` receives predicted label maps as PNG.
     """
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any] | BaseDataElement]) -> None:

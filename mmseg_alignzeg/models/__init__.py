@@ -11,11 +11,10 @@ from .criterion import AlignZegCriterion
 from .data_preprocessor import PinnedSegDataPreProcessor
 from .decoding import EnsembleDecoder, SemanticDecoder
 from .image_encoder import ImageEncoder
-from .losses import BackgroundDiversityLoss, FeatureExpansionLoss, PreferenceLoss
+from .losses import BackgroundDiversityLoss, FeatureExpansionLoss
 from .mrpe_head import MRPEHead, PlainDecoderHead
 from .oracle import OracleDecoder
 from .pixel_decoder_head import PixelDecoderHead
-from .preference_head import PreferenceHead
 from .proposals import Proposals
 from .question import Question
 from .semantic_head import CLIPSemanticHead
@@ -47,8 +46,6 @@ __all__ = [
     'PixelDecoderHead',
     'PlainDecoderHead',
     'PredictiveBiasCorrection',
-    'PreferenceHead',
-    'PreferenceLoss',
     'Proposals',
     'Question',
     'SemanticDecoder',

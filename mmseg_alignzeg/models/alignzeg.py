@@ -37,14 +37,13 @@ class AlignZeg(ZeroShotSegmentor):
         semantic_head: Config of :class:`CLIPSemanticHead`.
         text: Text prototypes: ``templates``, a set of :func:`get_templates`, by default 'vild'; ``names``, arguments
             of :class:`ClassNames`; ``cache_dir``, see :class:`TextBank`. Or ``embeddings``, a file of class embeddings,
-            see :class:`EmbeddingBank`.
+            see :class:`EmbeddingBank`; or ``drawn=True``, see :class:`DrawnBank`.
         class_indicator: Config of φ_bc, or None to train without it (``bias_correction`` must then be None too).
         bias_correction: Config of :class:`PredictiveBiasCorrection`, applied at test time, or None. Changing it needs
             no retraining.
         calibration: Config of :class:`CalibratedStacking`, applied at test time, or None (not in the paper); can be
             combined with PBC.
         criterion: Config of :class:`AlignZegCriterion`, the losses; None uses its defaults.
-        preference: Config of :class:`PreferenceHead`, scores for an ensemble, or None (not in the paper).
         decoder: Config of :class:`SemanticDecoder`, the default, :class:`EnsembleDecoder` or :class:`OracleDecoder`.
         test_cfg: ``mode='slide'`` with ``crop_size`` and ``stride``, see :class:`Tiling`, by default 'whole';
             ``background_at_test``, see :func:`drop_background`; ``return_scores``: whether results contain full-size
@@ -70,7 +69,6 @@ class AlignZeg(ZeroShotSegmentor):
         bias_correction: dict[str, Any] | None = None,
         calibration: dict[str, Any] | None = None,
         criterion: dict[str, Any] | None = None,
-        preference: dict[str, Any] | None = None,
         decoder: dict[str, Any] | None = None,
         test_cfg: Mapping[str, Any] | None = None,
         **base: Any,
@@ -100,8 +98,6 @@ class AlignZeg(ZeroShotSegmentor):
         self.semantic_head = MODELS.build({**semantic_head, **in_clip})
         self.class_indicator = MODELS.build({**class_indicator, **in_clip}) if class_indicator else None
         self.criterion = MODELS.build({'type': 'AlignZegCriterion', **(criterion or {})})
-        # Initialised last: with the same seed, all other parts get the same initial weights with and without it.
-        self.preference = MODELS.build({**preference, **in_clip}) if preference else None
         self.prepare_test(bias_correction, calibration, decoder, test_cfg)
 
     def checkpoint_identity(self, saved: object = None) -> dict[str, Any]:
@@ -143,7 +139,7 @@ class AlignZeg(ZeroShotSegmentor):
     # ------------------------------------------------------------------ training
 
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
-        """Return the weighted terms of Eq. (8), and ``loss_preference`` if the preference head is trained.
+        """Return the weighted terms of Eq. (8).
 
         Args:
             inputs: (B, 3, H, W), normalised.
@@ -162,7 +158,4 @@ class AlignZeg(ZeroShotSegmentor):
         proposals = self.extract_feat(inputs)
         embeds, scale = self.text_bank(seen_classes, inputs.device), self.clip.logit_scale
         scores, backgrounds = self.classify(proposals, embeds), self.semantic_head.backgrounds
-        losses = criterion(proposals, scores, targets, embeds[:, 0], scale, backgrounds, self.class_indicator)
-        if self.preference is not None:
-            losses |= self.preference.training_losses(self, inputs, targets.images)
-        return losses
+        return criterion(proposals, scores, targets, embeds[:, 0], scale, backgrounds, self.class_indicator)

@@ -24,60 +24,18 @@ class ViewProposals:
         mask_logits: M, (N, h, w) float32; the grids of different views may differ in resolution, but cover the same
             area.
         class_probs: (N, C) float32 probabilities.
-        preference: r, (N,) scores of :class:`PreferenceHead`, or None: all views have the same weight.
     """
 
     mask_logits: Tensor
     class_probs: Tensor
-    preference: Tensor | None = None
 
 
-def score_columns(class_probs: Tensor, preference: Tensor | None) -> Tensor:
-    """Return what is summed over proposals at each pixel: p (…, N, C), followed by o·r and o if there are scores."""
-    if preference is None:
-        return class_probs
-    objectness = class_probs.sum(dim=-1, keepdim=True)
-    return torch.cat([class_probs, objectness * preference[..., None], objectness], dim=-1)
-
-
-def merge(sums: Sequence[Tensor], scored: bool, temperature: float = 1.0, dim: int = -1) -> Tensor:
-    """Return Σ_v a_v·S_v: the class scores S_v(c) = Σ_n σ(M_vn)·p_vnc of V views, merged at each pixel.
-
-    o_vn = Σ_c p_vnc is the probability that a proposal is not background. The preference for a view at a pixel is the
-    mean score of the proposals there, r̄_v = Σ_n σ(M_vn)·o_vn·r_vn / Σ_n σ(M_vn)·o_vn, and a = softmax_v(r̄_v /
-    temperature). r is trained with the Bradley-Terry model, so a_v at temperature 1 estimates the probability that
-    view v has the best mask of the object. Only scores of the same object are compared, as in training. Without
-    scores, a_v = 1 / V. In both cases Σ_v a_v = 1, so merged scores have the scale of a single view.
-
-    Inspired by the ensemble of Zhu et al., "POPEN: Preference-Based Optimization and Ensemble for LVLM-Based Reasoning
-    Segmentation", with different formulas; the AlignZeg paper has no ensemble.
-
-    Args:
-        sums: V tensors, Σ_n σ(M_vn) times :func:`score_columns`, with C or C + 2 entries along ``dim``.
-        scored: Whether the last two entries are present.
-        temperature: Above 0; higher values give views more equal weights.
-        dim: Axis of the classes.
-
-    Returns:
-        C entries along ``dim``.
-    """
-    if len(sums) == 1 and not scored:
-        return sums[0]
-    if not scored:
-        attention = torch.full((len(sums),), 1 / len(sums)).to(sums[0]).unbind()
-        scores = sums
-    else:
-        num_classes = sums[0].shape[dim] - 2
-        tiny = torch.finfo(sums[0].dtype).tiny  # σ(M) of every proposal may underflow at a pixel
-        preferred = [
-            part.narrow(dim, num_classes, 1) / part.narrow(dim, num_classes + 1, 1).clamp(min=tiny) for part in sums
-        ]
-        attention = (torch.stack(preferred, dim=-1) / temperature).softmax(dim=-1).unbind(dim=-1)
-        scores = [part.narrow(dim, 0, num_classes) for part in sums]
-    merged = scores[0] * attention[0]
-    for part, share in zip(scores[1:], attention[1:], strict=True):
-        merged = torch.addcmul(merged, part, share)
-    return merged
+def merge(sums: Sequence[Tensor]) -> Tensor:
+    """Return the mean of the class scores S_v(c) = Σ_n σ(M_vn)·p_vnc of V views, tensors of the same shape."""
+    merged = sums[0]
+    for part in sums[1:]:
+        merged = merged + part
+    return merged if len(sums) == 1 else merged / len(sums)
 
 
 @dataclass(frozen=True)
@@ -91,7 +49,7 @@ class Columns:
 
     Attributes:
         classes: (K,) int64, the classes of the first K columns, ascending.
-        views: Per view, (N, K + bounds) columns, and two more if views are weighted, see :func:`score_columns`.
+        views: Per view, (N, K + bounds) columns.
         bias: (K + bounds,), added to the sums, or None.
         bounds: Number of bounds after the K classes; 0 if these are all classes.
     """
@@ -159,16 +117,14 @@ class Answer(Drawing):
     """Result for an image that was encoded as a whole.
 
     Attributes:
-        views: V views, all with preference scores or all without.
+        views: V views of the image, merged by :func:`merge`.
         window: Position of the image in the grids; its ``size`` is that of the image.
         class_bias: (C,), added by calibration to the scores of every pixel, or None.
-        temperature: See :func:`merge`.
     """
 
     views: tuple[ViewProposals, ...]
     window: Window
     class_bias: Tensor | None = None
-    temperature: float = 1.0
 
     @property
     def like(self) -> Tensor:
@@ -220,14 +176,12 @@ class Answer(Drawing):
         """Return the merged scores of some pixels, (pixels, classes and bounds)."""
         with full_precision(self.like.device):
             sums = [part @ view for part, view in zip(masks, columns.views, strict=True)]
-        scores = merge(sums, self.views[0].preference is not None, self.temperature)
+        scores = merge(sums)
         return scores if columns.bias is None else scores.add_(columns.bias)
 
     def _every_class(self) -> Columns:
         classes = torch.arange(self.like.shape[1], device=self.like.device)
-        return Columns(
-            classes, [score_columns(view.class_probs, view.preference) for view in self.views], self.class_bias
-        )
+        return Columns(classes, [view.class_probs for view in self.views], self.class_bias)
 
     def _contenders(self, every: Columns) -> Columns:
         """Return the classes that are a proposal's most probable class, and bounds on the scores of all others."""
@@ -240,8 +194,8 @@ class Answer(Drawing):
         classes = listed.nonzero().squeeze(1)
         rest = [group & ~listed for group in groups if (group & ~listed).any()]
         views = []
-        for view, plain in zip(self.views, every.views, strict=True):
-            bounds = [view.class_probs[:, group].amax(dim=1, keepdim=True) * (1 + ROUNDING) for group in rest]
-            views.append(torch.cat([plain[:, classes], *bounds, plain[:, probs.shape[1] :]], dim=1))
+        for plain in every.views:
+            bounds = [plain[:, group].amax(dim=1, keepdim=True) * (1 + ROUNDING) for group in rest]
+            views.append(torch.cat([plain[:, classes], *bounds], dim=1))
         kept = torch.cat([bias[classes], *(bias[group][:1] for group in rest)])
         return Columns(classes, views, None if self.class_bias is None else kept, bounds=len(rest))

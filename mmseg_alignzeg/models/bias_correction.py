@@ -144,7 +144,7 @@ class PredictiveBiasCorrection:
     Raises:
         ValueError: If γ is outside [0, 1].
 
-    Example:
+    Examples:
         >>> scores = torch.tensor([[[2.0, 1.0, 0.0], [3.0, -1.0, 0.0]]])  # a seen class, an unseen one, background
         >>> indicator, seen = torch.tensor([[0.9, 0.1]]), torch.tensor([True, False])
         >>> PredictiveBiasCorrection(gamma=0.3)(scores, indicator, seen)  # v_min is -1

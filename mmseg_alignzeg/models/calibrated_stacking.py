@@ -25,7 +25,7 @@ class CalibratedStacking:
     Raises:
         ValueError: If the constant is not a finite number.
 
-    Example:
+    Examples:
         >>> import torch
         >>> scores, seen = torch.tensor([[0.5, 0.45], [0.9, 0.1]]), torch.tensor([True, False])
         >>> CalibratedStacking(constant=0.1)(scores, seen)

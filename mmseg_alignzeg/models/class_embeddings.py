@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -147,6 +148,27 @@ class EmbeddingBank:
         return self.embeds[rows].to(device)
 
 
+class DrawnBank(EmbeddingBank):
+    """Prototypes drawn from a digest of each name, without a file, for trials of a dataset.
+
+    The embedded tiny CLIP maps words outside its world to nearly the same vector (cosines above 0.97), so that no class
+    could be learned. Drawn vectors are nearly orthogonal. They mean nothing: nothing is transferred to unseen classes.
+
+    Args:
+        source: The CLIP model whose vision tower is compared with the vectors.
+    """
+
+    def __init__(self, source: CLIPSource) -> None:
+        self.source, self.template_set, self.path, self.names = source, 'drawn', Path('drawn vectors'), ()
+
+    def __call__(self, classes: Sequence[str], device: torch.device | str = 'cpu') -> Tensor:
+        """Return T: prototypes of C class names, (C, 1, D) float32 unit vectors on ``device``."""
+        digests = [hashlib.sha256(fold(name).encode()).digest() for name in classes]
+        generators = [np.random.default_rng(int.from_bytes(digest[:8])) for digest in digests]
+        rows = np.stack([generator.standard_normal(self.source.architecture['embed_dim']) for generator in generators])
+        return F.normalize(torch.from_numpy(rows), dim=1).float()[:, None].to(device)
+
+
 Bank = TextBank | EmbeddingBank
 
 
@@ -156,13 +178,18 @@ def build_text_bank(source: CLIPSource, classes: Sequence[str], text: Mapping[st
     Args:
         source: The CLIP model.
         classes: The training vocabulary.
-        text: Arguments of :class:`EmbeddingBank` if ``embeddings`` is one of them; otherwise of :class:`TextBank`, with
-            ``templates`` and the arguments of :class:`ClassNames` as ``names``.
+        text: Arguments of :class:`EmbeddingBank` if ``embeddings`` is one of them; only ``drawn=True`` for
+            :class:`DrawnBank`; otherwise of :class:`TextBank`, with ``templates`` and the arguments of
+            :class:`ClassNames` as ``names``.
 
     Raises:
         ValueError: If an argument is wrong, or belongs to the other kind.
     """
     prompts = {key: value for key, value in (text or {}).items() if value is not None}
+    if prompts.pop('drawn', False):
+        if prompts:
+            raise ValueError(f'`text.drawn` allows no other setting, got {sorted(prompts)}.')
+        return DrawnBank(source)
     names = prompts.pop('names', {})
     if 'embeddings' not in prompts:
         return TextBank(source, prompts.pop('templates', 'vild'), names=ClassNames(**names), **prompts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,8 @@ from typing import Any
 
 import open_clip
 import torch
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.utils import get_session
 from open_clip.model import _build_vision_tower, convert_to_custom_text_state_dict
 from torch import Tensor, nn
 
@@ -66,16 +69,63 @@ class CLIPSource:
                     '(.safetensors or .pt, or a folder), or set `pretrained` to another path or a tag such as "openai".'
                 )
             return path
+        self._check_tag()
+        self._refuse_unreachable()
+        try:
+            return Path(open_clip.download_pretrained(self._origin))
+        except Exception as error:  # time-outs of some HTTP libraries are not an OSError
+            raise self._not_downloaded(error) from error
+
+    def refuse_missing(self) -> None:
+        """Raise if the weights are not on this machine and cannot be downloaded; nothing is downloaded.
+
+        For a tag that is not in the cache, one request without retries tells whether the model hub answers.
+
+        Raises:
+            ValueError: If open_clip does not know the tag, or its weights are for another activation.
+            FileNotFoundError: If the file does not exist, or the model hub does not answer.
+        """
+        if self.pretrained in (None, 'embedded') or is_path(self.pretrained):
+            self.weights  # noqa: B018 (looks for the file)
+        else:
+            self._check_tag()
+            self._refuse_unreachable()
+
+    def _check_tag(self) -> None:
         tags = open_clip.list_pretrained_tags_by_model(self.model_name)
         if self.pretrained not in tags:
             raise ValueError(f'open_clip has no weights {self.pretrained!r} for {self.model_name}; its tags: {tags}.')
         self._check_activation()
-        return self._fetch()
+
+    @property
+    def _origin(self) -> dict[str, Any]:
+        assert self.pretrained is not None
+        return open_clip.get_pretrained_cfg(self.model_name, self.pretrained)
+
+    def _refuse_unreachable(self) -> None:
+        """Refuse at once what the client of the model hub would try for a minute."""
+        repository, _ = os.path.split(self._origin.get('hf_hub') or '')
+        if not repository or cached_weights(self._origin):
+            return
+        try:
+            get_session().head(constants.ENDPOINT, timeout=5)
+        except Exception as error:  # each version of the hub has another HTTP library
+            raise self._not_downloaded(error) from error
+
+    def _not_downloaded(self, error: Exception) -> FileNotFoundError:
+        """Return the error to raise, with the way to get the weights."""
+        repository, file = os.path.split(self._origin.get('hf_hub') or '')
+        file = file or 'open_clip_model.safetensors'
+        fetch = f'run `hf download {repository} {file} --local-dir .`' if repository else f'get {self._origin["url"]}'
+        return FileNotFoundError(
+            f'CLIP weights {self.model_name}/{self.pretrained} are not in the cache and could not be downloaded '
+            f'({type(error).__name__}). On a machine with network access, {fetch}; copy the file here and set '
+            '`model.clip.pretrained` (`--clip-weights` of alignzeg) to its path.'
+        )
 
     def _check_activation(self) -> None:
         """Refuse a tag whose weights were trained with another activation, before they are downloaded."""
-        assert self.pretrained is not None
-        self._refuse_activation(open_clip.get_pretrained_cfg(self.model_name, self.pretrained).get('quick_gelu', False))
+        self._refuse_activation(self._origin.get('quick_gelu', False))
 
     def _refuse_activation(self, trained: bool) -> None:
         """Refuse weights that were trained with another activation: they would load and give wrong results.
@@ -98,20 +148,6 @@ class CLIPSource:
                 f'QuickGELU, but the architecture has {"GELU" if trained else "QuickGELU"}: set `model_name` to '
                 f'{" or ".join(map(repr, fitting)) or "an architecture with the activation of the weights"}.'
             )
-
-    def _fetch(self) -> Path:
-        """Return the cached file of an open_clip tag, downloading it if necessary."""
-        assert self.pretrained is not None
-        cfg = open_clip.get_pretrained_cfg(self.model_name, self.pretrained)
-        try:
-            return Path(open_clip.download_pretrained(cfg))
-        except Exception as error:  # time-outs of some HTTP libraries are not an OSError
-            origin = f'open_clip_model.safetensors of {cfg["hf_hub"]}' if cfg.get('hf_hub') else cfg.get('url')
-            raise FileNotFoundError(
-                f'CLIP weights {self.model_name}/{self.pretrained} are not in the cache and could not be downloaded '
-                f'({type(error).__name__}). Download {origin} on a machine with network access, copy it here and '
-                'set `pretrained` to its path.'
-            ) from error
 
     @cached_property
     def identity(self) -> str:
@@ -193,6 +229,18 @@ class CLIPSource:
                 'Set `model_name` to the architecture of that file, which `alignzeg clip FILE` prints, or `pretrained` '
                 'to a file of this architecture.'
             ) from error
+
+
+def cached_weights(origin: Mapping[str, Any]) -> Path | None:
+    """Return the file in the cache of the model hub that open_clip would use for a tag, or None.
+
+    Args:
+        origin: What ``open_clip.get_pretrained_cfg`` says of the tag.
+    """
+    repository, file = os.path.split(origin.get('hf_hub') or '')
+    files = (file,) if file else ('open_clip_model.safetensors', 'open_clip_pytorch_model.bin')
+    found = (try_to_load_from_cache(repository, name) for name in files if repository)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
 def untrained(model_name: str) -> open_clip.CLIP | open_clip.CustomTextCLIP:

@@ -107,7 +107,7 @@ class TextBank:
         template_set: Name of a template set, see :func:`get_templates`.
         cache_dir: Defaults to ``$MMSEG_ALIGNZEG_CACHE`` or ``~/.cache/mmseg_alignzeg``.
         names: Names of classes in prompts; by default the unchanged class names.
-        keep: If False, nothing is written to the cache: class names from strangers must not fill the disk.
+        keep: If False, names of strangers are expected: none is written to the cache; the text tower stays in memory.
     """
 
     def __init__(
@@ -125,6 +125,7 @@ class TextBank:
         self.templates = get_templates(template_set)
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else cache_folder()
         self._memory: dict[tuple[str, ...], Tensor] = {}
+        self._tower: tuple[Any, Any] | None = None
 
     def path(self, phrases: Sequence[str]) -> Path:
         """Return the path of the file for the embeddings of ``phrases``, whether or not it exists."""
@@ -184,11 +185,19 @@ class TextBank:
         return embeds
 
     def _compute(self, phrases: tuple[str, ...], device: torch.device | str) -> Tensor:
-        with torch.random.fork_rng(devices=[]):  # a cold cache must not change the random numbers of a training run
-            clip = self.source.load_full().to(device)
-        tokenizer = self.source.load_tokenizer()
+        clip, tokenizer = self._tower or self._load_tower()
         with full_precision(torch.device(device)):  # the cache serves every precision
-            return embed_classes(clip, tokenizer, phrases, self.templates)
+            return embed_classes(clip.to(device), tokenizer, phrases, self.templates)
+
+    def _load_tower(self) -> tuple[Any, Any]:
+        with torch.random.fork_rng(devices=[]):  # a cold cache must not change the random numbers of a training run
+            clip, tokenizer = self.source.load_full(), self.source.load_tokenizer()
+        if not self.keep:
+            del clip.visual
+            if isinstance(tokenizer, open_clip.SimpleTokenizer):
+                tokenizer.cache = _Fixed(tokenizer.cache)
+            self._tower = clip, tokenizer
+        return clip, tokenizer
 
     @property
     def _width(self) -> int:
@@ -234,6 +243,10 @@ class TextBank:
                 'current',
                 logging.WARNING,
             )
+
+
+class _Fixed(dict[str, str]):  # the cache of a tokenizer would keep every word that anyone ever typed
+    def __setitem__(self, key: str, value: str) -> None: ...
 
 
 def fault(embeds: Tensor, shape: tuple[int, int]) -> str:

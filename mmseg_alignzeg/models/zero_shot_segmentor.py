@@ -17,7 +17,6 @@ from torch import Tensor
 from ..vocabulary import Vocabulary
 from .answer import Answer, Drawing, ViewProposals
 from .class_embeddings import Bank
-from .preference_head import PreferenceHead
 from .proposals import Proposals, Window, pad, upright
 from .question import Question
 from .tiling import Tiling, read_tiling, tiled_answers
@@ -29,7 +28,6 @@ class ZeroShotSegmentor(BaseSegmentor):
     Attributes:
         vocabulary: Vocabulary of the training.
         text_bank: Embeds class names.
-        preference: Head that scores proposals for an ensemble, or None.
         stride: Inputs are padded to a multiple of this many pixels.
         question: Default question of :meth:`predict`.
         decoder: Decoder from proposals to labels.
@@ -38,7 +36,6 @@ class ZeroShotSegmentor(BaseSegmentor):
 
     vocabulary: Vocabulary
     text_bank: Bank
-    preference: PreferenceHead | None
     stride: int
 
     def prepare_test(
@@ -54,11 +51,6 @@ class ZeroShotSegmentor(BaseSegmentor):
             ValueError: If the parts do not fit together.
         """
         self.decoder = MODELS.build(decoder or {'type': 'SemanticDecoder'})
-        if self.preference is None and self.decoder.weighting == 'preference':
-            raise ValueError(
-                "`decoder` with weighting='preference' needs the score of `preference`, which is None; "
-                "weighting='uniform' needs none."
-            )
         settings = test_cfg or {}
         self.tiling = read_tiling(settings)
         if self.tiling is not None and self.decoder.needs_labels:
@@ -102,13 +94,6 @@ class ZeroShotSegmentor(BaseSegmentor):
 
     # ------------------------------------------------------------------ from images to labels
 
-    def prefer(self, proposals: Proposals) -> Tensor | None:
-        """Return r, (B, N) preference scores, if the decoder weights views by them; otherwise None."""
-        if self.decoder.weighting != 'preference':
-            return None
-        assert self.preference is not None
-        return self.preference.score(proposals)
-
     def look(self, inputs: Tensor) -> list[Proposals]:
         """Return upright proposals for each view of the decoder. They do not depend on the class names."""
         images = pad(inputs, self.stride)
@@ -139,10 +124,8 @@ class ZeroShotSegmentor(BaseSegmentor):
         bias = question.class_bias(looks[0].feats.device)
         views = []  # per view, one for each image
         for found in looks:
-            probs, preference = self.class_probs(found, question).float(), self.prefer(found)
-            scores = [None] * len(probs) if preference is None else preference
-            masks = upright(found.mask_logits, samples)
-            views.append([ViewProposals(*parts) for parts in zip(masks, probs, scores, strict=True)])
+            masks, probs = upright(found.mask_logits, samples), self.class_probs(found, question).float()
+            views.append([ViewProposals(*parts) for parts in zip(masks, probs, strict=True)])
         windows = [Window.of_image(sample.metainfo, shape, self.stride) for sample in samples]
         images = zip(zip(*views, strict=True), windows, samples, strict=True)
         return [self.decoder(parts, window, bias, sample) for parts, window, sample in images]

@@ -79,8 +79,6 @@ def test_an_image_without_labels_is_named():
         def indicate(self, proposals):
             return None
 
-        prefer = indicate
-
     model = Forward()
     task = AnalysisTask.of(model, Dataset(classes=['sky']), 255)
     sample = SegDataSample(metainfo=dict(img_path='a.png'))

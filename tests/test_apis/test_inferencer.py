@@ -13,6 +13,7 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from alignzeg.apis import AlignZegInferencer, Failure, Prediction, prediction
+from alignzeg.apis.banks import Banks
 from alignzeg.apis.hints import PROBES
 from mmseg_alignzeg.datasets.patterns import CLASSES, UNSEEN_CLASSES, draw_scene
 from mmseg_alignzeg.models import answer, inference, text_bank
@@ -32,7 +33,7 @@ def inferencer(shipped):
     fresh = copy.copy(shipped)
     fresh.model = copy.copy(shipped.model)
     fresh.model.text_bank = text_bank.TextBank(shipped.model.text_bank.source, 'vild')
-    fresh._banks = {('vild', False): fresh.model.text_bank}
+    fresh._banks = Banks(fresh.model.text_bank)
     return fresh
 
 

@@ -17,7 +17,7 @@ from alignzeg.benchmark.sweep import Sweep, read_sweep
 from alignzeg.benchmark.table import finished_runs, markdown, read_runs, table_rows, write_tables
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / 'tools/benchmark_configs.py'
+COMMAND = [sys.executable, '-m', 'alignzeg', 'bench']
 PUBLISHED = ROOT / 'configs/published_results.yml'
 TABLE4 = ROOT / 'configs/ablations/patterns/table4'
 SWEEPS = ROOT / 'configs/ablations/sweeps.yml'
@@ -185,7 +185,7 @@ def test_any_config_below_configs_can_be_swept(tmp_path, monkeypatch):
 
 def run(work_dir, *options):
     return subprocess.run(
-        [sys.executable, SCRIPT, *SWEEP, '--work-dir', work_dir, '--cfg-options', *SMALL, *options],
+        [*COMMAND, *SWEEP, '--work-dir', work_dir, '--cfg-options', *SMALL, *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -214,13 +214,13 @@ def test_a_real_run_is_not_repeated_goes_on_and_is_not_mixed(tmp_path):
     assert (trained / 'iter_2.pth').is_file() and all(path.is_file() for path in results)
 
     other = run(tmp_path, 'model.criterion.num_points=7')
-    assert other.returncode == 2 and 'created with another version of' in other.stdout
+    assert other.returncode == 2 and 'created with another version of' in other.stderr
     broken = run(tmp_path / 'broken', 'model.text.templates=nonsense')
     assert broken.returncode == 1 and "Unknown template set 'nonsense'" in broken.stdout.replace('\n', ' ')
 
 
 def test_ctrl_c_ends_everything_at_once(tmp_path):
-    command = [sys.executable, SCRIPT, *SWEEP, '--work-dir', tmp_path, '--cfg-options', *SMALL]
+    command = [*COMMAND, *SWEEP, '--work-dir', tmp_path, '--cfg-options', *SMALL]
     process = subprocess.Popen(
         list(map(str, command)),
         cwd=ROOT,
@@ -242,7 +242,7 @@ def test_ctrl_c_ends_everything_at_once(tmp_path):
 
 
 def test_options_and_rows_are_checked_before_anything_runs(tmp_path):
-    command = [sys.executable, SCRIPT, TABLE4, '--work-dir', tmp_path]
+    command = [*COMMAND, TABLE4, '--work-dir', tmp_path]
     for arguments, message in (
         (['--compare-with', 'baselin'], "--compare-with 'baselin'"),
         (['--sweep', 'gama'], "There is no sweep 'gama' in configs/ablations/sweeps.yml"),
@@ -250,5 +250,5 @@ def test_options_and_rows_are_checked_before_anything_runs(tmp_path):
         (['--cfg-options', 'model.class_indicator.balanced=False'], 'baseline.py cannot take the options'),
     ):
         done = subprocess.run(list(map(str, [*command, *arguments])), cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 2 and message in done.stdout, done.stdout + done.stderr
+        assert done.returncode == 2 and message in done.stderr, done.stdout + done.stderr
     assert not list(tmp_path.iterdir())

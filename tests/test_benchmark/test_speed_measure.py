@@ -14,6 +14,8 @@ from torch import nn
 from alignzeg.benchmark.speed import first, measure, memory, steps
 from alignzeg.benchmark.speed.models import build, load
 from alignzeg.benchmark.speed.rows import CPU_ROWS, CUDA_ROWS, MODELS, PREDICT, TRAIN, Row, choose
+from alignzeg.benchmark.speed.vocabulary import VocabularyPrediction
+from mmseg_alignzeg.datasets import draw_scene
 
 DEMO = replace(choose('cpu', ['train_demo'])[0], batch=2, rounds=2)
 FAKE = Row('fake', 'fake', 'predict', rounds=3)
@@ -91,7 +93,7 @@ def test_a_step_that_fails_gives_a_reason(monkeypatch, error, reason):
 
 def test_the_other_model_is_measured_without_the_one_that_failed(monkeypatch, fake_steps, tmp_path):
     probes = {'alignzeg': memory.Probe(1.0, 900.0), 'san': memory.Probe(failure='it needs more than 1 GB')}
-    monkeypatch.setattr(measure, 'probe_both', lambda *_: probes)
+    monkeypatch.setattr(measure, 'probe_all', lambda *_: probes)
     (result,), failures = measure.run(FAKE, measure.Settings('cpu', 9, 1, 'here', tmp_path))
     assert set(result.values) == set(result.memory_mb) == {'alignzeg'} and result.memory_mb['alignzeg'] == 900.0
     assert failures == ['fake: san: it needs more than 1 GB.']
@@ -186,3 +188,17 @@ def test_pictures_go_through_both_pipelines(tmp_path):
     row = replace(choose('cpu', ['data'])[0], per_step=2)
     for name in MODELS:
         assert steps.make_step(row, name, 'cpu')() is None
+
+
+def test_the_included_model_finds_its_own_names_among_many():
+    predict = VocabularyPrediction((128, 256), 300, 'cpu')
+    labels = predict()
+    truth = np.concatenate([draw_scene(2, i)[1] for i in range(2)], axis=1)
+    assert labels.shape == truth.shape
+    assert (labels.numpy() == truth)[truth != 255].mean() > 0.6  # chance: 1 of 300
+
+
+def test_a_row_of_one_model(monkeypatch, fake_steps, tmp_path):
+    row = replace(FAKE, memory=False, models=('alignzeg',))
+    (result,), failures = measure.run(row, measure.Settings('cpu', 9, 1, 'here', tmp_path))
+    assert set(result.values) == {'alignzeg'} and not failures

@@ -30,7 +30,7 @@ def test_a_converted_file_is_the_same_tower(tmp_path, capsys):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['missing.pt'], "'missing.pt' do not exist"),
+        (['missing.pt'], 'missing.pt does not exist'),
         (['README.md'], 'README.md is not a readable CLIP state dict'),
         ([str(EMBEDDED), '--out', 'clip.pt'], 'must end with .safetensors'),
     ],

@@ -142,12 +142,12 @@ def test_without_mmdet_there_is_a_note(versions):
 
 def test_clip_weights_are_looked_for_and_never_fetched(monkeypatch):
     asked = []
-    monkeypatch.setattr('huggingface_hub.try_to_load_from_cache', lambda *names: asked.append(names))
+    monkeypatch.setattr('mmseg_alignzeg.models.clip_source.try_to_load_from_cache', lambda *names: asked.append(names))
     check = checks.check_clip()
     assert check.status == 'note' and 'set model.clip.pretrained, or --clip-weights, to its path' in check.fix
     repository = 'timm/vit_base_patch16_clip_224.openai'
     assert asked == [(repository, 'open_clip_model.safetensors'), (repository, 'open_clip_pytorch_model.bin')]
-    monkeypatch.setattr('huggingface_hub.try_to_load_from_cache', lambda *names: f'/cache/{names[1]}')
+    monkeypatch.setattr('mmseg_alignzeg.models.clip_source.try_to_load_from_cache', lambda *names: f'/cache/{names[1]}')
     assert checks.check_clip() == Check(
         'CLIP weights', 'ok', 'ViT-B-16-quickgelu/openai: /cache/open_clip_model.safetensors'
     )

@@ -80,10 +80,10 @@ def test_onnx_gets_its_words_and_is_compared(tmp_path, capsys, monkeypatch):
         (['--format', 'safetensors'], 'safetensors are written from a config and its checkpoint'),
         ([CONFIG, '--format', 'safetensors'], 'needs its weights'),
         (['--checkpoint', 'a.pth', '--format', 'onnx'], 'the checkpoint a.pth needs the config'),
-        ([CONFIG, '--checkpoint', 'a.pth', '--format', 'safetensors', '--classes', 'a'], '--format onnx only'),
-        ([CONFIG, '--checkpoint', 'no.pth', '--format', 'safetensors'], "No weights 'no.pth'"),
+        ([CONFIG, '--checkpoint', 'README.md', '--format', 'safetensors', '--classes', 'a'], '--format onnx only'),
+        ([CONFIG, '--checkpoint', 'no.pth', '--format', 'safetensors'], "no checkpoint 'no.pth'"),
         (['nowhere', '--format', 'onnx'], "'nowhere' does not exist"),
-        (['--format', 'onnx', '--classes', 'a,,b'], 'position'),
+        (['--format', 'onnx', '--classes', 'a,,b'], 'word 2 of 3 is empty'),
     ],
 )
 def test_wrong_arguments_are_one_line(tmp_path, capsys, arguments, message):

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from alignzeg import cli
 from alignzeg.cli import main
 from alignzeg.cli.output import write
 from mmseg_alignzeg import __version__
 
-COMMANDS = ('predict', 'demo', 'web', 'export', 'table', 'doctor')
+COMMANDS = tuple(command.__name__.rpartition('.')[2] for command in cli.COMMANDS)
 
 
 def test_help_explains_each_command_with_two_examples(capsys):
@@ -78,7 +79,10 @@ def test_characters_that_a_terminal_cannot_show_are_escaped(tmp_path):
     assert (tmp_path / 'log').read_text() == '\\xfc \\U0001f600 a\n'
 
 
-def test_web_hands_its_arguments_on(monkeypatch):
+def test_web_hands_its_arguments_on(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ('c.py', 'w.pth'):
+        (tmp_path / name).touch()
     served = []
     monkeypatch.setitem(sys.modules, 'alignzeg.web', SimpleNamespace(serve=lambda *args, tell: served.append(args)))
     monkeypatch.setattr('importlib.util.find_spec', lambda name: name)

@@ -54,6 +54,7 @@ def test_each_frame_is_the_overlay_of_its_frame(clip, tmp_path, capsys, monkeypa
     assert main([*arguments, '--skip-done']) == 0 and capsys.readouterr().out == ''
 
 
+@pytest.mark.attack('predict: playlists and broken videos')
 def test_what_is_no_video_is_one_line_and_leaves_no_file(clip, tmp_path, capsys):
     (tmp_path / 'list.mp4').write_text('#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n')
     (tmp_path / 'cut.mp4').write_bytes(clip.read_bytes()[:40])

@@ -77,10 +77,10 @@ def test_the_template_is_the_full_size_method_with_each_name_once(world):
 
 
 def test_the_small_one_has_the_sizes_of_the_embedded_world(world):
-    names = dict(classes=0, unseen_classes=0)
+    own = dict(classes=0, unseen_classes=0, text=0, bias_correction=0)
     patterns = Config.fromfile(ROOT / 'configs/alignzeg_patterns.py')
     cfg = config(world)
-    assert {**cfg.model.to_dict(), **names} == {**patterns.model.to_dict(), **names}
+    assert {**cfg.model.to_dict(), **own} == {**patterns.model.to_dict(), **own}
     assert cfg.optim_wrapper.optimizer == patterns.optim_wrapper.optimizer
 
 

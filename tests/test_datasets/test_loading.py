@@ -46,6 +46,20 @@ def test_8_bit_labels_equal_those_of_mmseg(tmp_path, reduce_zero_label, label_ma
     np.testing.assert_array_equal(ours['gt_seg_map'], np.where(expected == 255, 65535, expected))
 
 
+@pytest.mark.parametrize('reduce_zero_label', [False, True])
+@pytest.mark.parametrize('label_map', [None, {0: 2, 1: 0, 2: 255, 3: 1}, {i: 255 - i for i in range(255)}])
+def test_a_subset_of_classes_equals_that_of_mmseg(tmp_path, reduce_zero_label, label_map):
+    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(8, 32)).save(tmp_path / 'a.png')
+    results = dict(seg_map_path=str(tmp_path / 'a.png'), reduce_zero_label=reduce_zero_label, label_map=label_map)
+    theirs, ours = (
+        TRANSFORMS.build(dict(type=name))({**results, 'seg_fields': []})
+        for name in ('LoadAnnotations', 'LoadClassSubset')
+    )
+    assert ours['gt_seg_map'].dtype == np.uint8
+    np.testing.assert_array_equal(ours.pop('gt_seg_map'), theirs.pop('gt_seg_map'))
+    assert ours == theirs
+
+
 def test_no_label_stays_so_when_zero_is_reduced(tmp_path):
     Image.fromarray(LABELS).save(tmp_path / 'a.tif')
     results = dict(seg_map_path=str(tmp_path / 'a.tif'), reduce_zero_label=True, label_map={254: 300, 255: 7})

@@ -157,7 +157,7 @@ def test_a_list_with_an_unknown_name(originals):
         file.write('3_9_s\n')
     with pytest.raises(FileNotFoundError, match=r'1 of 3 images are missing, first: .*3_9_s\.bmp') as error:
         built('msrc', 'test', root)
-    assert 'convert_dataset.py msrc' in str(error.value) and '\n' not in str(error.value)
+    assert 'alignzeg convert msrc' in str(error.value) and '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize(('split', 'counts'), [('msrc_16_5', (16, 5)), ('ccp_32_15', (32, 15))])

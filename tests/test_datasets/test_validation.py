@@ -7,8 +7,9 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image
 
 from mmseg_alignzeg.datasets.file_checks import Header, read_image
+from mmseg_alignzeg.datasets.patterns import draw_scene
 from mmseg_alignzeg.datasets.validation.findings import shift_notes, spans, training_problems, value_problems
-from mmseg_alignzeg.datasets.validation.pairs import PairChecker, Tally, count_values, palette_problems
+from mmseg_alignzeg.datasets.validation.pairs import PairChecker, Tally, count_values, palette_problems, smooth_problems
 from mmseg_alignzeg.datasets.validation.rules import LabelRules, annotation_loader, label_table
 
 COLOURS = PascalVOCDataset.METAINFO['palette']
@@ -230,7 +231,7 @@ def test_coco_stuff_not_converted(pair):
     rules = LabelRules(tuple(map(str, range(171))), 171, train_ids=True)
     _, (line,) = look(pair(labels([0, 150, 175, 181])), rules)
     assert 'contains 175, 181 (50% of the pixels): class ids of COCO-Stuff' in line
-    assert 'tools/convert_dataset.py coco_stuff' in line
+    assert 'alignzeg convert coco_stuff' in line
 
 
 def test_wide_labels_need_a_wide_loader_and_ignore_value(pair):
@@ -268,3 +269,30 @@ def test_unseen_labels_in_training(pair):
 def test_spans():
     assert spans([3, 1, 2, 9, 7]) == '1…3, 7, 9'
     assert spans([5]) == '5' and spans(range(0, 20, 2)) == '0, 2, 4, 6, 8, …'
+
+
+def test_a_smooth_resize_is_found_and_a_nearest_one_is_not(pair):
+    """Against maps of the embedded world, whose regions are real for this purpose: blobs in front of blobs."""
+    for index in range(3):
+        scene = draw_scene(1, index)[1].astype(np.uint8)
+        rules = LabelRules(tuple(map(str, range(256))), 256)
+        for values, found in (
+            (scene, False),
+            (resized(scene, Image.Resampling.NEAREST), False),
+            (resized(scene, Image.Resampling.BILINEAR), True),
+            (resized(scene, Image.Resampling.BICUBIC), True),
+        ):
+            _, problems = look(pair(values), rules)
+            assert any('resized smoothly' in line and 'NEAREST' in line for line in problems) == found
+
+
+def resized(values, how):
+    height, width = values.shape
+    return np.asarray(Image.fromarray(values).resize((width // 2, height // 2), how).resize((width, height), how))
+
+
+def test_a_narrow_band_between_its_neighbours_proves_nothing():
+    band = np.repeat([0] * 20 + [1, 2] + [3] * 20, 30).reshape(-1, 30)  # ordered numbers, two pixels in between
+    assert smooth_problems('a.png', band) == []
+    ramp = np.repeat([0] * 20 + [*range(1, 10)] + [10] * 20, 30).reshape(-1, 30)
+    assert [problem.kind for problem in smooth_problems('a.png', ramp)] == ['smooth']

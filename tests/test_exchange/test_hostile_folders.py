@@ -39,7 +39,7 @@ VALUES = [
     ('model', nested(400)),
     ('model.type', {'type': 'AlignZeg'}),
     ('model.type', 'mmseg.AlignZeg'),
-    ('model.decoder', {'type': 'PreferenceEnsemble'}),
+    ('model.decoder', {'type': 'UniformEnsemble'}),
     ('model._delete_', True),
     ('model._scope_', 'mmdet'),
     ('model.text.cache_dir', '/etc'),

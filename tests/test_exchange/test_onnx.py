@@ -13,10 +13,10 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from packaging import version
 from safetensors.torch import save_file
 
 from alignzeg.apis import AlignZegInferencer
+from alignzeg.apis.banks import Banks
 from alignzeg.apis.prediction import DRAWN_PIXELS
 from alignzeg.exchange import load_pretrained, onnx_runner
 from alignzeg.exchange.onnx import FixedVocabularyPredictor, compare_onnx, export_onnx, visible_weights
@@ -85,28 +85,18 @@ def test_the_module_is_the_model(trained, pbc, size):
     agree(found, predicted(trained, images))
 
 
-old_exporter = pytest.mark.skipif(
-    version.parse(torch.__version__) < version.parse('2.7'),
-    reason="the exporter of torch 2.6 fails at Python's dataclasses",
-)
-
-
-@pytest.mark.parametrize('weighting', ['uniform', pytest.param('preference', marks=old_exporter)])
-def test_an_ensemble_is_exported(small, tmp_path, weighting):
-    small.preference = MODELS.build(dict(type='PreferenceHead', embed_dim=small.clip.embed_dim))
-    small.preference.steps += 1
+def test_an_ensemble_is_exported(small, tmp_path):
     views = [dict(), dict(scale=0.75, flip='horizontal')]
-    small.decoder = MODELS.build(dict(type='EnsembleDecoder', views=views, weighting=weighting, temperature=0.1))
+    small.decoder = MODELS.build(dict(type='EnsembleDecoder', views=views))
     images = scenes(2, 64, 96)
     small.set_test_classes(WORDS)
-    expected = predicted(small, images)
-    agree(module(images, small, WORDS), expected)
-    if weighting == 'preference':  # the exporter takes its time, and this graph has all that the other has
-        export_onnx(small, WORDS, tmp_path / 'views.onnx', (96, 64), scores=True)
-        session = onnx_runner.load(tmp_path / 'views.onnx')
-        assert session.get_inputs()[0].shape == ['batch', 3, 64, 64]  # the sizes of resized views are rounded
-        square = images[:, :, :, :64]
-        found = session.run(None, {'images': square.numpy(), 'size': np.array([64, 64])})
+    agree(module(images, small, WORDS), predicted(small, images))
+    export_onnx(small, WORDS, tmp_path / 'views.onnx', (96, 64), scores=True)
+    session = onnx_runner.load(tmp_path / 'views.onnx')
+    assert session.get_inputs()[0].shape == ['batch', 3, 64, 64]  # the sizes of resized views are rounded
+    square = images[:, :, :, :64]
+    found = session.run(None, {'images': square.numpy(), 'size': np.array([64, 64])})
+    with torch.no_grad():
         agree(list(map(torch.from_numpy, found)), module(square, small, WORDS))
 
 
@@ -154,7 +144,7 @@ def test_a_graph_gives_what_predict_gives(tmp_path):
     path, scale = tmp_path / 'new' / 'patterns.onnx', (160, 64)
     predictor = export_onnx(small, WORDS, path, scale, gamma=0.25, scores=True)
     inferencer = AlignZegInferencer()
-    inferencer.model, inferencer.input_scale, inferencer._banks = small, scale, {}
+    inferencer.model, inferencer.input_scale, inferencer._banks = small, scale, Banks(small.text_bank)
     # Kept, enlarged, reduced by less and by more than half, one row, and more pixels than are drawn.
     shapes = [(64, 96), (20, 31), (90, 111), (360, 480), (1, 40), (1900, 2300)]
     noise = np.random.default_rng(0).integers(0, 256, (2500, 2500, 3), np.uint8)

@@ -5,7 +5,6 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 CLASSES = ['cat', 'dog', 'sky', 'grass']
-TRAINED = dict(type='PreferenceHead', loss=dict(type='PreferenceLoss'))
 
 
 def build(seed=0, **options):

@@ -1,7 +1,6 @@
 """Scores and labels of pixels: views merged by brute force, and the argmax without the scores of every class."""
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 import torch
@@ -14,37 +13,23 @@ from mmseg_alignzeg.models.inference import STRIPE_ELEMENTS
 from mmseg_alignzeg.models.proposals import Window
 
 
-@pytest.mark.parametrize('scored', [False, True])
-@pytest.mark.parametrize('temperature', [1.0, 0.3])
-def test_merging_by_brute_force(scored, temperature):
-    views, bias = random_views(scored), torch.randn(5)
-    expected = brute_force(views, 9, 11, temperature, bias)
-    torch.testing.assert_close(merge(views, temperature=temperature, class_bias=bias), expected)
+def test_merging_by_brute_force():
+    views, bias = random_views(), torch.randn(5)
+    torch.testing.assert_close(merge(views, class_bias=bias), brute_force(views, 9, 11, bias))
 
 
 def test_stripes_of_merged_views_cover_the_image(monkeypatch):
-    views, rows = random_views(scored=True), []
+    views, rows = random_views(), []
     whole = merge(views)
     monkeypatch.setitem(STRIPE_ELEMENTS, 'cpu', 200)
     for stripe, scores in Answer(tuple(views), Window(0, 0, 1, 1, (9, 11))).stripes():
         rows.append((stripe.start, stripe.stop))
         torch.testing.assert_close(scores.permute(2, 0, 1), whole[:, stripe])
-    assert rows == [(0, 2), (2, 4), (4, 6), (6, 8), (8, 9)]  # 200 // (11 · max(4 proposals, 5 classes and 2 more))
-
-
-def test_only_differences_of_scores_count_and_a_clear_one_decides():
-    views = random_views(scored=True)
-    plain = merge(views)
-    views = [replace(view, preference=view.preference + 5) for view in views]
-    torch.testing.assert_close(merge(views), plain)
-    views[1] = replace(views[1], preference=views[1].preference + 1000)
-    torch.testing.assert_close(merge(views), merge([ViewProposals(views[1].mask_logits, views[1].class_probs)]))
-    unscored = [ViewProposals(view.mask_logits, view.class_probs) for view in views]
-    torch.testing.assert_close(merge(views, temperature=1e9), merge(unscored))
+    assert rows == [(0, 3), (3, 6), (6, 9)]  # 200 // (11 · max(4 proposals, 5 classes))
 
 
 def test_a_class_bias_is_added_to_every_pixel_and_decides():
-    (view, *_), bias = random_views(scored=False), torch.tensor([-0.3, 0.2, 0.0, 0.1, -0.1])
+    (view, *_), bias = random_views(), torch.tensor([-0.3, 0.2, 0.0, 0.1, -0.1])
     plain = merge([view])
     answer = Answer((view,), Window(0, 0, 1, 1, (9, 11)), bias)
     torch.testing.assert_close(answer.scores(), plain + bias[:, None, None])
@@ -53,7 +38,7 @@ def test_a_class_bias_is_added_to_every_pixel_and_decides():
 
 
 def test_an_answer_is_drawn_at_any_size():
-    (view, *_) = random_views(scored=False)
+    (view, *_) = random_views()
     small = Window(0.0, 0.0, 1.0, 1.0, (3, 4))
     drawn = torch.cat([scores for _, scores in Answer((view,), Window(0, 0, 1, 1, (9, 11))).stripes(small)])
     torch.testing.assert_close(drawn.permute(2, 0, 1), merge([view], 3, 4))
@@ -104,13 +89,10 @@ def test_labels_are_those_of_the_plain_argmax(num_classes, stacked, peak):
         torch.testing.assert_close(best, scores[:, rows].amax(dim=0))
 
 
-@pytest.mark.parametrize('scored', [False, True])
-def test_labels_of_an_ensemble_are_those_of_the_plain_argmax(scored):
+def test_labels_of_an_ensemble_are_those_of_the_plain_argmax():
     torch.manual_seed(0)
     views = [objects(300, grid=grid) for grid in ((12, 16), (10, 14), (14, 18))]
-    if scored:
-        views = [replace(view, preference=torch.randn(30)) for view in views]
-    answer = Answer(tuple(views), WINDOW, temperature=0.5)
+    answer = Answer(tuple(views), WINDOW)
     assert torch.equal(answer.labels(), answer.scores().argmax(dim=0, keepdim=True))
 
 

@@ -9,11 +9,12 @@ from mmseg.registry import MODELS
 from safetensors.numpy import save_file
 
 from alignzeg.apis import AlignZegInferencer
+from alignzeg.apis.banks import Banks
 from alignzeg.benchmark.flops import measure
 from alignzeg.exchange.plain_config import plain_config
 from mmseg_alignzeg.datasets.patterns import CLASSES, draw_scene
 from mmseg_alignzeg.models import CLIPSource, EmbeddingBank, TextBank
-from mmseg_alignzeg.models.class_embeddings import read_embeddings
+from mmseg_alignzeg.models.class_embeddings import build_text_bank, read_embeddings
 
 CONFIG = 'configs/alignzeg_patterns.py'
 NAMES = ('red stripes', 'Blue Dots', 'sky')
@@ -124,7 +125,7 @@ def trained(tmp_path):
     embeds = inferencer.model.text_bank(CLASSES)[:, 0].numpy()
     path = write(tmp_path / 'file.npz', embeds[::-1], CLASSES[::-1])
     inferencer.model.text_bank = EmbeddingBank(CLIPSource('tiny_clip', 'embedded'), str(path), CLASSES)
-    inferencer._banks = {}
+    inferencer._banks = Banks(inferencer.model.text_bank)
     return inferencer
 
 
@@ -156,3 +157,15 @@ def test_a_config_names_the_file(tmp_path, monkeypatch):
         MODELS.build(cfg.model)
     cfg.model.text = dict(embeddings=None, templates='single')
     assert isinstance(MODELS.build(cfg.model).text_bank, TextBank)
+
+
+def test_drawn_prototypes_are_nearly_orthogonal_and_belong_to_their_names():
+    bank = build_text_bank(SOURCE, NAMES, {'templates': None, 'drawn': True})
+    words = ['sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign symbol', 'fence', 'car', 'bicyclist']
+    rows = bank(words)[:, 0]
+    cosines = (rows @ rows.t()).numpy()
+    np.testing.assert_allclose(cosines.diagonal(), 1, atol=1e-6)
+    assert np.abs(cosines - np.eye(len(words))).max() < 0.5  # of the tiny CLIP's embeddings, the smallest is 0.97
+    assert bank(['road', 'sky'])[:, 0].equal(rows[[3, 0]]) and bank(['Sky']).equal(bank(['sky']))
+    with pytest.raises(ValueError, match=r"`text.drawn` allows no other setting, got \['templates'\]"):
+        build_text_bank(SOURCE, NAMES, {'templates': 'vild', 'drawn': True})

@@ -280,7 +280,7 @@ def test_tag_without_network_says_what_to_fetch(monkeypatch):
         raise OSError('no route to host')
 
     monkeypatch.setattr(open_clip, 'download_pretrained', offline)
-    with pytest.raises(FileNotFoundError, match=r'ViT-B-16-quickgelu/openai .* `pretrained`'):
+    with pytest.raises(FileNotFoundError, match=r'ViT-B-16-quickgelu/openai .* `model.clip.pretrained`'):
         CLIPSource('ViT-B-16-quickgelu', 'openai').load_vision()
 
 

@@ -3,16 +3,16 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from merged_views import brute_force, merge
+from merged_views import merge
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from small_model import TRAINED, build
+from small_model import build
 
 from mmseg_alignzeg.models.answer import ViewProposals
 
 
-def ensemble(*views, weighting='uniform', **options):
-    return MODELS.build(dict(type='EnsembleDecoder', views=list(views), weighting=weighting, **options))
+def ensemble(*views):
+    return MODELS.build(dict(type='EnsembleDecoder', views=list(views)))
 
 
 def test_one_view_is_the_image_itself_to_the_last_bit():
@@ -70,44 +70,6 @@ def test_a_view_at_another_scale(scale, size):
     torch.testing.assert_close(model.encode_decode(images, [{}])[0], by_hand)
 
 
-@torch.no_grad()
-def test_preferred_views_by_brute_force():
-    model = build(preference=TRAINED, test_cfg=dict(return_scores=True)).eval()
-    model.preference.steps += 1
-    model.decoder = ensemble(dict(), dict(flip='vertical'), weighting='preference')
-    images = torch.randn(1, 3, 32, 32)
-    views = []
-    for axes in ((), (2,)):
-        proposals = model.extract_feat(images.flip(axes))
-        scores = 30 * model.preference(proposals.feats, proposals.mask_logits)
-        views.append(ViewProposals(proposals.mask_logits.flip(axes)[0], model.class_probs(proposals)[0], scores[0]))
-    plain, scored = [merge(views, 32, 32), brute_force(views, 32, 32)]
-    model.decoder.temperature = 1 / 30
-    result = model.predict(images)[0]
-    torch.testing.assert_close(result.seg_logits.data, scored)
-    torch.testing.assert_close(plain, scored)
-    assert torch.equal(result.pred_sem_seg.data[0], result.seg_logits.data.argmax(dim=0))
-    model.decoder.weighting = 'uniform'
-    assert not torch.allclose(model.predict(images)[0].seg_logits.data, scored, atol=1e-4)
-
-
-def test_a_score_that_was_never_trained_is_refused():
-    model = build(preference=TRAINED)
-    model.decoder = ensemble(dict(), weighting='preference')
-    images = torch.randn(1, 3, 32, 32)
-    loaded = model.load_state_dict(build().state_dict(), strict=False)  # a checkpoint without score
-    assert all(name.startswith('preference.') for name in loaded.missing_keys) and loaded.missing_keys
-    with pytest.raises(ValueError, match='never trained, or the checkpoint holds none'):
-        model.eval().predict(images)
-    model.decoder = ensemble(dict())
-    assert model.predict(images)[0].pred_sem_seg.data.shape == (1, 32, 32)
-    trained = build(preference=TRAINED).train()
-    trained.preference.steps += 1
-    model.load_state_dict(trained.state_dict(), strict=True)
-    model.decoder = ensemble(dict(), weighting='preference')
-    assert model.predict(images)[0].pred_sem_seg.data.shape == (1, 32, 32)
-
-
 # ---------------------------------------------------------------------- bad input
 
 
@@ -121,16 +83,9 @@ def test_a_score_that_was_never_trained_is_refused():
         (dict(views=[dict(flip='diagonal')]), "flip='diagonal' of a view must be one of"),
         (dict(views=[dict(scale=3)]), r'scale=3 of a view is outside \[0.5, 2.0\]'),
         (dict(views=[dict(scale=0.4)]), r'scale=0.4 of a view is outside'),
-        (dict(views=[dict()], weighting='best'), r"weighting='best' must be one of \['uniform', 'preference'\]"),
-        (dict(views=[dict()], temperature=0), 'temperature=0 must be a finite number above 0'),
     ],
 )
 def test_bad_ensembles_get_one_clear_line(arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         MODELS.build(dict(type='EnsembleDecoder', **arguments))
     assert '\n' not in str(error.value)
-
-
-def test_a_weighting_without_a_score_is_refused():
-    with pytest.raises(ValueError, match="weighting='preference' needs the score"):
-        build(decoder=dict(type='EnsembleDecoder', views=[dict()], weighting='preference'))

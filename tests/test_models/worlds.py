@@ -20,10 +20,9 @@ SIDE = 64
 WORLDS = {2: [(4, 0), (0, 1), (3, 1), (0, 0)], 4: [(4, 0, 1, 2), (0, 0, 1, 0)]}
 VARIANTS = {
     'dice, balanced': dict(decode_head=dict(image_drop=0.8)),  # drops, see `rand`
-    'jaccard, Eq. (6), preference': dict(
+    'jaccard, Eq. (6)': dict(
         criterion=dict(mask_overlap='jaccard'),
         class_indicator=dict(balanced=False),
-        preference=dict(type='PreferenceHead', loss=dict(type='PreferenceLoss', margin=0.0)),
     ),
 }
 
@@ -47,7 +46,7 @@ def image(number, masks):
     return pixels, SegDataSample(gt_sem_seg=PixelData(data=labels[None]))
 
 
-def fix_chance(model, masks):
+def fix_chance(masks):
     """Draw the same for an image whichever batch it is in."""
     draw = torch.Generator.manual_seed
 
@@ -60,14 +59,11 @@ def fix_chance(model, masks):
         return torch.arange(length).flip(0)
 
     torch.rand, torch.randperm = rand, randperm
-    if model.preference is not None:
-        shifts = iter(range(0, SIDE, 8))
-        model.preference.loss.noisy = lambda images: images.roll(next(shifts), dims=3)
 
 
 def train(model, network, numbers, masks):
     """Losses, and the gradient of each parameter."""
-    fix_chance(model, masks)
+    fix_chance(masks)
     pixels, samples = zip(*(image(i, masks[i]) for i in numbers), strict=True)
     losses = network(torch.stack(pixels), list(samples), mode='loss')
     sum(losses.values()).backward()
@@ -133,7 +129,7 @@ model.criterion.background_diversity.forward = lambda backgrounds: (
 )
 pixels, sample = image(rank, 1)
 sample.set_metainfo(dict(img_path=f'{rank}.png'))
-fix_chance(model, [1] * size)
+fix_chance([1] * size)
 before = torch.cat([param.detach().flatten() for param in model.parameters()])
 network.train_step(dict(inputs=[pixels], data_samples=[sample]), optim_wrapper)
 assert torch.equal(before, torch.cat([param.detach().flatten() for param in model.parameters()]))

@@ -1,4 +1,4 @@
-"""From originals to scores: convert_dataset.py, then `mim test` with the shipped configs, against numbers by hand."""
+"""From originals to scores: `alignzeg convert`, then `mim test` with the shipped configs, against numbers by hand."""
 
 import json
 import os
@@ -127,7 +127,7 @@ def test_converted_files_give_the_scores_done_by_hand(name, tmp_path):
     originals, config, (left, right), settings, (seen, unseen) = CASES[name]
     root = originals(tmp_path / 'data')
     if name != 'ade150':
-        command = [sys.executable, 'tools/convert_dataset.py', name, root, '--workers', '1']
+        command = [sys.executable, '-m', 'alignzeg', 'convert', name, root, '--workers', '1']
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
 

@@ -1,8 +1,10 @@
 """Limits as numbers, without a server."""
 
+import base64
 import io
 import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -21,7 +23,7 @@ from alignzeg.web.limits import (
     most_pixels,
     time_limit,
 )
-from alignzeg.web.pictures import Picture, decode, png_value
+from alignzeg.web.pictures import Picture, decode, labels_url, png_url
 from alignzeg.web.segment import LONGEST_TEXT, LONGEST_WORD, MOST_WORDS, split
 from alignzeg.web.uploads import Uploads
 
@@ -196,7 +198,14 @@ def test_data_urls(scene, tmp_path):
 
 def test_answers_have_a_largest_size():
     pixels = torch.randint(256, (300, 400, 3), dtype=torch.uint8).numpy()  # noise, which no format makes smaller
-    value, note = png_value(pixels, 'x.png')
-    assert note == '' and len(value['url']) > 400_000
-    value, note = png_value(pixels, 'x.png', 100_000)
-    assert 100_000 < len(value['url']) < 134_000 and note.startswith('shown at ')
+    url, note = png_url(pixels)
+    assert note == '' and len(url) > 400_000
+    url, note = png_url(pixels, 100_000)
+    assert 100_000 < len(url) < 134_000 and note.startswith('shown at ')
+    assert labels_url(pixels[..., 0], 100_000) == '' and labels_url(pixels[..., 0]).startswith('data:image/png')
+
+
+def test_label_maps_keep_labels_above_255():
+    labels = torch.arange(600, dtype=torch.int32).view(20, 30).numpy().astype('uint16')
+    content = base64.b64decode(labels_url(labels).removeprefix('data:image/png;base64,'))
+    assert (np.asarray(Image.open(io.BytesIO(content))) == labels).all()

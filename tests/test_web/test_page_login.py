@@ -19,7 +19,7 @@ def test_nothing_without_the_password(locked, shown, record_property):
     visitor = locked.visitor
     for cookie in ('', 'access-token-x=y', 'x="', 'access-token-unsecure-=None'):
         answers = [visitor.http.get(route, headers={'Cookie': cookie}) for route in routes]
-        answers += [visitor.join('segment', shown), visitor.join('accept', shown), visitor.upload(b'x')]
+        answers += [visitor.join('segment', shown), visitor.join('other', shown), visitor.upload(b'x')]
         answers += [visitor.http.post(f'gradio_api/{name}', json={}) for name in ('queue/join', 'cancel', 'reset')]
         assert {answer.status_code for answer in answers} == {401}
     front = visitor.http.get('')

@@ -10,7 +10,7 @@ from PIL import Image
 
 WORDS = 'blue checks, blue grid, blue zigzags, green zigzags'
 LIMIT_MB = 1
-ENDPOINTS = {'accept': (), 'segment': (WORDS, '', True, True, 0.3, False)}
+SETTINGS = (WORDS, '', True, True, 0.3, False)
 
 
 def free_port():
@@ -64,15 +64,15 @@ class Visitor:
             return answer.status_code, 'refused', answer.text
         return 200, *self.fetch(name, answer.json()['event_id'])
 
-    def segment(self, picture, words=WORDS, unseen='', others=True, pbc=True, gamma=0.3, windows=False):
-        return self.ask('segment', picture, words, unseen, others, pbc, gamma, windows)
+    def segment(self, picture, words=WORDS, unseen='', others=True, pbc=True, gamma=0.3, windows=False, seen=''):
+        return self.ask('segment', picture, words, unseen, others, pbc, gamma, windows, seen, 0)
 
 
-def status_line(answer):
-    """The status line of an answer to `accept` or `segment`, after a check that the client got nothing else."""
+def error_of(answer):
+    """The error of an answer, after a check that the client got nothing else."""
     code, kind, data = answer
     assert code == 200 and kind in ('complete', 'error')
     if kind == 'error':
         return ''
-    assert data[0] is None
-    return data[-1]
+    assert set(data[0]) == {'number', 'look', 'error'} and data[0]['look'] == ''
+    return data[0]['error']

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .first import first_predictions
-from .memory import clocked, described, prepare, probe_both
-from .rows import MODELS, Row
+from .memory import clocked, described, prepare, probe_all
+from .rows import Row
 from .table import Result
 
 LONG = 10.0  # seconds of a pair of steps that needs no warm-up on a CPU
@@ -83,9 +83,9 @@ def run(row: Row, settings: Settings) -> tuple[list[Result], list[str]]:
         except RuntimeError as error:
             return [], [f'{row.label}: {described(error)}']
         return [Result(f'first, {text}', f'{row.label}, {text} (s)', setup, found[text]) for text in found], []
-    probes = probe_both(row, device, settings.limit_gb) if row.memory else {}
+    probes = probe_all(row, device, settings.limit_gb) if row.memory else {}
     failures = [f'{row.label}: {name}: {probes[name].failure}.' for name in probes if probes[name].failure]
-    names = [name for name in MODELS if not (name in probes and probes[name].failure)]
+    names = [name for name in row.models if not (name in probes and probes[name].failure)]
     values: dict[str, list[float]] = {}
     try:
         seconds = sum(probes[name].seconds for name in names if name in probes)

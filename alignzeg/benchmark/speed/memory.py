@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from mmseg_alignzeg.printable import printable
 
-from .rows import MODELS, Row
+from .rows import Row
 
 if TYPE_CHECKING:
     from .steps import Step
@@ -97,8 +97,8 @@ def peak_memory_mb(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes
 
 
-def probe_both(row: Row, device: str, limit_gb: float) -> dict[str, Probe]:
-    """Run :func:`probe` of both models in new processes: at the same time on a CPU, one after the other on a GPU."""
+def probe_all(row: Row, device: str, limit_gb: float) -> dict[str, Probe]:
+    """Run :func:`probe` of the row's models in new processes: at once on a CPU, one after the other on a GPU."""
 
     def in_new_process(name: str) -> Probe:
         with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
@@ -107,8 +107,8 @@ def probe_both(row: Row, device: str, limit_gb: float) -> dict[str, Probe]:
             except BrokenProcessPool:
                 return Probe(failure='the process was killed, probably because memory ran out')
 
-    with ThreadPoolExecutor(1 if device == 'cuda' else len(MODELS)) as threads:
-        return dict(zip(MODELS, threads.map(in_new_process, MODELS), strict=True))
+    with ThreadPoolExecutor(1 if device == 'cuda' else len(row.models)) as threads:
+        return dict(zip(row.models, threads.map(in_new_process, row.models), strict=True))
 
 
 def clocked(step: Step, device: str) -> tuple[float, float | None]:

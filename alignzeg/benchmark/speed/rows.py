@@ -1,4 +1,4 @@
-"""The rows of the table: what is measured. This module imports no library, so that ``--help`` is fast."""
+"""The rows of the table: what is measured. This module imports no library, so that a wrong name is refused at once."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Row:
         windows: Whether a prediction uses windows of 640² at a stride of 480.
         rounds: Maximum number of measured steps of each model.
         memory: Whether the peak memory is measured.
+        models: The models that are measured.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Row:
     windows: bool = False
     rounds: int = 7
     memory: bool = True
+    models: tuple[str, ...] = MODELS
 
     @property
     def title(self) -> str:
@@ -75,6 +77,12 @@ def _precisions(row: Row) -> list[Row]:
     ]
 
 
+def _vocabulary(classes: int, shape: tuple[int, int] = (SIDE, SIDE)) -> Row:
+    """The included model knows the embedded world; SAN has no trained weights here."""
+    row = _predict(f'vocabulary_{"large_" if shape == LARGE else ""}{classes}', classes, shape)
+    return replace(row, label=f'{row.label}, trained masks', kind='vocabulary', models=MODELS[:1])
+
+
 PREDICT = _predict('predict')
 LARGE_847 = _predict('large_847', 847, LARGE)
 PREDICT_L14 = replace(PREDICT, name='predict_l14', label=f'{PREDICT.label}, ViT-L/14', backbone='l14')
@@ -94,6 +102,8 @@ CPU_ROWS = (
     _predict('predict_20', 20),
     _predict('predict_847', 847),
     _predict('predict_5000', 5000),
+    *map(_vocabulary, (20, 171, 847, 5000)),
+    *(_vocabulary(classes, LARGE) for classes in (20, 5000)),
     _predict('large_20', 20, LARGE),
     LARGE_847,
     _predict('windows', shape=(1280, 1280), windows=True, note=' in 9 windows of 640²'),

@@ -29,6 +29,7 @@ from mmseg_alignzeg.models.text_bank import embed_classes
 from ..flops import count_parameters, predict_flops
 from .models import build, load
 from .rows import Row
+from .vocabulary import VocabularyPrediction
 
 #: A step returns None if its duration is the figure, otherwise the figure.
 Step = Callable[[], float | None]
@@ -67,6 +68,12 @@ def predict_step(row: Row, name: str, device: str, weights: str | None, text: bo
         assert result[0].pred_sem_seg.data.shape == (1, *row.shape)
 
     return predict
+
+
+def vocabulary_step(row: Row, name: str, device: str, weights: str | None) -> Step:
+    """Predict with trained masks and the row's number of names."""
+    predict = VocabularyPrediction(row.shape, row.classes, device)
+    return lambda: _run(predict)
 
 
 def text_step(row: Row, name: str, device: str, weights: str | None) -> Step:
@@ -232,6 +239,7 @@ def loading_step(row: Row, name: str, device: str, weights: str | None = None) -
 
 STEPS: dict[str, Callable[[Row, str, str, str | None], Step]] = {
     'predict': predict_step,
+    'vocabulary': vocabulary_step,
     'text': text_step,
     'count': count_step,
     'train': train_step,

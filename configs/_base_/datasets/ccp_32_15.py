@@ -29,7 +29,7 @@ files = dict(
     img_suffix='.jpg',
     seg_map_suffix='.png',
     label_classes=label_classes,
-    prepare_command='python tools/convert_dataset.py ccp data/clothing-co-parsing',
+    prepare_command='alignzeg convert ccp data/clothing-co-parsing',
 )
 trained = dict(classes=seen_classes, unseen_classes=[])
 tested = dict(classes=classes, unseen_classes=unseen_classes)

@@ -33,7 +33,7 @@ train_dataloader = dict(
     dataset=dict(
         type='CheckedCOCOStuffDataset',
         data_root='data/coco_stuff164k',
-        prepare_command='python tools/convert_dataset.py coco_stuff data/coco_stuff164k',
+        prepare_command='alignzeg convert coco_stuff data/coco_stuff164k',
         data_prefix=dict(img_path='images/train2017', seg_map_path='annotations/train2017'),
         metainfo=dict(classes=seen_classes, unseen_classes=[]),
         pipeline={{_base_.train_pipeline}},
@@ -43,7 +43,7 @@ val_dataloader = dict(
     dataset=dict(
         type='CheckedCOCOStuffDataset',
         data_root='data/coco_stuff164k',
-        prepare_command='python tools/convert_dataset.py coco_stuff data/coco_stuff164k',
+        prepare_command='alignzeg convert coco_stuff data/coco_stuff164k',
         data_prefix=dict(img_path='images/val2017', seg_map_path='annotations/val2017'),
         metainfo=dict(classes=classes, unseen_classes=unseen_classes),
         pipeline={{_base_.test_pipeline}},

@@ -21,7 +21,7 @@ train_dataloader = dict(
     dataset=dict(
         type='CheckedPascalContextDataset59',
         data_root='data/VOCdevkit/VOC2010',
-        prepare_command='python tools/convert_dataset.py context59 data/VOCdevkit/VOC2010',
+        prepare_command='alignzeg convert context59 data/VOCdevkit/VOC2010',
         data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassContext'),
         ann_file='ImageSets/SegmentationContext/train.txt',
         metainfo=dict(classes=seen_classes, unseen_classes=[]),
@@ -32,7 +32,7 @@ val_dataloader = dict(
     dataset=dict(
         type='CheckedPascalContextDataset59',
         data_root='data/VOCdevkit/VOC2010',
-        prepare_command='python tools/convert_dataset.py context59 data/VOCdevkit/VOC2010',
+        prepare_command='alignzeg convert context59 data/VOCdevkit/VOC2010',
         data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassContext'),
         ann_file='ImageSets/SegmentationContext/val.txt',
         metainfo=dict(classes=classes, unseen_classes=unseen_classes),

@@ -20,7 +20,7 @@ files = dict(
     img_suffix='.bmp',
     seg_map_suffix='.png',
     label_classes=classes,
-    prepare_command='python tools/convert_dataset.py msrc data/msrc',
+    prepare_command='alignzeg convert msrc data/msrc',
 )
 trained = dict(classes=seen_classes, unseen_classes=[])
 tested = dict(classes=classes, unseen_classes=unseen_classes)

@@ -4,7 +4,7 @@ _base_ = ['./pipeline_640.py']
 crop_size = (320, 320)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
+    dict(type='LoadClassSubset'),
     dict(type='RandomChoiceResize', scales=list(range(160, 481, 32)), resize_type='ResizeShortestEdge', max_size=1280),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=1.0),
     dict(type='PhotoMetricDistortion'),

@@ -2,7 +2,7 @@
 crop_size = (640, 640)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
+    dict(type='LoadClassSubset'),
     dict(type='RandomChoiceResize', scales=list(range(320, 961, 64)), resize_type='ResizeShortestEdge', max_size=2560),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=1.0),
     dict(type='PhotoMetricDistortion'),

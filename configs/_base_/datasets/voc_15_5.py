@@ -29,7 +29,7 @@ train_dataloader = dict(
                 data_root='data/VOCdevkit/VOC2012',
                 data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassAug'),
                 ann_file='ImageSets/Segmentation/aug.txt',
-                prepare_command='python tools/convert_dataset.py voc data/VOCdevkit/VOC2012',
+                prepare_command='alignzeg convert voc data/VOCdevkit/VOC2012',
                 metainfo=dict(classes=seen_classes, unseen_classes=[]),
                 pipeline={{_base_.train_pipeline}},
             ),

@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -113,15 +114,20 @@ def start_worker(parent: int) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def run(plan: Plan, workers: int) -> int:
+def run(plan: Plan, workers: int, stream: IO[str] | None = None) -> int:
     """Carry out a plan with a progress bar, and print a summary.
 
     Existing targets are skipped, so an interrupted run can be continued.
 
+    Args:
+        plan: What to convert.
+        workers: Number of processes.
+        stream: Where to print; stdout by default.
+
     Returns:
         Exit code: 0 if every target exists now, 1 if a source failed or a worker died, 130 after Ctrl-C.
     """
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = Console(file=stream, soft_wrap=True, highlight=False, markup=False)
     todo = [job for job in plan.jobs if not job[1].exists()]
     workers = max(1, min(workers, len(todo)))
     pool = ProcessPoolExecutor(workers, initializer=start_worker, initargs=(os.getpid(),))

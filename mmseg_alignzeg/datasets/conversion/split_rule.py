@@ -13,7 +13,7 @@ PARTS = ('train',) * 6 + ('val',) + ('test',) * 3  # by the last digit of a numb
 def split_by_number(names: Sequence[str], numbers: Sequence[int]) -> dict[str, list[str]]:
     """Split names by the last digit of their numbers: 0 to 5 train, 6 val, 7 to 9 test.
 
-    Example:
+    Examples:
         >>> split_by_number(['a', 'b', 'c', 'd'], [5, 6, 10, 19])
         {'train': ['a', 'c'], 'val': ['b'], 'test': ['d']}
     """

@@ -46,6 +46,23 @@ def build(name: str, cfg: dict) -> Any:
         raise RuntimeError(f'The {name} data cannot be built: {" ".join(reason.split())}') from error
 
 
+def trained_vocabulary(model: Mapping[str, Any]) -> Vocabulary | None:
+    """Return the classes of a model's config, or None if it has none.
+
+    Raises:
+        ValueError: If an unseen class is not one of the classes, or no class is seen.
+    """
+    classes, unseen = model.get('classes') or (), model.get('unseen_classes') or ()
+    refuse_unknown(unseen, '`unseen_classes`', classes, '`classes`')
+    vocabulary = Vocabulary.from_metainfo(model) if classes else None
+    if vocabulary and not vocabulary.seen_classes:
+        raise ValueError(
+            f'`unseen_classes` names all {len(classes)} `classes`, so that none is left to train on: leave the classes '
+            'that have training labels out of `unseen_classes`.'
+        )
+    return vocabulary
+
+
 def check_config(
     cfg: Config, splits: Sequence[str], limit: int | None, workers: int, progress: Callable[[str], Progress]
 ) -> dict[str, SplitReport]:
@@ -62,9 +79,7 @@ def check_config(
         RuntimeError: If a dataset cannot be built.
         ValueError: If a dataset has no class names, or ``expected_images`` contains something that is not a number.
     """
-    model = cfg.get('model') or {}
-    refuse_unknown(model.get('unseen_classes') or (), '`unseen_classes`', model.get('classes') or (), '`classes`')
-    vocabulary = Vocabulary.from_metainfo(model) if model.get('classes') else None
+    vocabulary = trained_vocabulary(cfg.get('model') or {})
     reports: dict[str, SplitReport] = {}
     datasets: dict[str, tuple[dict, Counts]] = {}
     for name in splits:

@@ -64,7 +64,7 @@ def _explain(foreign: set[int], raw: set[int], rules: LabelRules, share: float) 
     holds = f'contains {spans(foreign)} ({share:.2g}% of the pixels)'
     if rules.train_ids and foreign <= COCO_STUFF_IDS:
         what = f'{holds}: class ids of COCO-Stuff that were not converted to TrainIds'
-        return what, 'run `python tools/convert_dataset.py coco_stuff ROOT`'
+        return what, 'run `alignzeg convert coco_stuff ROOT`'
     if first == 0 and 0 not in raw and count in raw - rules.ignored and max(raw - rules.ignored) <= count + 1:
         what = f'values are {spans(raw - rules.ignored)} where 0…{count - 1} are expected, off by one'
         return what, 'set `reduce_zero_label=True` in the dataset, or subtract 1 from each value'

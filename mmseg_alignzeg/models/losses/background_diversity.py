@@ -36,7 +36,7 @@ class BackgroundDiversityLoss(nn.Module):
     Args:
         loss_weight: λ4 of Eq. (8).
 
-    Example:
+    Examples:
         >>> import torch
         >>> backgrounds = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
         >>> round(background_diversity(backgrounds).item(), 4)  # (0 + 0.6 + 0.8) / 3

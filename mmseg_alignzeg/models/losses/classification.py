@@ -17,7 +17,7 @@ def classification_loss(scores: Tensor, labels: Tensor, background_weight: float
     Returns:
         Scalar; zero with a gradient if no proposal has a positive weight.
 
-    Example:
+    Examples:
         >>> import torch
         >>> scores = torch.tensor([[[3.0, 1.0, 1.0], [1.0, 1.0, 2.0]]]).log()  # of the true class 3/5 and 2/4
         >>> labels = torch.tensor([[0, 2]])

@@ -26,7 +26,7 @@ def expand(values: Tensor, order: Tensor, beta: float | Tensor) -> Tensor:
         order: (n,) a permutation, the same for features and prototypes.
         beta: β in [0, 1].
 
-    Example:
+    Examples:
         >>> values, order = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([1, 0])
         >>> expand(values, order, beta=0.75)  # [3, 1] / √10 and [1, 3] / √10
         tensor([[0.9487, 0.3162],
@@ -59,7 +59,7 @@ def virtual_logits(virtual_feats: Tensor, virtual_embeds: Tensor, text_embeds: T
     Returns:
         (n, C + 1).
 
-    Example:
+    Examples:
         >>> virtual_feats, virtual_embeds = torch.tensor([[0.6, 0.8]]), torch.tensor([[0.8, 0.6]])
         >>> virtual_logits(virtual_feats, virtual_embeds, torch.eye(2), scale=10)  # 10 · (0.48 + 0.48) is the last
         tensor([[6.0000, 8.0000, 9.6000]])

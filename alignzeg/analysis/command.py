@@ -1,27 +1,17 @@
-"""Analyse a checkpoint in one pass over its test set, and write a report.
-
-The model runs once. All analyses use its proposals, without further forward passes: the scores over γ (figure 6 of the
-paper), calibrated stacking with and without PBC, the scores with oracle classes (table 6), mask quality, how well φ_bc
-separates unseen from seen classes, and the predictions for unseen classes. DIR gets report.html, analysis.json,
-curves.csv and proposals.npz; with ``--from DIR/proposals.npz``, other γ and constants are evaluated without the model.
-"""
+"""The work of `alignzeg analyze`: one pass of a checkpoint over its test set, or over a file of proposals."""
 
 from __future__ import annotations
 
-from mmseg_alignzeg import __version__  # isort: skip  (before mmseg: its MMCV may lack compiled operators)
-
 import argparse
 import platform
-import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
 from importlib.metadata import version
 from itertools import islice
-from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -31,14 +21,12 @@ from rich.progress import track
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from alignzeg import analysis
-from alignzeg.apis.trained_models import build_trained
+from mmseg_alignzeg import __version__
 from mmseg_alignzeg.models import PredictiveBiasCorrection
 from mmseg_alignzeg.models.random_clip import NOTE, is_random, warn_of_random_clip
-from mmseg_alignzeg.printable import printable
 
-GAMMAS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
-CONSTANTS = [0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8]
+from .. import analysis
+from ..apis.trained_models import build_trained
 
 
 def own_variant(cfg: Config, has_indicator: bool) -> tuple[analysis.Variant, float | None]:
@@ -96,7 +84,7 @@ def images_of(
     return task, count, images
 
 
-def analyse(args: argparse.Namespace, console: Console) -> None:
+def analyse(cfg: Config, args: argparse.Namespace, console: Console) -> None:
     """Run the analysis and write the report.
 
     Raises:
@@ -104,12 +92,6 @@ def analyse(args: argparse.Namespace, console: Console) -> None:
         ValueError: If an argument, the config, the checkpoint or the data is invalid.
     """
     begin = time.perf_counter()
-    if not args.checkpoint.is_file():
-        raise FileNotFoundError(f'There is no checkpoint {args.checkpoint}.')
-    if args.limit is not None and args.limit < 1:
-        raise ValueError(f'--limit {args.limit} must be at least 1.')
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options)
     if args.batch_size is not None:
         cfg.test_dataloader.batch_size = args.batch_size
     init_default_scope('mmseg')
@@ -129,7 +111,7 @@ def analyse(args: argparse.Namespace, console: Console) -> None:
         result['left_out'].insert(0, NOTE)  # the report shows these sentences first
     unseen = len(task.vocabulary.unseen_classes)
     about = {
-        'config': ' '.join([str(args.config), *(f'{key}={value}' for key, value in args.cfg_options.items())]),
+        'config': ' '.join([str(args.config), *args.cfg_options]),
         'checkpoint': args.checkpoint.name,
         'SHA-256': fingerprint.checkpoint,
         'images': f'{summary.images} of {task.images}',
@@ -158,32 +140,3 @@ def show(result: dict, console: Console) -> None:
     console.print(table)
     for sentence in ['* setting of the config', *result['left_out']]:
         console.print(sentence, soft_wrap=True, highlight=False)
-
-
-def main() -> int:
-    """Run the command; errors are printed in one line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', type=Path)
-    parser.add_argument('checkpoint', type=Path)
-    parser.add_argument('--out', type=Path, metavar='DIR', help='default: analysis/ beside the checkpoint')
-    parser.add_argument('--gammas', type=float, nargs='+', default=GAMMAS, metavar='G', help='γ of the curve of PBC')
-    parser.add_argument('--constants', type=float, nargs='+', default=CONSTANTS, metavar='C', help='of stacking')
-    parser.add_argument('--limit', type=int, metavar='N', help='only the first N test images')
-    parser.add_argument('--batch-size', type=int, help='default: as in `mim test`, which then gives identical scores')
-    parser.add_argument('--from', dest='source', type=Path, metavar='FILE', help='read proposals, without the model')
-    parser.add_argument('--no-proposals', dest='save_proposals', action='store_false', help='write no proposals.npz')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='overrides, as in `mim test`')
-    args = parser.parse_args()
-    args.out = args.out or args.checkpoint.parent / 'analysis'
-    console = Console()
-    try:
-        analyse(args, console)
-    except (OSError, ValueError, TypeError) as error:  # TypeError: an override of a part that the config lacks
-        message = printable(f'{type(error).__name__}: {" ".join(str(error).split())}')
-        console.print(message, style='red', markup=False, highlight=False, soft_wrap=True)
-        return 2
-    return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

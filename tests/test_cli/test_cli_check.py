@@ -12,6 +12,8 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 from PIL import Image
 
+from alignzeg.cli import main
+from alignzeg.cli.check_tables import problem_lines
 from mmseg_alignzeg.datasets.file_checks import Problem
 from mmseg_alignzeg.datasets.validation.configs import build
 from mmseg_alignzeg.datasets.validation.splits import accepted_counts, check_split
@@ -19,11 +21,6 @@ from mmseg_alignzeg.datasets.validation.splits import accepted_counts, check_spl
 ROOT = Path(__file__).parents[2]
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
 NAMES = ['sky', 'road', 'car']
-
-
-@pytest.fixture(scope='module')
-def tool(load_tool):
-    return load_tool('check_dataset')
 
 
 def write(root, count=4, values=((0, 0, 1), (2, 255, 255))):
@@ -172,11 +169,11 @@ def test_data_without_labels(tmp_path):
     assert 'the pipeline loads no labels' in str(report.notes[0])
 
 
-def test_problems_of_one_kind_share_a_line(tool):
+def test_problems_of_one_kind_share_a_line():
     problems = [Problem('size', f'{i}.png', 'is small', 'enlarge') for i in range(1200)]
-    lines = tool.problem_lines([*problems, Problem('list', 'list.txt', 'is empty', 'fill it')])
-    assert lines[0] == '0.png: is small: enlarge' and lines[-1] == 'list.txt: is empty: fill it'
-    assert lines[4] == '4.png: is small: enlarge (and 1,195 more like this)' and len(lines) == 6
+    lines = problem_lines([*problems, Problem('list', 'list.txt', 'is empty', 'fill it')])
+    assert lines == ['0.png (and 1.png, 2.png, 1,197 more): is small: enlarge', 'list.txt: is empty: fill it']
+    assert problem_lines(problems[:2]) == ['0.png (and 1.png): is small: enlarge']
 
 
 CONFIG = """
@@ -204,8 +201,8 @@ def config(tmp_path):
     return path
 
 
-def test_a_clean_config(tool, config, tmp_path, capsys):
-    assert tool.main([str(config), '--workers', '1', '--json', str(tmp_path / 'out/report.json')]) == 0
+def test_a_clean_config(config, tmp_path, capsys):
+    assert main(['check', str(config), '--workers', '1', '--json', str(tmp_path / 'out/report.json')]) == 0
     out = capsys.readouterr().out
     assert 'No problem found.' in out and out.count('val, test') == 2
     found = json.loads((tmp_path / 'out/report.json').read_text())
@@ -215,18 +212,22 @@ def test_a_clean_config(tool, config, tmp_path, capsys):
     assert (found['train']['ignored'], found['train']['expected'], found['train']['absent']) == (9, 3, [])
 
 
-def test_overrides_of_the_config(tool, config, tmp_path, capsys):
-    command = [str(config), '--workers', '1', '--split', 'train', '--cfg-options']
-    assert tool.main([*command, 'expected_images.train=5']) == 1
+def test_overrides_of_the_config(config, tmp_path, capsys):
+    command = ['check', str(config), '--workers', '1', '--split', 'train', '--cfg-options']
+    assert main([*command, 'expected_images.train=5']) == 1
     assert '3 images where the config expects 5' in capsys.readouterr().out
-    assert tool.main([*command, f'train_dataloader.dataset.data_root={tmp_path}/none']) == 2
-    assert f"data_root='{tmp_path}/none'" in capsys.readouterr().err
+    assert main([*command, f'train_dataloader.dataset.data_root={tmp_path}/none']) == 2
+    assert f"problem: train data: `data_root='{tmp_path}/none'" in capsys.readouterr().out
+    for wrong in ('expected_images', '=3'):
+        with pytest.raises(SystemExit):
+            main([*command, wrong])
+        assert 'expected KEY=VALUE' in capsys.readouterr().err
 
 
-def test_a_config_with_problems(tool, config, tmp_path, capsys):
+def test_a_config_with_problems(config, tmp_path, capsys):
     write(tmp_path / 'data', 4, values=((1, 2, 3), (3, 255, 255)))
     (tmp_path / 'data/val.txt').write_text('3\n0\n')
-    assert tool.main([str(config), '--workers', '1']) == 1
+    assert main(['check', str(config), '--workers', '1']) == 1
     out = capsys.readouterr().out.splitlines()
     lines = [line for line in out if line.startswith(('train: problem', 'val, test: problem'))]
     assert (
@@ -237,47 +238,70 @@ def test_a_config_with_problems(tool, config, tmp_path, capsys):
     assert len(lines) == 4 and out[-1] == '4 problem(s) found.'
 
 
-def test_what_cannot_run(tool, config, tmp_path, capsys):
+def test_what_cannot_run(config, tmp_path, capsys):
     def refusal(*arguments):
-        assert tool.main(list(map(str, arguments))) == 2
+        assert main(['check', *map(str, arguments)]) == 2
         return capsys.readouterr().err
 
-    assert 'no.py cannot be read: ' in refusal('no.py')
+    assert "'no.py' does not exist" in refusal('no.py')
+    broken = tmp_path / 'broken.py'
+    broken.write_text('a = 1 +')
+    assert 'broken.py cannot be read: ' in refusal(broken)
     text = config.read_text()
     config.write_text(text + '\ntest_dataloader = None\n')
     assert 'has no data for: test.' in refusal(config, '--split', 'test')
     text = text.replace(str(tmp_path / 'data'), 'no/such')
     plain = text.replace('label_classes=classes, ', '')
-    for written in (text, plain.replace('Folders', 'ADE20K'), plain.replace('Folders', 'PascalVOC')):
+    for written in (plain.replace('Folders', 'ADE20K'), plain.replace('Folders', 'PascalVOC')):
         config.write_text(written)
         line = refusal(config)
         assert "The train data cannot be built: `data_root='no/such'` is not a folder (looked for /" in line
         assert line.count('\n') == 1
 
 
-def test_several_expected_numbers_in_the_table(tool, config, tmp_path, capsys):
+def test_everything_that_is_missing_is_said_at_once(config, capsys):
+    lacking = ['model.clip.model_name=ViT-B-16-quickgelu', 'model.clip.pretrained=no.pt', 'device=cuda']
+    command = ['check', str(config), '--workers', '1', '--cfg-options', *lacking]
+    assert main(command) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("problem: CLIP weights 'no.pt' do not exist") and 'sees no CUDA device' in out[1]
+    assert out[-1] == '2 problem(s) found.'
+    assert (
+        main([*command, *(f'{split}_dataloader.dataset.data_root=nowhere' for split in ('train', 'val', 'test'))]) == 2
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and lines[2].startswith("problem: train, val, test data: `data_root='nowhere'` is not")
+
+
+def test_without_a_seen_class(config, capsys):
+    options = ['--cfg-options', f'model.unseen_classes={",".join(NAMES)}']
+    assert main(['check', str(config), '--workers', '1', *options]) == 2
+    assert '`unseen_classes` names all 3 `classes`, so that none is left' in capsys.readouterr().err
+
+
+def test_several_expected_numbers_in_the_table(config, tmp_path, capsys):
     config.write_text(config.read_text().replace('train=3, val=1', 'train=[4996, 4998], val=[1, 2]'))
-    assert tool.main([str(config), '--workers', '1', '--json', str(tmp_path / 'report.json')]) == 1
+    assert main(['check', str(config), '--workers', '1', '--json', str(tmp_path / 'report.json')]) == 1
     out = capsys.readouterr().out
     assert 'train.txt: 3 images where the config expects 4,996 or 4,998: ' in out and '1 problem(s) found.' in out
     assert ' 1 or 2 ' in out and '4,996 or 4,998 ' in out
     assert json.loads((tmp_path / 'report.json').read_text())['train']['expected'] == [4996, 4998]
     config.write_text(config.read_text().replace('[1, 2]', '"1"'))
-    assert tool.main([str(config), '--workers', '1']) == 2
-    assert capsys.readouterr().err.startswith("`expected_images` contains '1'")
+    assert main(['check', str(config), '--workers', '1']) == 2
+    assert capsys.readouterr().err.startswith("alignzeg: error: `expected_images` contains '1'")
 
 
-def test_ctrl_c(tool, config, monkeypatch, capsys):
+def test_ctrl_c(config, monkeypatch, capsys):
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tool, 'check_config', stop)
-    assert tool.main([str(config)]) == 130
-    assert tuple(capsys.readouterr()) == ('', 'Stopped before everything was checked.\n')
+    monkeypatch.setattr('mmseg_alignzeg.datasets.validation.configs.check_config', stop)
+    assert main(['check', str(config)]) == 130
+    assert tuple(capsys.readouterr()) == ('', 'alignzeg: stopped.\n')
 
 
 def test_the_command_on_the_embedded_world(tmp_path):
-    command = ['tools/check_dataset.py', 'configs/alignzeg_patterns.py', '--limit', '20', '--workers', '2']
+    command = ['-m', 'alignzeg', 'check', 'configs/alignzeg_patterns.py', '--limit', '20', '--workers', '2']
     command += ['--json', str(tmp_path / 'report.json')]
     environment = {**os.environ, 'PYTHONWARNINGS': 'ignore', 'OMP_NUM_THREADS': '1'}
     done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, env=environment)

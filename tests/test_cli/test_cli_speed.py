@@ -1,16 +1,15 @@
 """The command: its first line, its table, and what it refuses."""
 
-import sys
-
 import pytest
 import torch
 
 from alignzeg.benchmark.speed import measure
 from alignzeg.benchmark.speed.table import Result
+from alignzeg.cli import main
 
 
 @pytest.fixture
-def run_tool(load_tool, monkeypatch, capsys, tmp_path):
+def run_tool(monkeypatch, capsys, tmp_path):
     """Run the command with fake measurements; return its status and its output."""
 
     def fake(row, settings):
@@ -21,8 +20,7 @@ def run_tool(load_tool, monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(measure, 'run', fake)
         for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):  # which the command sets
             monkeypatch.setenv(name, '1')
-        monkeypatch.setattr(sys, 'argv', ['benchmark_san.py', '--out', str(tmp_path / 'speed.csv'), *arguments])
-        code = load_tool('benchmark_san').main()
+        code = main(['speed', '--out', str(tmp_path / 'speed.csv'), *arguments])
         return code, capsys.readouterr().out
 
     return run
@@ -41,8 +39,7 @@ def test_a_row_without_figures_of_alignzeg_is_a_failure(run_tool):
 
 
 @pytest.mark.parametrize('arguments', [['--rows', 'nothing'], ['--device', 'cuda']])
-def test_refused(run_tool, monkeypatch, capsys, arguments):
+def test_refused(monkeypatch, capsys, arguments):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    with pytest.raises(SystemExit) as ended:
-        run_tool(*arguments)
-    assert ended.value.code == 2 and arguments[0] in capsys.readouterr().err
+    assert main(['speed', *arguments]) == 2
+    assert arguments[0] in capsys.readouterr().err
