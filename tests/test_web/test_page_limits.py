@@ -57,7 +57,7 @@ def test_other_types_are_one_line(page, shown, record_property):
         for position in range(4):
             settings = [False, True, 0.3, False]
             settings[position] = value
-            code, kind, data = page.visitor.ask('segment', shown, 'a, b', '', *settings)
+            code, kind, data = page.visitor.segment(shown, 'a, b', '', *settings)
             assert (code, kind) == (200, 'complete') and '\n' not in data[0].get('error', '')
     for value in (7, 'x', [], [shown], {'url': 7}, {'url': 'data:'}, {'url': ['data:']}, {'path': 7}, {'x': 1}):
         assert '\n' not in error_of(page.visitor.segment(value))
@@ -156,7 +156,7 @@ def test_unread_answers_are_limited(page, shown, record_property):
     visitor, other = (Visitor(page.address, source=f'127.0.1.{i}') for i in (1, 2))
     codes = []
     for _ in range(14):
-        answer = visitor.join('segment', shown, 'a, b', '', False, True, 0.3, False)
+        answer = visitor.join('segment', shown, 'a, b', '', False, True, 0.3, False, '', 0)
         codes.append(answer.status_code)
         if answer.status_code == 429:
             assert '\n' not in answer.json()['detail']
