@@ -22,6 +22,7 @@ from .prediction import OTHERS, Failure, Prediction
 from .preparation import Item, prepare
 from .request import Request, bias_correction
 from .trained_models import PathLike, load_model, usable_device
+from .watching import Watch, watched
 from .words import check_words, cut_words
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
@@ -43,6 +44,7 @@ class AlignZegInferencer:
     Attributes:
         model: The :class:`AlignZeg`; calls do not change it.
         input_scale: Maximum size of inputs as (long, short) pixels, see :func:`fit`.
+        watch: Called after each window with the image's name, the windows done and their number; or None.
 
     Raises:
         FileNotFoundError: If a file does not exist.
@@ -77,6 +79,7 @@ class AlignZegInferencer:
         self.model.to(self.device)
         self.notes = (NOTE,) if is_random(self.model) else ()
         self._banks = Banks(self.model.text_bank)
+        self.watch: Watch | None = None
 
     def without_text_cache(self) -> AlignZegInferencer:
         """Return an inferencer of the same model that keeps no text embeddings on disk, for untrusted class names."""
@@ -249,7 +252,7 @@ class AlignZegInferencer:
         with torch.no_grad():
             data = pseudo_collate([item.packed for item in items])
             answers = self.model.answers(data['inputs'], data['data_samples'], request.question, tiling)
-            return predictions(items, answers, None, request, self.notes)
+            return predictions(items, watched(answers, items, self.watch), None, request, self.notes)
 
     @torch.no_grad()
     def _answer(self, look: Look, request: Request) -> list[Prediction]:

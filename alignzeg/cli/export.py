@@ -7,18 +7,20 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from .options import add_command, add_word_options, check_model, fraction, load_library, positive, read_words
+from .options import add_command, add_word_options, check_model, fraction, load_library, read_words
 from .output import complain, write
 
 DETAILS = """
 safetensors  a folder with config.json and model.safetensors: the trained weights without CLIP's, and no code.
              `alignzeg predict --model FOLDER` reads it, and accepts any words.
-onnx         one file for a fixed list of words, to run without PyTorch. Input: (N, 3, H, W) uint8 RGB of a fixed
-             size; output: (N, H, W) labels, positions in the metadata `classes`. The result is compared with PyTorch.
+onnx         one file for a fixed list of words, to run without PyTorch on pictures of any size:
+             alignzeg/exchange/onnx_runner.py, which can be copied, resizes a picture as `predict` does and returns its
+             labels, positions in the metadata `classes`. The file is compared with `predict` on pictures of other
+             sizes, or on those of --compare.
 """
 EXAMPLES = """
 alignzeg export config.py --checkpoint iter_80000.pth --format safetensors --out my_model
-alignzeg export my_model --format onnx --classes "cat, sofa, lamp" --size 512 512 --out cats.onnx
+alignzeg export my_model --format onnx --classes "cat, sofa, lamp" --compare photos/ --out cats.onnx
 """
 
 
@@ -39,9 +41,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument('--overwrite', action='store_true', help='replace existing files (default: refuse)')
     group = parser.add_argument_group('onnx (default words: the classes that the model was trained for)')
     add_word_options(group)
-    group.add_argument(
-        '--size', nargs=2, type=positive, metavar=('H', 'W'), help='size of the pictures (default: as in training)'
-    )
+    group.add_argument('--compare', nargs='+', metavar='IMAGES', help='pictures, or folders, to compare with `predict`')
     group.add_argument('--gamma', type=fraction, metavar='G', help='γ of the bias correction, in (0, 1]')
     group.add_argument('--no-pbc', action='store_true', help='skip the bias correction')
 
@@ -54,10 +54,10 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(
                 'safetensors are written from a config and its checkpoint: pass CONFIG.py and --checkpoint.'
             )
-        onnx_only = (args.classes, args.classes_file, args.size, args.gamma, args.no_pbc or None)
+        onnx_only = (args.classes, args.classes_file, args.compare, args.gamma, args.no_pbc or None)
         if any(option is not None for option in onnx_only):
             raise ValueError(
-                '--classes, --classes-file, --size, --gamma and --no-pbc are valid for --format onnx only.'
+                '--classes, --classes-file, --compare, --gamma and --no-pbc are valid for --format onnx only.'
             )
     read_words(args)  # refuses wrong words early
     existing = args.out / 'config.json' if args.format == 'safetensors' else args.out
@@ -86,22 +86,33 @@ def export_safetensors(args: argparse.Namespace) -> str:
 
 
 def export_onnx(args: argparse.Namespace) -> str:
-    """Write the file, compare it with PyTorch, and return the message to print."""
-    import torch
-
+    """Write the file, compare it with the inferencer, and return the message to print."""
     from ..apis import AlignZegInferencer
+    from ..apis.image_files import find_images
     from ..exchange.onnx import compare_onnx, export_onnx
 
-    words = read_words(args)
-    model = AlignZegInferencer(args.model, args.checkpoint, 'cpu', clip_weights=args.clip_weights).model
-    size = tuple(args.size or model.data_preprocessor.size)
-    predictor = export_onnx(
-        model, words or model.vocabulary.classes, args.out, size, gamma=args.gamma, pbc=not args.no_pbc
-    )
-    written = f'{args.out}: {len(predictor.vocabulary.classes)} words, pictures of {size[0]} × {size[1]} (H × W)'
+    asked = read_words(args)
+    pictures = [source.name for source in find_images(args.compare)] if args.compare else []
+    inferencer = AlignZegInferencer(args.model, args.checkpoint, 'cpu', clip_weights=args.clip_weights)
+    words = asked or inferencer.model.vocabulary.classes
+    settings = dict(gamma=args.gamma, pbc=not args.no_pbc)
+    predictor = export_onnx(inferencer.model, words, args.out, inferencer.input_scale, **settings)
+    written = f'{args.out}: {len(predictor.vocabulary.classes)} words'
     if importlib.util.find_spec('onnxruntime') is None:
-        complain('note: not compared with PyTorch: pip install onnxruntime')
+        complain('note: not compared with `predict`: pip install onnxruntime')
         return written
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (1, 3, *size), generator=generator, dtype=torch.uint8)
-    return f'{written}; {compare_onnx(args.out, predictor, images).labels:.2%} of the labels agree with PyTorch'
+    shares = compare_onnx(args.out, inferencer, pictures or own_pictures(), **settings)
+    mean = sum(shares) / len(shares)
+    return (
+        f'{written}; {mean:.2%} of the labels are those of `predict` ({len(shares)} pictures, least {min(shares):.2%})'
+    )
+
+
+def own_pictures() -> list[Any]:
+    """Return drawn scenes of several sizes and ratios."""
+    import cv2
+
+    from mmseg_alignzeg.datasets.patterns import draw_scene
+
+    sizes = ((384, 384), (480, 360), (200, 96), (128, 128))
+    return [cv2.resize(draw_scene(2, i)[0], size, interpolation=cv2.INTER_NEAREST) for i, size in enumerate(sizes)]

@@ -14,10 +14,14 @@ from .videos import check_formats, is_video
 SHOWN = 3  # names in a message
 
 
-def check_inputs(args: argparse.Namespace) -> None:
+def check_inputs(args: argparse.Namespace, alone: bool = True) -> None:
     """Expand patterns in ``args.images``, and refuse missing pictures and existing results.
 
     This is the part that needs no library: the names of results that this check cannot know are checked later.
+
+    Args:
+        args: The command line.
+        alone: Whether there is no other process, which may have written some of the results by now.
 
     Raises:
         FileNotFoundError: If none of the pictures exists.
@@ -32,7 +36,7 @@ def check_inputs(args: argparse.Namespace) -> None:
     check_formats(args.save, list(filter(is_video, args.images)))
     if os.path.exists(args.out) and not os.path.isdir(args.out):
         raise ValueError(f'--out {args.out} is a file: pass a folder, new or existing.')
-    if args.overwrite or args.skip_done or not os.path.isdir(args.out):
+    if args.overwrite or args.skip_done or not alone or not os.path.isdir(args.out):
         return
     existing = sorted(set(os.listdir(args.out)).intersection(expected(args.images, args.out, args.save)))
     if existing:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import os
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .inputs import check_inputs
+from .large_job import Job, model_settings, plan
 from .options import (
     add_command,
     add_model_options,
@@ -24,7 +23,9 @@ from .options import (
     read_words,
     split_words,
 )
-from .output import complain, printable, writer
+from .output import complain
+from .report import Report
+from .team import Team
 from .told import Remarks, line, record
 from .videos import is_video, segment_videos
 
@@ -39,15 +40,21 @@ For each picture an overlay with a legend is written: the classes found, their s
 are unseen. A picture that cannot be read is reported in one line; the others are still processed. A video (.mp4, .mov,
 .mkv, .webm, .avi) becomes a video of overlays, frame by frame.
 
-With --json, stdout receives one line with a JSON object per picture, as soon as its files are written:
+results.jsonl in the folder has one line with a JSON object per picture. With --json, stdout receives them too, as soon
+as the files of a picture are written:
   {"image": ..., "shares": {word: 0..1, ...}, "unseen": [...], "notes": [...], "hints": [...],
    "best_score": 0..1, "files": {"overlay": ..., ...}}
   {"image": ..., "error": ...}
+
+A job that was stopped continues with --skip-done: a picture is done if its results are whole and were made with the
+same words, model and settings (settings.json in the folder). `torchrun` divides the pictures among processes and
+machines, which write into the same folder.
 """
 EXAMPLES = """
 alignzeg predict photos/ clip.mp4 --classes "red stripes, blue dots" --side-by-side --out results
 alignzeg predict a.jpg b.png --model config.py --checkpoint iter_80000.pth \\
-    --classes "cat, sofa, lamp" --others --format overlay,png,coco --out results --json > results.jsonl
+    --classes "cat, sofa, lamp" --others --format overlay,png,coco --out results --json > records.jsonl
+torchrun --nproc-per-node 2 -m alignzeg predict many/ --classes "cat, sofa, lamp" --out results --skip-done
 """
 
 
@@ -109,70 +116,71 @@ def run(args: argparse.Namespace) -> int:
     """Segment the pictures, write the results and return the exit code."""
     check_model(args)
     words = read_words(args)
-    check_inputs(args)
+    team = Team(os.environ)
+    check_inputs(args, team.alone)
     load_library()
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from ..apis import AlignZegInferencer, Failure
+    from .progress import JobProgress
     from .result_files import save_classes
 
     pictures, videos, lost = find_pictures(args.images)
     if not pictures and not videos:
         raise ValueError(next(iter(lost.values())))
-    targets = plan(args, pictures, videos)
-    films = {video: targets.pop(video)['overlay'] for video in videos if video in targets}
     settings = dict(
         classes=words, unseen=split_words(args.unseen), others=args.others, gamma=args.gamma, pbc=not args.no_pbc
     )
-    settings |= dict(templates=args.templates, batch_size=args.batch_size, proposals='proposals' in args.save)
-    settings |= dict(windows=args.windows)
-    failed, remarks, total = len(lost), Remarks(), len(targets) + len(films)
+    settings |= dict(templates=args.templates, windows=args.windows)
+    job = Job(args.out, settings | model_settings(args), team)
+    settings |= dict(batch_size=args.batch_size, proposals='proposals' in args.save)
+    targets, films = plan(args, pictures, videos, job)
+    own, remarks = len(targets) + len(films), Remarks()
     begin = time.perf_counter()
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    quiet = total < 2 or not sys.stderr.isatty()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as progress:
-        emit = writer(args, progress)
-        for name, message in lost.items():
-            report_failure(args, emit, name, message)
-        if total:
+    with JobProgress(own, args.windows is not None, team.rank == 0) as progress:
+        report = Report(args, job, progress)
+        results: Iterable[Prediction | Failure] = ()
+        if own:
+            device = team.device(args.device)
             inferencer = AlignZegInferencer(
-                args.model, args.checkpoint, args.device, args.dtype, clip_weights=args.clip_weights
+                args.model, args.checkpoint, device, args.dtype, clip_weights=args.clip_weights
             )
-            bar = progress.add_task('Segmenting', total=total)
-            results = inferencer.stream(list(targets), **settings) if targets else iter(())
-            try:
-                for (name, files), result in zip(targets.items(), results, strict=True):
-                    if not isinstance(result, Failure):
-                        if 'png' in files and not remarks.done:
-                            save_classes(result, args.out, args.overwrite)
-                        result = saved(result, files, args.side_by_side)
-                    if isinstance(result, Failure):
-                        failed += 1
-                        report_failure(args, emit, name, result.message)
-                    else:
-                        remarks.add(result)
-                        text = line(result.name, result.shares(), result.unseen, files)
-                        emit(json.dumps(record(result, files)) if args.json else text)
-                    progress.advance(bar)
-                for film in segment_videos(inferencer, films, settings, args.side_by_side):
-                    if isinstance(film, Failure):
-                        failed += 1
-                        report_failure(args, emit, film.name, film.message)
-                    else:
-                        remarks.done += 1
-                        files = {'overlay': films[film.name]}
-                        text = line(film.name, film.shares, film.unseen, files)
-                        emit(json.dumps(film.record(files)) if args.json else text)
-                    progress.advance(bar)
-            except KeyboardInterrupt:
-                complain(
-                    f'stopped: {remarks.done} of {total} pictures are done; pass --skip-done to continue from there.'
-                )
-                return 130
+            inferencer.watch = progress.window
+            results = inferencer.stream(list(targets), **settings) if targets else ()
+        progress.begin(job.begin(own))
+        try:
+            for name, message in lost.items() if team.rank == 0 else ():
+                report.failure(name, message)
+            for (name, files), result in zip(targets.items(), results, strict=True):
+                if not isinstance(result, Failure):
+                    if 'png' in files and not remarks.done:
+                        save_classes(result, args.out, args.overwrite)
+                    result = saved(result, files, args.side_by_side)
+                if isinstance(result, Failure):
+                    report.failure(name, result.message)
+                else:
+                    remarks.add(result)
+                    report.success(record(result, files), line(result.name, result.shares(), result.unseen, files))
+                report.seen()
+            for film in segment_videos(inferencer, films, settings, args.side_by_side) if films else ():
+                if isinstance(film, Failure):
+                    report.failure(film.name, film.message)
+                else:
+                    remarks.done += 1
+                    files = {'overlay': films[film.name]}
+                    report.success(film.record(files), line(film.name, film.shares, film.unseen, files))
+                report.seen()
+            counts = job.finish(dict(done=remarks.done, failed=report.failed), [*pictures, *videos], report.look)
+        except KeyboardInterrupt:
+            job.stop([*pictures, *videos])
+            complain(f'stopped: {remarks.done} of {own} pictures are done; pass --skip-done to continue from there.')
+            return 130
     remarks.finish()
-    complain(f'{remarks.done} done, {failed} failed, in {time.perf_counter() - begin:.1f} s; results are in {args.out}')
-    return int(failed > 0)
+    if team.rank == 0:
+        before = len(pictures) + len(videos) - counts['seen']
+        earlier = f', {before:,} done before' if before else ''
+        took = f'in {time.perf_counter() - begin:.1f} s; results are in {args.out}'
+        complain(f'{counts["done"]} done, {counts["failed"]} failed{earlier}, {took}')
+    team.leave()
+    return int(counts['failed'] > 0)
 
 
 def find_pictures(given: Sequence[str]) -> tuple[list[str], list[str], dict[str, str]]:
@@ -191,38 +199,6 @@ def find_pictures(given: Sequence[str]) -> tuple[list[str], list[str], dict[str,
         except (ValueError, OSError) as error:
             lost[item] = str(error)
     return list(found), list(videos), lost
-
-
-def plan(args: argparse.Namespace, pictures: Sequence[str], videos: Sequence[str]) -> dict[str, dict[str, Path]]:
-    """Return the files to write, by picture or video, and kind.
-
-    Raises:
-        ValueError: If one exists without ``--overwrite`` or ``--skip-done``, or the folder is a file.
-    """
-    from .result_files import CLASSES, FILM, SUFFIXES, output_names
-
-    if args.out.exists() and not args.out.is_dir():
-        raise ValueError(f'--out {args.out} is a file: pass a folder, new or existing.')
-    names = output_names([*pictures, *videos])
-    targets = {
-        picture: {kind: args.out / f'{name}{SUFFIXES[kind]}' for kind in args.save}
-        for picture, name in zip(pictures, names, strict=False)
-    }
-    films = zip(videos, names[len(pictures) :], strict=True)
-    targets |= {video: {'overlay': args.out / f'{name}{FILM}'} for video, name in films}
-    if args.overwrite:
-        return targets
-    if args.skip_done:
-        return {picture: files for picture, files in targets.items() if not all(map(os.path.exists, files.values()))}
-    files = [file for group in targets.values() for file in group.values()]
-    files += [args.out / CLASSES] if 'png' in args.save else []
-    existing = [file for file in files if os.path.exists(file)]  # unlike `Path.exists`, never raises for a long name
-    if existing:
-        raise ValueError(
-            f'{existing[0]} exists already{f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""}: '
-            'pass --overwrite, --skip-done or another --out.'
-        )
-    return targets
 
 
 def saved(prediction: Prediction, files: dict[str, Path], side_by_side: bool) -> Prediction | Failure:
@@ -244,10 +220,3 @@ def saved(prediction: Prediction, files: dict[str, Path], side_by_side: bool) ->
             raise
         return Failure(prediction.name, f'cannot be written as {error.filename}: {error.strerror}')
     return prediction
-
-
-def report_failure(args: argparse.Namespace, emit: Any, name: str, message: str) -> None:
-    """Report which picture failed and why."""
-    complain(f'failed: {printable(message if name in message else f"{name} {message}")}')
-    if args.json:
-        emit(json.dumps({'image': name, 'error': message}))

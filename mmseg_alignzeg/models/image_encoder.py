@@ -46,6 +46,9 @@ class ImageEncoder(BaseModule):
             class_token=False,
             dynamic_img_size=True,
         )
+        # timm checks sizes, which are multiples of the patch here, with a message that turns symbols of an exported
+        # graph into numbers.
+        self.vit.patch_embed.img_size = None
         if compile:
             self.compile()
 

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
+from PIL import Image
 
 from alignzeg.apis import AlignZegInferencer
 from alignzeg.apis.trained_models import load_model
@@ -38,34 +38,40 @@ def test_a_folder_predicts_as_its_checkpoint(checkpoint, tmp_path, capsys):
 
 def test_onnx_gets_its_words_and_is_compared(tmp_path, capsys, monkeypatch):
     real = inspect.signature(exchange_onnx.export_onnx)
-    asked = []
+    asked, compared = [], []
 
     def export(*args, **kwargs):
         asked.append(real.bind(*args, **kwargs).arguments)
         return SimpleNamespace(vocabulary=Vocabulary(tuple(asked[-1]['classes'])))
 
-    def compare(path, predictor, images):
-        assert images.dtype == torch.uint8 and images.shape[1] == 3
-        return exchange_onnx.Agreement(labels=0.99876, scores=None)
+    def compare(path, inferencer, images, **settings):
+        compared.append((images, settings))
+        return [0.99876, 0.98]
 
     monkeypatch.setattr(exchange_onnx, 'export_onnx', export)
     monkeypatch.setattr(exchange_onnx, 'compare_onnx', compare)
-    out = tmp_path / 'model.onnx'
-    words = ['--classes', 'red stripes, blue checks', '--size', '64', '96', '--gamma', '0.5', '--no-pbc']
+    out, photo = tmp_path / 'model.onnx', tmp_path / 'photo.png'
+    Image.new('RGB', (40, 30)).save(photo)
+    words = ['--classes', 'red stripes, blue checks', '--gamma', '0.5', '--no-pbc', '--compare', str(photo)]
     assert main(['export', '--format', 'onnx', '--out', str(out), *words]) == 0
-    message = f'{out}: 2 words, pictures of 64 × 96 (H × W); 99.88% of the labels agree with PyTorch\n'
-    assert capsys.readouterr().out == message
+    agreed = '98.94% of the labels are those of `predict` (2 pictures, least 98.00%)'
+    assert capsys.readouterr().out == f'{out}: 2 words; {agreed}\n'
     model = asked[0].pop('model')
     assert isinstance(model, AlignZeg) and next(model.parameters()).device.type == 'cpu'
-    expected = dict(classes=['red stripes', 'blue checks'], path=out, size=(64, 96), gamma=0.5, pbc=False)
-    assert asked[0] == expected
+    settings = dict(gamma=0.5, pbc=False)
+    assert asked[0] == dict(classes=['red stripes', 'blue checks'], path=out, input_scale=(512, 128), **settings)
+    assert compared == [([str(photo)], settings)]
     out.touch()
     assert main(['export', '--format', 'onnx', '--out', str(out)]) == 2
     assert 'model.onnx exists already' in capsys.readouterr().err
+    assert main(['export', '--format', 'onnx', '--out', str(out), '--overwrite']) == 0
+    assert asked[1]['classes'] == CLASSES and asked[1]['pbc'] is True
+    shapes = {image.shape[:2] for image in compared[1][0]}  # of several sizes and ratios, if none are given
+    assert len(shapes) > 3 and (360, 480) in shapes
+    capsys.readouterr()
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     assert main(['export', '--format', 'onnx', '--out', str(out), '--overwrite']) == 0
-    assert asked[1]['classes'] == CLASSES and asked[1]['size'] == (128, 128) and asked[1]['pbc'] is True
-    assert 'not compared with PyTorch: pip install onnxruntime' in capsys.readouterr().err
+    assert 'not compared with `predict`: pip install onnxruntime' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,12 @@ def test_results_are_those_of_the_inferencer(photos, tmp_path, capsys):
         assert arrays['unseen_scores'] == pytest.approx([p.unseen_score for p in prediction.proposals])
     assert json.loads((out / 'classes.json').read_text()) == {'classes': WORDS, 'unseen': ['blue checks']}
     assert sorted(file.name for file in out.iterdir()) == sorted(
-        ['classes.json', *(f's{i}_{kind}' for i in range(2) for kind in ('overlay.png', 'labels.png', 'proposals.npz'))]
+        [
+            *('classes.json', 'results.jsonl', 'settings.json'),
+            *(f's{i}_{kind}' for i in range(2) for kind in ('overlay.png', 'labels.png', 'proposals.npz')),
+        ]
     )
+    assert [json.loads(line) for line in (out / 'results.jsonl').read_text().splitlines()] == records
     assert '2 done, 0 failed' in captured.err
 
 
@@ -205,14 +209,18 @@ def test_results_are_replaced_only_if_asked(photos, tmp_path, capsys):
     overlay.write_text('precious')
     assert main(arguments) == 2
     assert 's0_overlay.png exists already: pass --overwrite, --skip-done' in capsys.readouterr().err
-    assert main([*arguments, '--skip-done']) == 0
-    assert overlay.read_text() == 'precious' and (tmp_path / 'out/s1_overlay.png').exists()
+    assert main([*arguments, '--skip-done']) == 2
+    assert 'no settings.json says how it was made' in capsys.readouterr().err
+    assert overlay.read_text() == 'precious'
     assert main([*arguments, '--overwrite', '--format', 'overlay,png']) == 0
     assert read_array(overlay).ndim == 3
     capsys.readouterr()
-    (tmp_path / 'out/s0_labels.png').unlink()
-    other = [*arguments[:-1], 'sea', '--skip-done', '--format', 'png']
-    assert main(other) == 2 and 'classes.json belongs to label maps of other words' in capsys.readouterr().err
+    (tmp_path / 'out/s0_overlay.png').unlink()
+    other = [*arguments[:-1], 'sea', '--skip-done']
+    assert (
+        main(other) == 2 and 'results of other settings: classes was ["red stripes", "sky"]' in capsys.readouterr().err
+    )
+    assert main([*arguments, '--skip-done']) == 0 and '1 done, 0 failed, 1 done before' in capsys.readouterr().err
 
 
 def test_after_ctrl_c_what_is_done_is_kept_and_whole(photos, tmp_path, capsys, monkeypatch):
@@ -225,13 +233,13 @@ def test_after_ctrl_c_what_is_done_is_kept_and_whole(photos, tmp_path, capsys, m
     monkeypatch.setattr(AlignZegInferencer, 'stream', stream)
     assert main(['predict', str(photos), '--out', str(tmp_path / 'out')]) == 130
     assert 'stopped: 1 of 2 pictures are done; pass --skip-done' in capsys.readouterr().err
-    assert [file.name for file in (tmp_path / 'out').iterdir()] == ['s0_overlay.png']
+    assert [file.name for file in (tmp_path / 'out').glob('*.png*')] == ['s0_overlay.png']
     assert read_array(tmp_path / 'out/s0_overlay.png').ndim == 3
 
     monkeypatch.undo()
     monkeypatch.setattr('alignzeg.apis.prediction.overlay_picture', lambda *args: exit_by_ctrl_c())
     assert main(['predict', str(photos), '--out', str(tmp_path / 'out'), '--skip-done']) == 130
-    assert [file.name for file in (tmp_path / 'out').iterdir()] == ['s0_overlay.png']  # no half of s1
+    assert [file.name for file in (tmp_path / 'out').glob('*.png*')] == ['s0_overlay.png']  # no half of s1
 
 
 def exit_by_ctrl_c():

@@ -1,10 +1,11 @@
-"""The exported predictor: in PyTorch it is the model, in onnxruntime it is the exported predictor."""
+"""The exported predictor: in PyTorch it is the model, in onnxruntime it is what `predict` gives."""
 
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
@@ -12,11 +13,16 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from safetensors.torch import save_file
 
-from alignzeg.exchange import load_pretrained
-from alignzeg.exchange.onnx import FixedVocabularyPredictor, compare_onnx, export_onnx
+from alignzeg.apis import AlignZegInferencer
+from alignzeg.apis.banks import Banks
+from alignzeg.apis.prediction import DRAWN_PIXELS
+from alignzeg.exchange import load_pretrained, onnx_runner
+from alignzeg.exchange.onnx import FixedVocabularyPredictor, compare_onnx, export_onnx, visible_weights
 from mmseg_alignzeg import models
-from mmseg_alignzeg.datasets.patterns import draw_scene
+from mmseg_alignzeg.datasets.patterns import CLASSES, draw_scene
+from mmseg_alignzeg.models.inference import linear_weights
 
 SHIPPED = Path(models.__file__).parents[1] / 'assets' / 'patterns'
 WORDS = ['red dots', 'blue stripes', 'a green grid', 'yellow zigzags', 'red stripes']  # two seen
@@ -27,14 +33,18 @@ def trained():
     return load_pretrained(SHIPPED)
 
 
-@pytest.fixture
-def small():
-    """As few layers as there can be, with random weights: an exporter takes its time for each."""
+def small_config():
     cfg = Config.fromfile('configs/alignzeg_patterns.py').model
     cfg.text = dict(templates='single')
     cfg.clip.update(tap_layer=1, tail_layers=1, skip_bridge=True)
     cfg.image_encoder.depth = 1
-    return MODELS.build(cfg)
+    return cfg
+
+
+@pytest.fixture
+def small():
+    """As few layers as there can be, with random weights: an exporter takes its time for each."""
+    return MODELS.build(small_config()).eval()
 
 
 def scenes(count, height=128, width=128):
@@ -54,6 +64,11 @@ def predicted(model, images):
     )
 
 
+def module(images, *args, **kwargs):
+    """Labels and scores of the module at the size of the images."""
+    return FixedVocabularyPredictor(*args, scores=True, **kwargs)(images, torch.tensor(images.shape[2:]))
+
+
 def agree(found, expected):
     assert torch.allclose(found[1], expected[1], atol=1e-5)
     assert (found[0] == expected[0]).float().mean() > 0.9999
@@ -64,7 +79,7 @@ def agree(found, expected):
 def test_the_module_is_the_model(trained, pbc, size):
     images = scenes(4, *size)
     trained.set_test_classes(WORDS)
-    found = FixedVocabularyPredictor(trained, WORDS, pbc=pbc, scores=True)(images)
+    found = module(images, trained, WORDS, pbc=pbc)
     if not pbc:
         trained.question = trained.question.without_correction()
     agree(found, predicted(trained, images))
@@ -75,17 +90,26 @@ def test_an_ensemble_is_exported(small, tmp_path):
     small.decoder = MODELS.build(dict(type='EnsembleDecoder', views=views))
     images = scenes(2, 64, 96)
     small.set_test_classes(WORDS)
-    predictor = FixedVocabularyPredictor(small, WORDS, scores=True)
-    agree(predictor(images), predicted(small, images))
-    predictor = export_onnx(small, WORDS, tmp_path / 'views.onnx', (64, 96), scores=True)
-    found = compare_onnx(tmp_path / 'views.onnx', predictor, images)
-    assert found.labels > 0.999 and found.scores < 1e-4
+    agree(module(images, small, WORDS), predicted(small, images))
+    export_onnx(small, WORDS, tmp_path / 'views.onnx', (96, 64), scores=True)
+    session = onnx_runner.load(tmp_path / 'views.onnx')
+    assert session.get_inputs()[0].shape == ['batch', 3, 64, 64]  # the sizes of resized views are rounded
+    square = images[:, :, :, :64]
+    found = session.run(None, {'images': square.numpy(), 'size': np.array([64, 64])})
+    with torch.no_grad():
+        agree(list(map(torch.from_numpy, found)), module(square, small, WORDS))
+
+
+@pytest.mark.parametrize(('out', 'grid', 'extent'), [(90, 12, 1.0), (7, 5, 0.83), (1, 1, 0.4), (3, 40, 0.99)])
+def test_weights_are_those_of_the_inferencer(out, grid, extent):
+    expected = linear_weights(out, grid, 0, extent, torch.empty(0))
+    torch.testing.assert_close(visible_weights(out, grid, extent), expected, rtol=0, atol=1e-6)
 
 
 def test_gamma_and_unseen_names_are_those_asked_for(trained):
     images = scenes(4)
-    found = FixedVocabularyPredictor(trained, WORDS, gamma=0.05, scores=True, unseen=['blue stripes'])(images)
-    assert not torch.allclose(found[1], FixedVocabularyPredictor(trained, WORDS, scores=True)(images)[1], atol=1e-2)
+    found = module(images, trained, WORDS, gamma=0.05, unseen=['blue stripes'])
+    assert not torch.allclose(found[1], module(images, trained, WORDS)[1], atol=1e-2)
     trained.set_test_classes(WORDS, unseen=['blue stripes'])
     trained.question = replace(trained.question, bias_correction=models.PredictiveBiasCorrection(0.05))
     agree(found, predicted(trained, images))
@@ -95,45 +119,65 @@ def test_calibration_and_other_backgrounds_are_exported_too(trained):
     stacking = models.CalibratedStacking(0.2)
     trained.question = replace(trained.question, calibration=stacking, background_at_test='ignore')
     trained.set_test_classes(WORDS)
-    agree(FixedVocabularyPredictor(trained, WORDS, scores=True)(scenes(2)), predicted(trained, scenes(2)))
+    agree(module(scenes(2), trained, WORDS), predicted(trained, scenes(2)))
 
 
 def test_a_model_trained_on_bgr_gets_bgr(trained):
     preprocessor = trained.data_preprocessor
-    expected = FixedVocabularyPredictor(trained, WORDS, scores=True)(scenes(1))
+    expected = module(scenes(1), trained, WORDS)
     preprocessor.channel_conversion = False
     preprocessor.mean, preprocessor.std = preprocessor.mean.flip(0), preprocessor.std.flip(0)
     with torch.no_grad():  # a network that reads its channels the other way round
         for weight in (trained.image_encoder.vit.patch_embed.proj.weight, trained.clip.visual.conv1.weight):
             weight.copy_(weight.flip(1))
-    agree(FixedVocabularyPredictor(trained, WORDS, scores=True)(scenes(1)), expected)
+    agree(module(scenes(1), trained, WORDS), expected)
 
 
-def test_onnxruntime_agrees_with_pytorch(small, tmp_path):
-    path = tmp_path / 'new' / 'patterns.onnx'
-    predictor = export_onnx(small, WORDS, path, (40, 56), gamma=0.25, scores=True)
-    images = scenes(3, 40, 56)
-    agreement = compare_onnx(path, predictor, images)
-    assert agreement.labels >= 0.999 and agreement.scores < 1e-4
-    # The comparison itself can fail, and the correction is in the graph.
-    other = FixedVocabularyPredictor(small, WORDS, pbc=False, scores=True)
-    assert compare_onnx(path, other, images).scores > 1e-3
+def test_a_graph_gives_what_predict_gives(tmp_path):
+    """The class embeddings are from a file; those of a text tower are in the graph of the ensemble."""
+    names = [*dict.fromkeys([*CLASSES, *WORDS])]
+    rows = torch.nn.functional.normalize(torch.randn(len(names), 64), dim=1)
+    save_file({'embeddings': rows}, tmp_path / 'rows.safetensors', {'names': json.dumps(names)})
+    cfg = small_config()
+    cfg.text = dict(embeddings=str(tmp_path / 'rows.safetensors'))
+    small = MODELS.build(cfg).eval()
+    path, scale = tmp_path / 'new' / 'patterns.onnx', (160, 64)
+    predictor = export_onnx(small, WORDS, path, scale, gamma=0.25, scores=True)
+    inferencer = AlignZegInferencer()
+    inferencer.model, inferencer.input_scale, inferencer._banks = small, scale, Banks(small.text_bank)
+    # Kept, enlarged, reduced by less and by more than half, one row, and more pixels than are drawn.
+    shapes = [(64, 96), (20, 31), (90, 111), (360, 480), (1, 40), (1900, 2300)]
+    noise = np.random.default_rng(0).integers(0, 256, (2500, 2500, 3), np.uint8)
+    pictures = [noise[:height, :width] for height, width in shapes]
+    assert np.prod(shapes[-1]) > DRAWN_PIXELS
+    assert min(compare_onnx(path, inferencer, pictures, gamma=0.25)) > 0.9999
+    assert min(compare_onnx(path, inferencer, pictures[:1], pbc=False)) < 0.999  # the comparison can fail
 
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
-    (given,), (labels, scores) = session.get_inputs(), session.get_outputs()
-    assert (given.name, given.type, given.shape[1:]) == ('images', 'tensor(uint8)', [3, 40, 56])
-    assert (labels.name, labels.type, labels.shape[1:]) == ('labels', 'tensor(int64)', [40, 56])
-    assert (scores.name, scores.type, scores.shape[1:]) == ('scores', 'tensor(float)', [5, 40, 56])
-    assert session.run(['labels'], {'images': images[:1].numpy()})[0].shape == (1, 40, 56)  # another batch size
+    (images, size), (labels, scores) = session.get_inputs(), session.get_outputs()
+    assert (images.name, images.type, images.shape) == ('images', 'tensor(uint8)', ['batch', 3, 'height', 'width'])
+    assert (size.name, size.type, size.shape) == ('size', 'tensor(int64)', [2])
+    assert (labels.name, labels.type, labels.shape) == ('labels', 'tensor(int64)', ['batch', 'rows', 'columns'])
+    assert (scores.name, scores.type, scores.shape) == ('scores', 'tensor(float)', ['batch', 5, 'rows', 'columns'])
+    batch = scenes(3, 40, 56)
+    found = session.run(None, {'images': batch.numpy(), 'size': np.array([80, 112])})
+    with torch.no_grad():
+        agree(list(map(torch.from_numpy, found)), predictor(batch, torch.tensor([80, 112])))
 
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata['classes']) == WORDS
     assert json.loads(metadata['unseen_classes']) == ['red dots', 'a green grid', 'yellow zigzags']
-    assert json.loads(metadata['input_size']) == [40, 56]
+    assert json.loads(metadata['input_scale']) == [160, 64]
+    assert json.loads(metadata['drawn_pixels']) == DRAWN_PIXELS
     assert json.loads(metadata['identity']) == small.checkpoint_identity()
     assert metadata['gamma'] == '0.25'
 
     graph = onnx.load(path).graph
+    constants = [onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer]
+    asked = rows[[names.index(word) for word in WORDS]].numpy()
+    assert any(
+        array.size == asked.size and np.allclose(np.sort(array, None), np.sort(asked, None)) for array in constants
+    )
     assert list(path.parent.iterdir()) == [path]  # one file
     weights = sum(int(torch.tensor(tensor.dims).prod()) for tensor in graph.initializer)
     image_side = sum(param.numel() for param in small.parameters())
@@ -148,7 +192,7 @@ def test_onnxruntime_agrees_with_pytorch(small, tmp_path):
         ({}, dict(unseen=['cat']), r"`unseen_classes` names \['cat'\]"),
         ({}, dict(gamma=1.5), r'gamma=1.5 is outside \[0, 1\]'),
         ({}, dict(gamma=0.3, pbc=False), 'gamma=0.3 .*pbc=False'),
-        ({}, dict(size=(0, 64)), r'size=\(0, 64\) must be \(height, width\)'),
+        ({}, dict(input_scale=(0, 64)), r'input_scale=\(0, 64\) must be \(long, short\)'),
         (dict(class_indicator=None), dict(gamma=0.3), 'gamma=0.3 .*φ_bc'),
         (dict(data_preprocessor=torch.nn.Identity()), {}, 'no `data_preprocessor` with mean and std'),
     ],
@@ -157,20 +201,20 @@ def test_what_cannot_be_exported(trained, tmp_path, change, arguments, message):
     for name, value in change.items():
         setattr(trained, name, value)
     with pytest.raises(ValueError, match=message):
-        export_onnx(trained, **{'classes': WORDS, 'path': tmp_path / 'x.onnx', 'size': (64, 64), **arguments})
+        export_onnx(trained, **{'classes': WORDS, 'path': tmp_path / 'x.onnx', 'input_scale': (64, 64), **arguments})
     assert not list(tmp_path.glob('*.onnx'))
 
 
 def test_only_plain_float32_models(trained, tmp_path):
     with pytest.raises(ValueError, match='Only a float32 model on the CPU'):
-        export_onnx(trained.half(), WORDS, tmp_path / 'x.onnx')
+        export_onnx(trained.half(), WORDS, tmp_path / 'x.onnx', (64, 64))
     cfg = Config.fromfile('configs/alignzeg_patterns.py').model
     oracle = MODELS.build({**cfg, 'decoder': dict(type='OracleDecoder')})
     with pytest.raises(ValueError, match='OracleDecoder'):
-        export_onnx(oracle, WORDS, tmp_path / 'x.onnx')
+        export_onnx(oracle, WORDS, tmp_path / 'x.onnx', (64, 64))
 
 
 def test_without_the_extra(trained, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnxscript', None)
     with pytest.raises(ImportError, match=r"pip install 'mmseg_alignzeg\[export\]'"):
-        export_onnx(trained, WORDS, tmp_path / 'x.onnx')
+        export_onnx(trained, WORDS, tmp_path / 'x.onnx', (64, 64))

@@ -119,8 +119,9 @@ class CLIPTower(BaseModule):
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and (self.prompts is not None or not self.freeze)):
             if self.scale_factor != 1:
-                # Not `scale_factor`: 720 · 0.7 is 503.99…, which it rounds down.
-                size = [round(side * self.scale_factor) for side in images.shape[2:]]
+                # Whole numbers, because 720 · 0.7 is 503.99…, and because an exported graph has symbols for sizes.
+                covered = round(self.patch_size / self.scale_factor)
+                size = [side // covered * self.patch_size for side in images.shape[2:]]
                 images = F.interpolate(images, size=size, mode='bilinear', antialias=True)
             return self.stream(images)
 
