@@ -117,6 +117,12 @@ def run(args: argparse.Namespace) -> int:
     check_model(args)
     words = read_words(args)
     team = Team(os.environ)
+    settings = dict(
+        classes=words, unseen=split_words(args.unseen), others=args.others, gamma=args.gamma, pbc=not args.no_pbc
+    )
+    settings |= dict(templates=args.templates, windows=args.windows)
+    job = Job(args.out, settings | model_settings(args), team)
+    job.check([], args.overwrite, args.skip_done)
     check_inputs(args, team.alone)
     load_library()
     from ..apis import AlignZegInferencer, Failure
@@ -126,11 +132,6 @@ def run(args: argparse.Namespace) -> int:
     pictures, videos, lost = find_pictures(args.images)
     if not pictures and not videos:
         raise ValueError(next(iter(lost.values())))
-    settings = dict(
-        classes=words, unseen=split_words(args.unseen), others=args.others, gamma=args.gamma, pbc=not args.no_pbc
-    )
-    settings |= dict(templates=args.templates, windows=args.windows)
-    job = Job(args.out, settings | model_settings(args), team)
     settings |= dict(batch_size=args.batch_size, proposals='proposals' in args.save)
     targets, films = plan(args, pictures, videos, job)
     own, remarks = len(targets) + len(films), Remarks()
