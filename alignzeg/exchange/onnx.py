@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from mmseg_alignzeg.files import whole_file
 from mmseg_alignzeg.models import AlignZeg, PredictiveBiasCorrection
 from mmseg_alignzeg.models.answer import merge
+from mmseg_alignzeg.models.data_preprocessor import reverses_channels
 from mmseg_alignzeg.models.inference import drop_background
 from mmseg_alignzeg.models.proposals import padded_size
 
@@ -100,7 +101,7 @@ class FixedVocabularyPredictor(nn.Module):
         rows, columns = (int(side.item()) for side in size.unbind())
         torch._check(rows > 1)  # for the exporter; the graph is the same for 1
         torch._check(columns > 1)
-        images = images.float() if preprocessor.channel_conversion else images.float().flip(1)
+        images = images.float() if reverses_channels(preprocessor) else images.float().flip(1)
         sums = []
         for proposals in model.look((images - preprocessor.mean) / preprocessor.std):
             logits = model.classify(proposals, self.text_embeds)

@@ -86,7 +86,8 @@ function show(index) {
     } else {
         const original = make('img', {src: url, alt: `The picture ${name}`});
         original.onerror = () => original.replaceWith('Browsers do not show this format.');
-        const figures = make('div', {class: 'az-figures'}, make('figure', {}, original, make('figcaption', {}, name)));
+        const caption = make('figcaption', {}, pictures.length > 1 ? 'Picture' : name);
+        const figures = make('div', {class: 'az-figures'}, make('figure', {}, original, caption));
         if (kept) figures.append(figure(kept, `A: ${described(kept.question)}`));
         figures.append(figure(answer, kept ? `B: ${described(answer.question)}` : 'Result'));
         body.append(...answer.hints.map((hint) => make('p', {class: 'hint'}, hint)), figures, legend(answer, kept));

@@ -17,6 +17,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from ..models import AlignZeg
+from ..models.data_preprocessor import reverses_channels
 from ..visualization import corrections_picture, features_picture, predictions_picture
 from ..visualization.inspection import (
     Inspection,
@@ -146,7 +147,7 @@ class ProposalVisualizationHook(Hook):
                 found = inspect_image(self._model, inputs, sample)
             if drawn:
                 self._drawn_images += 1
-                image = original_image(inputs, sample.metainfo, self._model.data_preprocessor.channel_conversion)
+                image = original_image(inputs, sample.metainfo, reverses_channels(self._model.data_preprocessor))
                 name = f'test_{number:04d}_{PurePath(sample.metainfo.get("img_path") or "image").stem}'
                 self._draw(runner, name, image, found, truth, output.pred_sem_seg.data[0])
             if self.tsne and truth is not None:

@@ -36,7 +36,7 @@ class PinnedSegDataPreProcessor(SegDataPreProcessor):
         if not training:
             return super().forward(data, training)
         data = self.cast_data(data)
-        images = [image.flip(0) if self.channel_conversion and len(image) == 3 else image for image in data['inputs']]
+        images = [image.flip(0) if reverses_channels(self) and len(image) == 3 else image for image in data['inputs']]
         images = [image.float() for image in images]
         if self._enable_normalize:
             images = [(image - self.mean) / self.std for image in images]
@@ -51,6 +51,11 @@ class PinnedSegDataPreProcessor(SegDataPreProcessor):
         if self.batch_augments is not None:
             inputs, samples = self.batch_augments(inputs, samples)
         return {'inputs': inputs, 'data_samples': samples}
+
+
+def reverses_channels(preprocessor: SegDataPreProcessor) -> bool:
+    """Whether a preprocessor turns BGR into RGB, or back. The OneDL fork has another name for its attribute."""
+    return any(getattr(preprocessor, name, False) for name in ('channel_conversion', '_channel_conversion'))
 
 
 def pinned(value: Any) -> Any:

@@ -125,7 +125,8 @@ def test_calibration_and_other_backgrounds_are_exported_too(trained):
 def test_a_model_trained_on_bgr_gets_bgr(trained):
     preprocessor = trained.data_preprocessor
     expected = module(scenes(1), trained, WORDS)
-    preprocessor.channel_conversion = False
+    for name in {'channel_conversion', '_channel_conversion'} & vars(preprocessor).keys():
+        setattr(preprocessor, name, False)
     preprocessor.mean, preprocessor.std = preprocessor.mean.flip(0), preprocessor.std.flip(0)
     with torch.no_grad():  # a network that reads its channels the other way round
         for weight in (trained.image_encoder.vit.patch_embed.proj.weight, trained.clip.visual.conv1.weight):

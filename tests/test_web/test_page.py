@@ -143,7 +143,7 @@ def test_links_and_files_of_the_server_are_refused(page, monkeypatch):
     for path in ('http://example.org/x.png', '/etc/hostname', f'{page.folder}/../x.png'):
         value = {'path': path, 'meta': {'_type': 'gradio.FileData'}}
         for data in ([value, WORDS], [None, value]):
-            event = httpx.post(address, json={'data': [*data, '', True, True, 0.3]}).json()['event_id']
+            event = httpx.post(address, json={'data': [*data, '', True, True, 0.3, False, '', 0]}).json()['event_id']
             answer = httpx.get(f'{address}/{event}').text
             assert answer.startswith('event: error') and 'Traceback' not in answer
     assert fetched == []

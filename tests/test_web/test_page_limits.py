@@ -12,6 +12,8 @@ from struct import pack
 import pytest
 from web_visitor import LIMIT_MB, Visitor, error_of, png
 
+from alignzeg.web.looks import Looks
+
 
 def large_png(side):
     """A valid white PNG of a few KB, with side² pixels of 1 bit."""
@@ -57,7 +59,7 @@ def test_other_types_are_one_line(page, shown, record_property):
         for position in range(4):
             settings = [False, True, 0.3, False]
             settings[position] = value
-            code, kind, data = page.visitor.ask('segment', shown, 'a, b', '', *settings)
+            code, kind, data = page.visitor.segment(shown, 'a, b', '', *settings)
             assert (code, kind) == (200, 'complete') and '\n' not in data[0].get('error', '')
     for value in (7, 'x', [], [shown], {'url': 7}, {'url': 'data:'}, {'url': ['data:']}, {'path': 7}, {'x': 1}):
         assert '\n' not in error_of(page.visitor.segment(value))
@@ -156,7 +158,7 @@ def test_unread_answers_are_limited(page, shown, record_property):
     visitor, other = (Visitor(page.address, source=f'127.0.1.{i}') for i in (1, 2))
     codes = []
     for _ in range(14):
-        answer = visitor.join('segment', shown, 'a, b', '', False, True, 0.3, False)
+        answer = visitor.join('segment', shown, 'a, b', '', False, True, 0.3, False, '', 0)
         codes.append(answer.status_code)
         if answer.status_code == 429:
             assert '\n' not in answer.json()['detail']
@@ -185,17 +187,19 @@ def test_100_requests_side_by_side(page, shown, record_property):
 
 @pytest.mark.slow
 @pytest.mark.attack('page: memory over 250 requests')
-def test_memory_stays_flat(page, scene, shown, record_property):
+def test_memory_stays_flat(serve_page, scene, monkeypatch, record_property):
     def resident():
         return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 2**20
 
     sizes = []
-    for number in range(250):
-        path = page.visitor.upload(png(scene)).json()[0]
-        code, kind, data = page.visitor.segment({'path': path}, f'blue checks, word {number}')
-        assert (code, kind) == (200, 'complete') and data[0]['overlay']
-        sizes.append(resident())
+    monkeypatch.setattr('alignzeg.web.page.Looks', lambda: Looks(2**22, 2**22))  # full within the warm-up
+    with serve_page() as page:
+        for number in range(250):
+            path = page.visitor.upload(png(scene)).json()[0]
+            code, kind, data = page.visitor.segment({'path': path}, f'blue checks, word {number}')
+            assert (code, kind) == (200, 'complete') and data[0]['overlay']
+            sizes.append(resident())
+        assert list(page.folder.iterdir()) == []
     slope = (sum(sizes[-25:]) - sum(sizes[50:75])) / 25 / 187.5  # MB per request, after a warm-up
     assert slope < 0.1, sizes[::25]
-    assert list(page.folder.iterdir()) == []
     record_property('tries', 250)
