@@ -165,7 +165,7 @@ class Job:
     def _found(self) -> dict[str, Any] | None:
         try:
             found = json.loads((self.out / SETTINGS).read_text(encoding='utf-8'))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError):
             found = None
