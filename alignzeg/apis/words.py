@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import open_clip
+from torch import Tensor
 
 from mmseg_alignzeg.aliases import fold
 from mmseg_alignzeg.models import EmbeddingBank
@@ -77,16 +77,17 @@ def cut_words(words: Words, bank: Bank) -> Words:
     if not suspects:
         return words
     tokenizer = bank.source.load_tokenizer()
-    cut = list(dict.fromkeys(name for name, prompt in suspects if _is_cut(prompt, tokenizer)))
+    cut = list(dict.fromkeys(name for name, prompt in suspects if num_tokens(prompt, tokenizer) > room))
     if not cut:
         return words
     note = f'CLIP reads only {room} tokens and ignores the end of {len(cut):,} long name(s): {cut[0][:40]!r}…'
     return replace(words, notes=(*words.notes, note))
 
 
-def _is_cut(prompt: str, tokenizer: open_clip.SimpleTokenizer) -> bool:
-    tokens = tokenizer([prompt], context_length=len(prompt.encode()) + 2)[0]
-    return int(tokens.argmax()) >= tokenizer.context_length  # the end mark has the largest id
+def num_tokens(prompt: str, tokenizer: Callable[..., Tensor]) -> int:
+    """Return the number of tokens of a prompt, with start and end mark, for any tokenizer of open_clip."""
+    tokens = tokenizer([prompt], context_length=len(prompt.encode()) + 3)[0]  # the last one is padding
+    return int((tokens != tokens[-1]).nonzero().max()) + 1
 
 
 def _names(given: Any, argument: str) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 import open_clip
 import pytest
+import torch
 
-from alignzeg.apis.words import check_words, cut_words
+from alignzeg.apis.words import check_words, cut_words, num_tokens
 from mmseg_alignzeg.models import CLIPSource, TextBank
 from mmseg_alignzeg.vocabulary import Vocabulary
 
@@ -65,3 +66,19 @@ def test_ten_thousand_words_are_fine():
     names = [f'thing number {i}' for i in range(10_000)]
     words = check_words(names, names[:5000], TRAINED)
     assert len(words.classes) == 10_000 and words.unseen == tuple(names[:5000])
+
+
+@pytest.mark.parametrize('pad', [0, 1])
+def test_tokens_are_counted_whatever_the_padding_is(pad):
+    """CLIP pads with 0 after an end mark; SigLIP pads with its end mark."""
+
+    def tokenizer(texts, context_length):
+        ids = [[7 + ord(letter) for letter in text][:context_length] for text in texts]
+        return torch.tensor([row + [pad] * (context_length - len(row)) for row in ids])
+
+    assert num_tokens('a street', tokenizer) == 8
+
+
+def test_tokens_of_clip():
+    tokenizer = open_clip.get_tokenizer('ViT-B-16')
+    assert num_tokens('a photo of a cat!', tokenizer) == 8  # six, and two marks; the number of "!" is 0, as the padding
