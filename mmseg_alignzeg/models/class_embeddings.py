@@ -86,7 +86,10 @@ def _read_npz(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
 
 def _read_safetensors(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
     with safe_open(path, framework='numpy') as content:
-        return tuple(map(str, json.loads(content.metadata()['names']))), content.get_tensor('embeddings')
+        names = (content.metadata() or {}).get('names')
+        if names is None:
+            raise ValueError('its metadata has no `names`, a JSON list with a name for each class')
+        return tuple(map(str, json.loads(names))), content.get_tensor('embeddings')
 
 
 READERS = {'.npy': _read_npy, '.npz': _read_npz, '.safetensors': _read_safetensors}

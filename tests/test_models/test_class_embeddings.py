@@ -118,6 +118,12 @@ def test_pickled_arrays_are_refused(tmp_path):
             read_embeddings(tmp_path / name, NAMES)
 
 
+def test_a_file_that_should_have_names_and_has_none(tmp_path):
+    save_file({'embeddings': unit(2, 64)}, tmp_path / 'file.safetensors')
+    with pytest.raises(ValueError, match='metadata has no `names`'):
+        read_embeddings(tmp_path / 'file.safetensors', NAMES)
+
+
 @pytest.fixture
 def trained(tmp_path):
     """The shipped model with the same embeddings from a file."""
