@@ -1,13 +1,14 @@
 """Large jobs of ``alignzeg predict``: what is done already, several processes, and records that survive a kill.
 
 The folder of results has ``settings.json``, with what decides the results (words, model, …), and ``results.jsonl``, a
-record of each picture. A picture is done if all of its files, which are written whole, are at least as new as
-``settings.json``. While a job runs, each process appends to its own ``results.RANK.jsonl``.
+record of each picture. A picture is done if it has a record, and all of its files, which are written whole, are at
+least as new as ``settings.json``. While a job runs, each process appends to its own ``results.RANK.jsonl``.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -49,18 +50,22 @@ class Job:
         settings: What decides the results, in plain types.
         team: The processes.
         since: Time of ``settings.json`` in nanoseconds, if it has these settings; otherwise None.
+        recorded: Pictures with a record of an earlier run with these settings.
     """
 
     out: Path
     settings: dict[str, Any]
     team: Team
     since: int | None = field(init=False, default=None)
+    recorded: set[str] = field(init=False, default_factory=set, repr=False)
     _file: TextIO | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.settings = json.loads(json.dumps(self.settings))
         if self._found() == self.settings:
             self.since = os.stat(self.out / SETTINGS).st_mtime_ns
+            # In this order: another process may be merging the parts.
+            self.recorded = {name for path in (*self._parts(), self.out / RECORDS) for name in _read(path)}
 
     def check(self, existing: Sequence[Path], overwrite: bool, skip_done: bool) -> None:
         """Refuse a folder whose results this job must not mix with its own, or replace.
@@ -91,9 +96,9 @@ class Job:
         if found is None:
             raise ValueError(f'{told}, but no {SETTINGS} says how it was made: pass --overwrite or another --out.')
 
-    def is_done(self, files: Iterable[Path]) -> bool:
-        """Whether all result files of a picture exist and were made with these settings."""
-        if self.since is None:
+    def is_done(self, picture: str, files: Iterable[Path]) -> bool:
+        """Whether a picture has a record, and all of its files exist and were made with these settings."""
+        if self.since is None or picture not in self.recorded:
             return False
         try:
             return all(os.stat(file).st_mtime_ns >= self.since for file in files)
@@ -178,13 +183,12 @@ class Job:
 def _read(path: Path) -> dict[str, str]:
     """Return the lines of a file by picture. A line that a killed process left unfinished is skipped."""
     lines = {}
-    if path.exists():
-        with path.open(encoding='utf-8', errors='replace') as file:
-            for line in file:
-                try:
-                    lines[json.loads(line)['image']] = line
-                except (ValueError, KeyError, TypeError):
-                    continue
+    with contextlib.suppress(FileNotFoundError), path.open(encoding='utf-8', errors='replace') as file:
+        for line in file:
+            try:
+                lines[json.loads(line)['image']] = line
+            except (ValueError, KeyError, TypeError):
+                continue
     return lines
 
 
@@ -221,6 +225,6 @@ def plan(
     # Unlike `Path.exists`, `os.path.exists` never raises for a long name.
     job.check([file for file in files if os.path.exists(file)], args.overwrite, args.skip_done)
     if args.skip_done:
-        targets = {picture: group for picture, group in targets.items() if not job.is_done(group.values())}
-        films = {video: file for video, file in films.items() if not job.is_done([file])}
+        targets = {picture: group for picture, group in targets.items() if not job.is_done(picture, group.values())}
+        films = {video: file for video, file in films.items() if not job.is_done(video, [file])}
     return targets, films

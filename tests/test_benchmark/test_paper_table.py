@@ -78,7 +78,7 @@ def test_the_command(folder, capsys):
     assert capsys.readouterr().out.startswith('|  | msrc S |')
     for arguments, message in (
         ([str(folder), '--compare-with', 'none'], "'none' is not a row; the rows are baseline, a_b."),
-        ([str(folder / 'msrc/nothing')], 'nothing contains no results: expected runs.csv'),
+        ([str(folder / 'msrc/nothing')], 'nothing does not exist: give a folder with results'),
     ):
         assert main(['table', *arguments]) == 2
         assert message in capsys.readouterr().err

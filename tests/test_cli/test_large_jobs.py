@@ -108,15 +108,17 @@ def begun(out, settings, team=ALONE):
 def test_results_older_than_their_settings_are_not_done(tmp_path):
     file = tmp_path / 'a_overlay.png'
     job = begun(tmp_path, {'classes': ['a']})
-    assert not job.is_done([file])
+    job.note({'image': 'a.png', 'shares': {}})
+    assert not Job(tmp_path, {'classes': ['a']}, ALONE).is_done('a.png', [file])
     file.touch()
     again = Job(tmp_path, {'classes': ['a']}, ALONE)
-    assert again.is_done([file]) and not again.is_done([file, tmp_path / 'missing'])
-    assert not Job(tmp_path, {'classes': ['b']}, ALONE).is_done([file])
+    assert again.is_done('a.png', [file]) and not again.is_done('a.png', [file, tmp_path / 'missing'])
+    assert not again.is_done('b.png', [file])  # killed before its record was written
+    assert not Job(tmp_path, {'classes': ['b']}, ALONE).is_done('a.png', [file])
     # A job that replaces these results, and is killed before it does.
     time.sleep(0.01)
     begun(tmp_path, {'classes': ['b']})
-    assert not Job(tmp_path, {'classes': ['b']}, ALONE).is_done([file])
+    assert not Job(tmp_path, {'classes': ['b']}, ALONE).is_done('a.png', [file])
     (tmp_path / SETTINGS).unlink()
     with pytest.raises(ValueError, match=f'no {SETTINGS} says how'):
         Job(tmp_path, {}, ALONE).check([file], overwrite=False, skip_done=True)

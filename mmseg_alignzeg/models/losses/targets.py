@@ -96,7 +96,7 @@ def _fault(inputs: Tensor, samples: Sequence[SegDataSample], num_classes: int, i
             return (
                 f'{sample.metainfo.get("seg_map_path", path)}: a training label is {min(foreign)}, but there are only '
                 f'{num_classes} seen classes, and {ignore_index} for no label: check the label map, '
-                '`metainfo.classes` and `reduce_zero_label` of the training data; `alignzeg check CONFIG` tells which '
-                'files and values are wrong.'
+                '`metainfo.classes` and `reduce_zero_label` of the training data (`alignzeg check CONFIG` lists the '
+                'files and values).'
             )
     return ''
