@@ -7,9 +7,10 @@ import platform
 import time
 from collections.abc import Iterator
 from datetime import datetime
-from importlib.metadata import version
 from itertools import islice
 
+import mmengine
+import mmseg
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -119,7 +120,7 @@ def analyse(cfg: Config, args: argparse.Namespace, console: Console) -> None:
         'date': datetime.now().astimezone().isoformat(' ', 'minutes'),
         'versions': ', '.join(
             [f'mmseg_alignzeg {__version__}', f'Python {platform.python_version()}']
-            + [f'{name} {version(name)}' for name in ('torch', 'mmsegmentation', 'mmengine')]
+            + [f'{module.__name__} {module.__version__}' for module in (torch, mmseg, mmengine)]  # of either stack
         ),
     }
     analysis.write_report(result, about, args.out)
