@@ -21,10 +21,10 @@ def test_a_test_draws_the_tested_names_and_builds_no_training(tmp_path, monkeypa
     monkeypatch.setattr(
         SegLocalVisualizer,
         'add_datasample',
-        lambda self, name, image, **kwargs: drawn.append((self.dataset_meta['classes'], kwargs['step'])),
+        lambda self, name, image, **kwargs: drawn.append(self.dataset_meta['classes']),
     )
     runner = Runner.from_cfg(cfg)
     runner.test()
-    assert drawn == [(cfg.classes, 0)] * 2
+    assert drawn == [cfg.classes] * 2
     assert isinstance(runner._train_loop, dict)  # as configured, not built
     assert Visualizer.get_current_instance() is runner.visualizer
