@@ -95,14 +95,18 @@ class Prediction:
         """The class ``others``, which is drawn without colour and is not exported, if there is one."""
         return tuple(name for name in self.classes[-1:] if name == OTHERS)
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The classes in label order, and which of them count as unseen."""
+        return Vocabulary(self.classes, self.unseen)
+
     def overlay(self, side_by_side: bool = False) -> Image.Image:
         """Draw the labels on the image, with a legend below.
 
         Args:
             side_by_side: Show the image itself to the left.
         """
-        vocabulary = Vocabulary(self.classes, self.unseen)
-        return Image.fromarray(overlay_picture(self.image, self.labels, vocabulary, self.plain, side_by_side))
+        return Image.fromarray(overlay_picture(self.image, self.labels, self.vocabulary, self.plain, side_by_side))
 
     def save(self, path: str | os.PathLike, format: str = 'overlay', overwrite: bool = False, **options: Any) -> None:
         """Write a file, atomically.

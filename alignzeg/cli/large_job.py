@@ -204,12 +204,10 @@ def plan(
 
     Raises:
         ValueError: If a file exists without ``--overwrite`` or ``--skip-done``, or the folder has results of other
-            settings, or is a file.
+            settings.
     """
     from .result_files import CLASSES, FILM, SUFFIXES, output_names
 
-    if args.out.exists() and not args.out.is_dir():
-        raise ValueError(f'--out {args.out} is a file: pass a folder, new or existing.')
     names = output_names([*pictures, *videos])
     targets = {
         picture: {kind: args.out / f'{name}{SUFFIXES[kind]}' for kind in args.save}

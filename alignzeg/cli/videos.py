@@ -130,7 +130,6 @@ def segment_video(
 def overlay_frame(prediction: Any, side_by_side: bool) -> np.ndarray:
     """Return one frame of the overlay, (height, width, 3) uint8 RGB, of the same size for all frames."""
     from mmseg_alignzeg.visualization.overlay import overlay_picture
-    from mmseg_alignzeg.vocabulary import Vocabulary
 
-    vocabulary = Vocabulary(prediction.classes, prediction.unseen)
-    return overlay_picture(prediction.image, prediction.labels, vocabulary, prediction.plain, side_by_side, ROWS)
+    labels, vocabulary = prediction.labels, prediction.vocabulary
+    return overlay_picture(prediction.image, labels, vocabulary, prediction.plain, side_by_side, ROWS)

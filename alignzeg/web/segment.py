@@ -10,7 +10,6 @@ import numpy as np
 
 from mmseg_alignzeg.visualization import overlay_picture
 from mmseg_alignzeg.visualization.overlay import shown_colours
-from mmseg_alignzeg.vocabulary import Vocabulary
 
 from ..apis import AlignZegInferencer, Prediction
 from ..apis.looks import Look
@@ -96,7 +95,7 @@ def segment(
             whole = not windows and inferencer.model.tiling is None
             steps = (side, side - side // 4) if windows else None
             prediction = inferencer(pixels, **asked, proposals=whole, windows=steps)[0]
-    vocabulary = Vocabulary(prediction.classes, prediction.unseen)
+    vocabulary = prediction.vocabulary
     overlay = overlay_picture(prediction.image, prediction.labels, vocabulary, prediction.plain)
     colours = [f'#{bytes(colour).hex()}' for colour in shown_colours(vocabulary, prediction.plain)]
     seconds = time.perf_counter() - begin
