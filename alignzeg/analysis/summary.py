@@ -156,7 +156,7 @@ def mask_quality(ious: Tensor, unseen: Tensor) -> dict[str, Any]:
 
     Returns:
         For ``seen`` and ``unseen`` classes, :func:`histogram` over ground-truth masks and ``above_half``, the share of
-        IoUs above 0.5 (None if there is no mask).
+        IoUs above 0.5 (None without masks).
     """
     result = {}
     for name, members in (('seen', ~unseen), ('unseen', unseen)):

@@ -50,7 +50,7 @@ def find_images(inputs: Any) -> list[Source]:
 
     Raises:
         FileNotFoundError: If a path does not exist.
-        ValueError: If there is no image, or an item is none of these, or an array without the shape of an image.
+        ValueError: If the list is empty, or an item is none of these, or an array without the shape of an image.
     """
     items = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
     if not items:

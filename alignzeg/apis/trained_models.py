@@ -96,7 +96,7 @@ def usable_device(device: str | torch.device | None) -> torch.device:
     """Return a device that this machine has; for None, a GPU if there is one.
 
     Raises:
-        ValueError: If torch does not know the device, or there is no such GPU.
+        ValueError: If torch does not know the device, or this machine does not have it.
     """
     try:
         chosen = torch.device(get_device() if device is None else device)

@@ -86,7 +86,7 @@ def write_video(target: Path, frames: Iterator[np.ndarray], rate: float) -> int:
         rate: Frames per second.
 
     Raises:
-        ValueError: If there is no frame, or OpenCV cannot write the codec.
+        ValueError: If no frame can be decoded, or OpenCV cannot write the codec.
         OSError: If the disk is full.
     """
     count = 0

@@ -40,7 +40,7 @@ def check_words(classes: Sequence[str] | None, unseen: Sequence[str] | None, tra
         trained: The vocabulary of the model.
 
     Raises:
-        ValueError: If there is no name, a name is blank or repeated, or an unseen name is not in ``classes``.
+        ValueError: If the list is empty, a name is blank or repeated, or an unseen name is not in ``classes``.
     """
     names = trained.classes if classes is None else _names(classes, 'classes')
     if not names:

@@ -67,7 +67,7 @@ class PaperTable:
 
     Attributes:
         columns: Dataset and score of each column.
-        rows: The cells of each row by its name; None where there is no result.
+        rows: The cells of each row by its name; None where a result is missing.
         note: What the numbers and marks mean.
     """
 

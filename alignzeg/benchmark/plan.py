@@ -70,7 +70,7 @@ def plan(
         sweep: A setting to vary in each config; without one, each config is one row.
 
     Raises:
-        FileNotFoundError: If there is no config, or the file in ``trained_by`` does not exist.
+        FileNotFoundError: If no config is found, or the file in ``trained_by`` does not exist.
         ValueError: If a config is not below ``configs``, cannot take an override, or has no values in the sweep.
     """
     paths = [folder] if folder.is_file() else sorted(folder.glob('*.py'))

@@ -35,7 +35,7 @@ class Sweep:
         """Return the overrides of a config for each value, by label (``gamma=0.3``).
 
         Raises:
-            ValueError: If there are no values for its CLIP.
+            ValueError: If the sweep lists no values for its CLIP.
         """
         values = self.values
         if isinstance(values, Mapping):

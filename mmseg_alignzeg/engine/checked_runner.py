@@ -1,4 +1,4 @@
-"""A runner that says what is missing before it starts, and ends with one line where the user can help himself."""
+"""A runner that says what is missing before it starts, and ends with one line where the user can mend the cause."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ class CheckedRunner(Runner):
     Before anything is built, everything that is missing is listed: weights, GPUs and data (of ``test_dataloader`` if
     ``load_from`` is set, as `mim test` does, else of the other two). An error in a config, and an error that this
     package raises, end the process with code 2 and one line; the traceback is in the log file of the run.
-
     """
 
     @classmethod

@@ -32,7 +32,7 @@ class Probe:
     Attributes:
         seconds: Duration, with everything that a first step does.
         memory_mb: Peak memory.
-        failure: Why there are no figures; empty if there are.
+        failure: Why nothing could be measured; empty if it was.
     """
 
     seconds: float = 0.0
