@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -11,10 +10,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from .bench import Bench, device_groups
 from .plan import Trial, check_unchanged, plan, work_folder
 from .published import beside, read_published
+from .shipped import shipped
 from .sweep import read_sweep
 from .table import finished_runs, markdown, table_rows, write_tables
 
-PUBLISHED, SWEEPS = 'published_results.yml', 'ablations/sweeps.yml'  # below the folder of configs
+PUBLISHED, SWEEPS = 'configs/published_results.yml', 'configs/ablations/sweeps.yml'
 
 
 def batch_warnings(trials: list[Trial], gpus: int, paper: dict) -> list[str]:
@@ -30,12 +30,6 @@ def batch_warnings(trials: list[Trial], gpus: int, paper: dict) -> list[str]:
                 'set --gpus-per-run, or train_dataloader.batch_size.'
             )
     return list(lines.values())
-
-
-def shipped(name: str) -> Path:
-    """Return a file of the folder ``configs``: that of the current folder, or else the installed one."""
-    own = Path('configs', name)
-    return own if own.exists() else Path(__file__).parents[2] / 'mmseg_alignzeg/.mim/configs' / name
 
 
 def bench(args: argparse.Namespace, console: Console) -> int:

@@ -25,7 +25,7 @@ from mmseg_alignzeg.models import AlignZeg, EmbeddingBank
 from mmseg_alignzeg.models.text_bank import encode_tokens, ignores_padding
 
 #: The stage of everything outside the forward passes of the model's parts: class scores, and labels from masks. Class
-#: embeddings are zeros here, so all classes are equally probable, and every pixel is compared with each of them. Labels
+#: embeddings are equal here, so all classes are equally probable, and every pixel is compared with each of them. Labels
 #: cannot cost more.
 REST = 'classes and labels'
 

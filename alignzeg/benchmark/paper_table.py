@@ -22,16 +22,16 @@ def dataset_of(config: str) -> str:
 
 
 def read_folder(folder: Path) -> dict[str, list[Run]]:
-    """Read all CSV files below a folder, as written by ``alignzeg bench``, or one such file.
+    """Read every ``runs.csv`` below a folder, as written by ``alignzeg bench``, or one such file of any name.
 
     Returns:
         Runs by dataset.
 
     Raises:
-        FileNotFoundError: If there is no CSV file.
+        FileNotFoundError: If there is no such file.
         ValueError: If a file has another format, or two files have the same row and seed.
     """
-    paths = [folder] if folder.is_file() else sorted(folder.rglob('*.csv'))
+    paths = [folder] if folder.is_file() else sorted(folder.rglob('runs.csv'))
     if not paths:
         raise FileNotFoundError(f'{folder} contains no results: expected runs.csv of alignzeg bench.')
     found: dict[tuple[str, str, int], Path] = {}

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from mmengine.config import Config
 
+from .shipped import shipped
 from .table import KEYS, pipe_table, score_cell
 
 ABOUT = ('year', 'venue', 'backbone', 'training', 'input', 'window', 'stride', 'calibration', 'background')
@@ -54,7 +55,7 @@ class Published:
 
     @cached_property
     def _known(self) -> dict[str, tuple[Any, ...]]:
-        return {key: _split(Config.fromfile(split['config'])) for key, split in self.splits.items()}
+        return {key: _split(Config.fromfile(shipped(split['config']))) for key, split in self.splits.items()}
 
 
 def scores_of(row: Row) -> dict[str, float]:

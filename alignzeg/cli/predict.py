@@ -25,6 +25,7 @@ from .options import (
 )
 from .output import complain
 from .report import Report
+from .result_files import SUFFIXES
 from .team import Team
 from .told import Remarks, line, record
 from .videos import is_video, segment_videos
@@ -32,7 +33,6 @@ from .videos import is_video, segment_videos
 if TYPE_CHECKING:
     from ..apis import Failure, Prediction
 
-KINDS = ('overlay', 'png', 'coco', 'labelme', 'csv', 'proposals')
 OF_A_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)  # errors that concern only the name of one file
 
 DETAILS = """
@@ -45,6 +45,7 @@ as the files of a picture are written:
   {"image": ..., "shares": {word: 0..1, ...}, "unseen": [...], "notes": [...], "hints": [...],
    "best_score": 0..1, "files": {"overlay": ..., ...}}
   {"image": ..., "error": ...}
+That of a video has "frames", their number, and no "notes" and "best_score"; shares are means over the frames.
 
 A job that was stopped continues with --skip-done: a picture is done if its results are whole and were made with the
 same words, model and settings (settings.json in the folder). `torchrun` divides the pictures among processes and
@@ -96,7 +97,7 @@ def add_parser(commands: Any) -> None:
     group.add_argument('--json', action='store_true', help='one JSON object per picture on stdout')
     existing = group.add_mutually_exclusive_group()
     existing.add_argument('--overwrite', action='store_true', help='replace existing results (default: refuse)')
-    existing.add_argument('--skip-done', action='store_true', help='skip pictures whose results exist')
+    existing.add_argument('--skip-done', action='store_true', help='continue: skip what is done, see above')
 
 
 def kinds(text: str) -> list[str]:
@@ -107,9 +108,9 @@ def kinds(text: str) -> list[str]:
     """
     named = split_words(text) or []
     for kind in named:
-        if kind not in KINDS:
-            raise argparse.ArgumentTypeError(f'{kind!r} is not one of {", ".join(KINDS)}')
-    return [kind for kind in KINDS if kind in named]
+        if kind not in SUFFIXES:
+            raise argparse.ArgumentTypeError(f'{kind!r} is not one of {", ".join(SUFFIXES)}')
+    return [kind for kind in SUFFIXES if kind in named]
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from .options import add_command, add_model, check_model, load_library, positive
 from .output import write
 
 DETAILS = """
-Serves a web page that takes a picture and words, and shows an overlay, the share of each word and a slider for γ. Only
+Serves a web page that takes pictures and words, and shows an overlay, the share of each word and a slider for γ. Only
 this machine can reach the page unless --host is passed, which requires a password. Pictures are not kept.
 """
 EXAMPLES = """

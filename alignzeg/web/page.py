@@ -101,7 +101,7 @@ def build_page(
         gr.Markdown(
             '# AlignZeg\nSegment any picture into any words. This model was trained on labels of '
             f'{len(vocabulary.seen_classes)} classes ({abridged(vocabulary.seen_classes)}); other words are unseen. '
-            'Pictures are not stored; what the model saw in them stays in memory for ten minutes.'
+            'Pictures are not stored; what the model saw in them stays in memory until it is unused for ten minutes.'
         )
         with gr.Row():
             with gr.Column(scale=2, min_width=300, elem_classes='az-question'):

@@ -82,10 +82,11 @@ def test_the_command(folder, capsys):
     ):
         assert main(['table', *arguments]) == 2
         assert message in capsys.readouterr().err
-    (folder / 'other.csv').write_text('a,b\n1,2\n')
-    with pytest.raises(ValueError, match=r'other\.csv is not a file of results'):
-        read_folder(folder)
-    (folder / 'other.csv').unlink()
-    write_runs(BASELINE[:1], folder / 'again.csv')
+    (folder / 'curves.csv').write_text('a,b\n1,2\n')  # as `alignzeg analyze` writes it
+    read_folder(folder)
+    with pytest.raises(ValueError, match=r'curves\.csv is not a file of results'):
+        read_folder(folder / 'curves.csv')
+    (folder / 'again').mkdir()
+    write_runs(BASELINE[:1], folder / 'again/runs.csv')
     with pytest.raises(ValueError, match=r"both have 'baseline' on msrc, seed 0: keep one"):
         read_folder(folder)

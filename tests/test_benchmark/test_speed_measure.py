@@ -1,16 +1,21 @@
 """Rows, the order of steps, failures, and real steps of tiny models."""
 
 import os
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 from torch import nn
 
+from alignzeg.benchmark.published import read_published
+from alignzeg.benchmark.shipped import shipped
 from alignzeg.benchmark.speed import first, measure, memory, steps
 from alignzeg.benchmark.speed.models import build, load
 from alignzeg.benchmark.speed.rows import CPU_ROWS, CUDA_ROWS, MODELS, PREDICT, TRAIN, Row, choose
@@ -57,20 +62,44 @@ def test_rounds_within_a_budget_by_hand():
 
 
 def test_models_take_turns_after_a_warm_up(fake_steps):
-    values = measure.interleave(FAKE, MODELS, 'cpu', 0.0, 10)
+    values = measure.interleave(FAKE, MODELS, 'cpu', 10)
     assert fake_steps == ['alignzeg', 'san'] * (1 + 3)
     assert all(len(values[name]) == 3 for name in MODELS)
 
 
-def test_a_long_step_needs_no_warm_up(fake_steps):
-    measure.interleave(FAKE, MODELS, 'cpu', 20.0, 10)
-    assert fake_steps == ['alignzeg', 'san']
+def test_a_long_step_is_timed_where_its_memory_is_measured(monkeypatch, fake_steps, tmp_path):
+    probes = {'alignzeg': memory.Probe(11.0, 900.0), 'san': memory.Probe(23.0, 2000.0)}
+    monkeypatch.setattr(measure, 'probe_all', lambda *_: probes)
+    (result,), _ = measure.run(replace(FAKE, rounds=1), measure.Settings('cpu', 9, 1, 'here', tmp_path))
+    assert result.values == {'alignzeg': [11.0], 'san': [23.0]} and result.memory_mb['san'] == 2000.0
+    assert not fake_steps
+
+
+@pytest.mark.parametrize(('rounds', 'at_once'), [(3, 2), (1, 1)])
+def test_no_other_step_runs_while_the_time_of_one_counts(monkeypatch, rounds, at_once):
+    running, most = [], []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, *_):
+            super().__init__(1)
+
+    def probe(row, name, device, limit_gb):
+        running.append(name)
+        time.sleep(0.2)
+        most.append(len(running))
+        running.remove(name)
+        return memory.Probe(1.0, 1.0)
+
+    monkeypatch.setattr(memory, 'ProcessPoolExecutor', Pool)
+    monkeypatch.setattr(memory, 'probe', probe)
+    assert list(memory.probe_all(replace(FAKE, rounds=rounds), 'cpu', 1)) == list(MODELS)
+    assert max(most) == at_once
 
 
 def test_rates_and_figures_of_a_step(monkeypatch):
     monkeypatch.setattr(measure, 'clocked', lambda step, device: (0.5, step()))
     monkeypatch.setattr(steps, 'make_step', lambda row, name, device: lambda: 42.0 if name == 'san' else None)
-    values = measure.interleave(replace(FAKE, per_step=8, rounds=1), MODELS, 'cpu', 0.0, 10)
+    values = measure.interleave(replace(FAKE, per_step=8, rounds=1), MODELS, 'cpu', 10)
     assert values == {'alignzeg': [16.0], 'san': [42.0]}
 
 
@@ -145,7 +174,7 @@ def test_time_in_a_part(monkeypatch):
 
 
 def test_the_demo_s_step_trains_both_models():
-    values = measure.interleave(DEMO, MODELS, 'cpu', 0.0, 60)
+    values = measure.interleave(DEMO, MODELS, 'cpu', 60)
     assert all(len(values[name]) == 2 and min(values[name]) > 0 for name in MODELS)
 
 
@@ -202,3 +231,11 @@ def test_a_row_of_one_model(monkeypatch, fake_steps, tmp_path):
     row = replace(FAKE, memory=False, models=('alignzeg',))
     (result,), failures = measure.run(row, measure.Settings('cpu', 9, 1, 'here', tmp_path))
     assert set(result.values) == {'alignzeg'} and not failures
+
+
+def test_the_installed_configs_serve_every_folder(monkeypatch, tmp_path):
+    here = load('alignzeg', PREDICT)
+    monkeypatch.chdir(tmp_path)
+    assert load('alignzeg', PREDICT).model == here.model
+    published = read_published(shipped('configs/published_results.yml'))
+    assert published.split_of(Config.fromfile(shipped('configs/alignzeg_voc.py'))) == 'voc_15_5'

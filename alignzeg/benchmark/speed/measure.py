@@ -12,31 +12,28 @@ from .memory import clocked, described, prepare, probe_all
 from .rows import Row
 from .table import Result
 
-LONG = 10.0  # seconds of a pair of steps that needs no warm-up on a CPU
-
 
 def rounds_within(row: Row, seconds: float, budget: float) -> int:
     """Return the number of pairs of steps that fit into ``budget`` seconds, from 1 to the row's maximum."""
     return max(1, min(row.rounds, int(budget / max(seconds, 1e-9))))
 
 
-def interleave(row: Row, names: Sequence[str], device: str, seconds: float, budget: float) -> dict[str, list[float]]:
+def interleave(row: Row, names: Sequence[str], device: str, budget: float) -> dict[str, list[float]]:
     """Measure the steps of models in turn, A B A B …, and return the row's figures by model.
 
     Args:
         row: The row.
         names: The models.
         device: 'cpu' or 'cuda'.
-        seconds: Expected duration of a step of all models together, or 0 to measure it.
         budget: Seconds for the row; every model is measured once at least.
     """
     from .steps import make_step
 
     prepare(device)
     steps = {name: make_step(row, name, device) for name in names}
-    if row.rounds > 1 and (device == 'cuda' or seconds < LONG):
-        for _ in range(2 if device == 'cuda' else 1):  # on a GPU, the first step compiles
-            seconds = sum(clocked(step, device)[0] for step in steps.values())
+    seconds = 0.0
+    for _ in range(min(row.rounds - 1, 2 if device == 'cuda' else 1)):  # on a GPU, the first step compiles
+        seconds = sum(clocked(step, device)[0] for step in steps.values())
     values: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds_within(row, seconds, budget)):
         for name, step in steps.items():
@@ -88,8 +85,10 @@ def run(row: Row, settings: Settings) -> tuple[list[Result], list[str]]:
     names = [name for name in row.models if not (name in probes and probes[name].failure)]
     values: dict[str, list[float]] = {}
     try:
-        seconds = sum(probes[name].seconds for name in names if name in probes)
-        values = interleave(row, names, device, seconds, settings.budget)
+        if probes and row.rounds == 1:
+            values = {name: [probes[name].seconds] for name in names}
+        else:
+            values = interleave(row, names, device, settings.budget)
     except Exception as error:  # as in `probe`
         failures.append(f'{row.label}: {described(error)}')
     release(device)

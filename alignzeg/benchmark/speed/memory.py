@@ -98,7 +98,7 @@ def peak_memory_mb(device: str) -> float:
 
 
 def probe_all(row: Row, device: str, limit_gb: float) -> dict[str, Probe]:
-    """Run :func:`probe` of the row's models in new processes: at once on a CPU, one after the other on a GPU."""
+    """Run :func:`probe` of the row's models in new processes, at once unless they share a GPU or the time counts."""
 
     def in_new_process(name: str) -> Probe:
         with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
@@ -107,7 +107,7 @@ def probe_all(row: Row, device: str, limit_gb: float) -> dict[str, Probe]:
             except BrokenProcessPool:
                 return Probe(failure='the process was killed, probably because memory ran out')
 
-    with ThreadPoolExecutor(1 if device == 'cuda' else len(row.models)) as threads:
+    with ThreadPoolExecutor(1 if device == 'cuda' or row.rounds == 1 else len(row.models)) as threads:
         return dict(zip(row.models, threads.map(in_new_process, row.models), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Build AlignZeg and mmseg's SAN with random weights. Speed does not depend on weights; no score is meant."""
+"""Build AlignZeg and mmseg's SAN with random weights: for their speed, not for their scores."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import mmseg_alignzeg  # noqa: F401  (SAN needs the placeholder for compiled operators too)
 
+from ..shipped import shipped
 from .rows import Row
 
 SAN = Path(mmseg.__file__).parent / '.mim/configs/san'
@@ -46,7 +47,7 @@ def load(name: str, row: Row, weights: str | None = None) -> Config:
         weights: A CLIP file for AlignZeg, or None for random weights.
     """
     init_default_scope('mmseg')
-    cfg = Config.fromfile(CONFIGS[name, row.backbone])
+    cfg = Config.fromfile(shipped(CONFIGS[name, row.backbone]))
     model = cfg.model
     if row.windows:
         model.test_cfg = WINDOWS

@@ -29,7 +29,8 @@ class Row:
         batch: Images of a step.
         precision: A key of :data:`PRECISIONS`.
         windows: Whether a prediction uses windows of 640² at a stride of 480.
-        rounds: Maximum number of measured steps of each model.
+        rounds: Maximum number of measured steps of each model. With one round, for long steps, the process that
+            measures the memory measures the time too, and no other step runs meanwhile.
         memory: Whether the peak memory is measured.
         models: The models that are measured.
     """
@@ -80,15 +81,16 @@ def _precisions(row: Row) -> list[Row]:
 def _vocabulary(classes: int, shape: tuple[int, int] = (SIDE, SIDE)) -> Row:
     """The included model knows the embedded world; SAN has no trained weights here."""
     row = _predict(f'vocabulary_{"large_" if shape == LARGE else ""}{classes}', classes, shape)
-    return replace(row, label=f'{row.label}, trained masks', kind='vocabulary', models=MODELS[:1])
+    rounds = 1 if shape == LARGE else row.rounds
+    return replace(row, label=f'{row.label}, trained masks', kind='vocabulary', rounds=rounds, models=MODELS[:1])
 
 
 PREDICT = _predict('predict')
-LARGE_847 = _predict('large_847', 847, LARGE)
-PREDICT_L14 = replace(PREDICT, name='predict_l14', label=f'{PREDICT.label}, ViT-L/14', backbone='l14')
+LARGE_847 = _predict('large_847', 847, LARGE, rounds=1)
+PREDICT_L14 = replace(PREDICT, name='predict_l14', label=f'{PREDICT.label}, ViT-L/14', backbone='l14', rounds=1)
 FIRST = Row('first', 'first prediction in a new process', 'first')
 TEXT = Row('text', 'text bank, 14 templates', 'text', unit='names/s', per_step=8, memory=False)
-TRAIN = Row('train', 'training step, batch 2, 640²', 'train', batch=2)
+TRAIN = Row('train', 'training step, batch 2, 640²', 'train', batch=2, rounds=1)
 TRAIN_16 = replace(TRAIN, label='training, batch 16, 640²', unit='images/s', batch=16, per_step=16)
 
 CPU_ROWS = (
@@ -98,15 +100,15 @@ CPU_ROWS = (
     FIRST,
     TEXT,
     PREDICT,
-    replace(PREDICT, name='predict_bf16', label=f'{PREDICT.label}, bf16', precision='amp'),
+    replace(PREDICT, name='predict_bf16', label=f'{PREDICT.label}, bf16', precision='amp', rounds=1),
     _predict('predict_20', 20),
-    _predict('predict_847', 847),
-    _predict('predict_5000', 5000),
+    _predict('predict_847', 847, rounds=1),
+    _predict('predict_5000', 5000, rounds=1),
     *map(_vocabulary, (20, 171, 847, 5000)),
     *(_vocabulary(classes, LARGE) for classes in (20, 5000)),
-    _predict('large_20', 20, LARGE),
+    _predict('large_20', 20, LARGE, rounds=1),
     LARGE_847,
-    _predict('windows', shape=(1280, 1280), windows=True, note=' in 9 windows of 640²'),
+    _predict('windows', shape=(1280, 1280), windows=True, note=' in 9 windows of 640²', rounds=1),
     PREDICT_L14,
     TRAIN,
     replace(TRAIN, name='train_prompts', label=f'{TRAIN.label}, 20 prompts', prompts=20),
