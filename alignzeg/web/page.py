@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,9 @@ from mmseg_alignzeg.models import PredictiveBiasCorrection
 from mmseg_alignzeg.vocabulary import abridged
 
 from ..apis import AlignZegInferencer
+from .answers import Answers
 from .jobs import FairQueue
-from .limits import client_of
-from .looks import Looks
-from .pictures import Picture, labels_url, png_url
-from .segment import Result, see, segment
+from .pictures import png_url
 from .uploads import GONE, Uploads
 
 SCENES = ((2, 42), (2, 1), (2, 60), (2, 67))  # world seed and number; in the last one, PBC changes most
@@ -59,43 +57,7 @@ def build_page(
     has_indicator = inferencer.model.class_indicator is not None
     correction = inferencer.model.question.bias_correction or PredictiveBiasCorrection()
     has_scenes = set(vocabulary.classes) <= set(CLASSES)
-    looks = Looks()
-
-    def run(
-        picture: object,
-        words: object,
-        unseen: object,
-        others: object,
-        pbc: object,
-        gamma: object,
-        windows: object,
-        seen: object,
-        number: object,
-        request: gr.Request,
-    ) -> dict[str, Any]:
-        """Return the answer to a question about a picture; an answer with ``error`` if there is none.
-
-        ``seen`` is the ``look`` of an earlier answer in place of the picture itself; the answer is ``gone`` if that is
-        no longer kept. The answer repeats ``number``.
-        """
-        answer: dict[str, Any] = {'number': number if isinstance(number, int) else 0, 'look': ''}
-        owner = client_of(request.client.host if request.client else None), str(request.session_hash)
-        try:
-            settings = checked(words, unseen, others, pbc, gamma, windows)
-            subject: Any = looks.find(*owner, seen)
-            token = '' if subject is None else str(seen)
-            if subject is None and seen and not picture:
-                return {**answer, 'gone': True}
-            taken = Picture.take(picture, uploads) if subject is None else None
-            pixels = taken.pixels() if taken else None
-            with busy or nullcontext():
-                if pixels is not None and not settings[-1] and inferencer.model.tiling is None:
-                    subject = see(inferencer, pixels)
-                    token = looks.keep(*owner, subject)
-                result = segment(inferencer, pixels if subject is None else subject, *settings)
-        except (ValueError, OSError) as error:
-            return {**answer, 'error': failed(error)}
-        return {**answer, 'look': token, **shown(result), 'question': described(*settings)}
+    answers = Answers(inferencer, uploads, busy)
 
     with gr.Blocks(title='AlignZeg', analytics_enabled=False) as page:
         gr.Markdown(
@@ -160,7 +122,7 @@ def build_page(
             gr.on([field.change for field in changed], js=f'() => window.alignzeg?.ask({milliseconds})')
         gr.on([button.click, words.submit, unseen.submit], js='() => window.alignzeg?.ask(0, true)')
         results.submit(
-            run,
+            answers.answer,
             [picture, words, unseen, others, pbc, gamma, windows, seen, number],
             results,
             js='(...values) => window.alignzeg.sent(values)',
@@ -181,47 +143,8 @@ def build_page(
     for block in page.blocks.values():
         vars(block)['async_move_resource_to_block_cache'] = refuse_foreign
 
-    def clean_up() -> None:
-        uploads.sweep()
-        looks.sweep()
-
-    page._queue = FairQueue(page, clean_up)
+    page._queue = FairQueue(page, answers.clean_up)
     return page
-
-
-def checked(
-    words: object, unseen: object, others: object, pbc: object, gamma: object, windows: object = False
-) -> tuple[str, str, bool, float | None, bool, bool]:
-    """Check the settings that a client sent with a picture, and return them as :func:`segment` expects them.
-
-    Raises:
-        ValueError: If a value has the wrong type.
-    """
-    texts, switches = (('`classes`', words), ('`unseen`', unseen)), (('others', others), ('windows', windows))
-    for name, value, kind in (*((*text, str) for text in texts), *((*switch, bool) for switch in switches)):
-        if value is not None and not isinstance(value, kind):
-            raise ValueError(f'{name} is of type {type(value).__name__}: expected {kind.__name__}.')
-    if not isinstance(pbc, bool) or isinstance(gamma, bool) or not isinstance(gamma, (int, float)):
-        raise ValueError('PBC or γ has the wrong type: expected true or false, and a number.')
-    return str(words or ''), str(unseen or ''), bool(others), float(gamma) if pbc else None, pbc, bool(windows)
-
-
-def described(
-    words: str, unseen: str, others: bool, gamma: float | None, pbc: bool, windows: bool
-) -> dict[str, str | float | bool | None]:
-    """Return the settings of a question, as they are shown above its result and downloaded with it."""
-    return dict(words=words, unseen=unseen, others=others, pbc=pbc, gamma=gamma, windows=windows)
-
-
-def shown(result: Result) -> dict[str, Any]:
-    """Return a result as plain data; pictures are data URLs."""
-    overlay, note = png_url(result.overlay)
-    height, width = result.labels.shape
-    return dict(
-        overlay=overlay, labels=labels_url(result.labels), height=height, width=width, classes=list(result.classes),
-        shares=result.shares, proposals=result.proposals, hints=result.hints,
-        status=[*result.status, note] if note else result.status,
-    )  # fmt: skip
 
 
 def thumbnails() -> str:
@@ -234,9 +157,3 @@ def thumbnails() -> str:
         buttons.append(f'<button type="button" data-example="{i + 1}" title="{name}" aria-pressed="false">'
                        f'<img src="{png_url(image)[0]}" alt="{name}"></button>')  # fmt: skip
     return f'<p id="examples">Or an example:</p><div role="group" aria-labelledby="examples">{"".join(buttons)}</div>'
-
-
-def failed(error: Exception) -> str:
-    """Return the status line of an error, with arguments named as on the page."""
-    text = ' '.join(f'Not done: {error}'.split())
-    return text.replace('`classes`', '“Words”').replace('`unseen`', '“Unseen words”')

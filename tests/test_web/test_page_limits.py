@@ -192,7 +192,7 @@ def test_memory_stays_flat(serve_page, scene, monkeypatch, record_property):
         return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 2**20
 
     sizes = []
-    monkeypatch.setattr('alignzeg.web.page.Looks', lambda: Looks(2**22, 2**22))  # full within the warm-up
+    monkeypatch.setattr('alignzeg.web.answers.Looks', lambda: Looks(2**22, 2**22))  # full within the warm-up
     with serve_page() as page:
         for number in range(250):
             path = page.visitor.upload(png(scene)).json()[0]
