@@ -6,7 +6,8 @@ import argparse
 import errno
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,10 @@ from .told import Remarks, line, record
 from .videos import is_video, segment_videos
 
 if TYPE_CHECKING:
-    from ..apis import Failure, Prediction
+    from ..apis import AlignZegInferencer, Failure, Prediction
+
+    #: A picture or a video: why it failed, or its record and its line.
+    Found = Failure | tuple[dict[str, Any], str]
 
 OF_A_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)  # errors that concern only the name of one file
 
@@ -128,7 +132,6 @@ def run(args: argparse.Namespace) -> int:
     load_library()
     from ..apis import AlignZegInferencer, Failure
     from .progress import JobProgress
-    from .result_files import save_classes
 
     pictures, videos, lost = find_pictures(args.images)
     if not pictures and not videos:
@@ -151,24 +154,14 @@ def run(args: argparse.Namespace) -> int:
         try:
             for name, message in lost.items() if team.rank == 0 else ():
                 report.failure(name, message)
-            for (name, files), result in zip(targets.items(), results, strict=True):
-                if not isinstance(result, Failure):
-                    if 'png' in files and not remarks.done:
-                        save_classes(result, args.out, args.overwrite)
-                    result = saved(result, files, args.side_by_side)
-                if isinstance(result, Failure):
-                    report.failure(name, result.message)
+            for found in chain(
+                save_pictures(results, targets, args, remarks),
+                save_videos(inferencer, films, settings, args, remarks) if films else (),
+            ):
+                if isinstance(found, Failure):
+                    report.failure(found.name, found.message)
                 else:
-                    remarks.add(result)
-                    report.success(record(result, files), line(result.name, result.shares(), result.unseen, files))
-                report.seen()
-            for film in segment_videos(inferencer, films, settings, args.side_by_side) if films else ():
-                if isinstance(film, Failure):
-                    report.failure(film.name, film.message)
-                else:
-                    remarks.done += 1
-                    files = {'overlay': films[film.name]}
-                    report.success(film.record(files), line(film.name, film.shares, film.unseen, files))
+                    report.success(*found)
                 report.seen()
             counts = job.finish(dict(done=remarks.done, failed=report.failed), [*pictures, *videos], report.look)
         except KeyboardInterrupt:
@@ -201,6 +194,54 @@ def find_pictures(given: Sequence[str]) -> tuple[list[str], list[str], dict[str,
         except (ValueError, OSError) as error:
             lost[item] = str(error)
     return list(found), list(videos), lost
+
+
+def save_pictures(
+    results: Iterable[Prediction | Failure],
+    targets: Mapping[str, dict[str, Path]],
+    args: argparse.Namespace,
+    remarks: Remarks,
+) -> Iterator[Found]:
+    """Write the files of each picture as soon as it is predicted.
+
+    Args:
+        results: Of the pictures in ``targets``, in order.
+        targets: The files of each picture by kind.
+        args: The command line.
+        remarks: Notes and hints on the pictures.
+    """
+    from ..apis import Failure
+    from .result_files import save_classes
+
+    for (name, files), result in zip(targets.items(), results, strict=True):
+        if not isinstance(result, Failure):
+            if 'png' in files and not remarks.done:
+                save_classes(result, args.out, args.overwrite)
+            result = saved(result, files, args.side_by_side)
+        if isinstance(result, Failure):
+            yield Failure(name, result.message)
+        else:
+            remarks.add(result)
+            yield record(result, files), line(name, result.shares(), result.unseen, files)
+
+
+def save_videos(
+    inferencer: AlignZegInferencer,
+    targets: Mapping[str, Path],
+    settings: Mapping[str, Any],
+    args: argparse.Namespace,
+    remarks: Remarks,
+) -> Iterator[Found]:
+    """Predict and write videos; arguments as those of :func:`segment_videos` and :func:`save_pictures`."""
+    from ..apis import Failure
+
+    for film in segment_videos(inferencer, targets, settings, args.side_by_side):
+        if isinstance(film, Failure):
+            yield film
+            continue
+        remarks.done += 1
+        files = {'overlay': targets[film.name]}
+        yield film.record(files), line(film.name, film.shares, film.unseen, files)
 
 
 def saved(prediction: Prediction, files: dict[str, Path], side_by_side: bool) -> Prediction | Failure:
