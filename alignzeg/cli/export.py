@@ -97,7 +97,7 @@ def export_onnx(args: argparse.Namespace) -> str:
     words = asked or inferencer.model.vocabulary.classes
     settings = dict(gamma=args.gamma, pbc=not args.no_pbc)
     predictor = export_onnx(inferencer.model, words, args.out, inferencer.input_scale, **settings)
-    written = f'{args.out}: {len(predictor.vocabulary.classes)} words'
+    written = f'{args.out}: {len(predictor.question.classes)} words'
     if importlib.util.find_spec('onnxruntime') is None:
         complain('note: not compared with `predict`: pip install onnxruntime')
         return written

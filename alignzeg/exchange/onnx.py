@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ from mmseg_alignzeg.files import whole_file
 from mmseg_alignzeg.models import AlignZeg, PredictiveBiasCorrection
 from mmseg_alignzeg.models.answer import merge
 from mmseg_alignzeg.models.data_preprocessor import reverses_channels
-from mmseg_alignzeg.models.inference import drop_background
 from mmseg_alignzeg.models.proposals import padded_size
 
 from . import onnx_runner
@@ -72,17 +72,17 @@ class FixedVocabularyPredictor(nn.Module):
             why = 'is disabled by pbc=False' if model.class_indicator else 'needs φ_bc, which the model does not have'
             raise ValueError(f'gamma={gamma} is for predictive bias correction, which {why}: do not pass gamma.')
         question = model.ask(classes, unseen)
-        self.vocabulary = question.vocabulary
-        self.correction = None
-        if pbc and model.class_indicator is not None:
-            self.correction = question.bias_correction if gamma is None else PredictiveBiasCorrection(gamma)
+        if not pbc or model.class_indicator is None:
+            question = replace(question, bias_correction=None)
+        elif gamma is not None:
+            question = replace(question, bias_correction=PredictiveBiasCorrection(gamma))
+        self.question = question
         self.model = model.eval()
         self.scores = scores
         device = preprocessor.mean.device
         self.register_buffer('text_embeds', question.text_embeds(device).clone())
-        self.register_buffer('seen', question.seen.to(device))
         bias = question.class_bias(device)
-        self.register_buffer('bias', torch.zeros(len(self.seen), device=device) if bias is None else bias)
+        self.register_buffer('bias', torch.zeros(len(question.classes), device=device) if bias is None else bias)
 
     def forward(self, images: Tensor, size: Tensor) -> tuple[Tensor, ...]:
         """Segment images.
@@ -105,9 +105,8 @@ class FixedVocabularyPredictor(nn.Module):
         sums = []
         for proposals in model.look((images - preprocessor.mean) / preprocessor.std):
             logits = model.classify(proposals, self.text_embeds)
-            if self.correction is not None:
-                logits = self.correction(logits, model.indicate(proposals), self.seen)
-            probs = drop_background(logits, model.question.background_at_test)  # (B, N, C)
+            indicator = None if self.question.bias_correction is None else model.indicate(proposals)
+            probs = self.question.probs(logits, indicator)  # (B, N, C)
             grid = proposals.mask_logits.shape[2:]
             down = visible_weights(rows, grid[0], extents[0])
             across = visible_weights(columns, grid[1], extents[1])
@@ -203,13 +202,14 @@ def export_onnx(
         )
     assert program is not None
     _name_axes(program.model.graph)
+    vocabulary, correction = predictor.question.vocabulary, predictor.question.bias_correction
     program.model.metadata_props.update(
-        classes=json.dumps(predictor.vocabulary.classes, ensure_ascii=False),
-        unseen_classes=json.dumps(predictor.vocabulary.unseen_classes, ensure_ascii=False),
+        classes=json.dumps(vocabulary.classes, ensure_ascii=False),
+        unseen_classes=json.dumps(vocabulary.unseen_classes, ensure_ascii=False),
         input_scale=json.dumps(list(input_scale)),
         drawn_pixels=json.dumps(DRAWN_PIXELS),
         identity=json.dumps(model.checkpoint_identity(), ensure_ascii=False),
-        gamma='none' if predictor.correction is None else str(predictor.correction.gamma),
+        gamma='none' if correction is None else str(correction.gamma),
     )
     with whole_file(Path(path)) as part:
         program.save(part)
