@@ -1,3 +1,4 @@
+# AlignZeg on PASCAL VOC 2012, 15 seen and 5 unseen classes, for eight GPUs (section 4.2 of the paper).
 _base_ = [
     './_base_/default_runtime.py',
     './_base_/models/alignzeg_vitb16.py',

@@ -33,7 +33,7 @@ def test_the_navigation_has_every_page_once(load_tool):
     listed = list(leaves(yaml.safe_load((ROOT / 'mkdocs.yml').read_text())['nav']))
     written = load_tool('docs_pages').written_pages()
     assert len(listed) == len(set(listed))
-    assert set(listed) == {path.name for path in PAGES if path.parent.name == 'docs'} | written.keys() | {
+    assert set(listed) == {path.name for path in PAGES if path.parent == ROOT / 'docs'} | written.keys() | {
         NOTEBOOK.with_suffix('.md').name
     }
     assert all(page.startswith('# ') and page.count('\n# ') == 0 for page in map(prose, written.values()))

@@ -1,4 +1,4 @@
-# PC-59: the validation set of PASCAL Context, 5,104 images, 59 classes.
+# PC-59: the validation set of PASCAL Context, 5,105 images (5,104 in the `detail` package), 59 classes.
 _base_ = ['./alignzeg_coco171.py']
 trained_by = 'configs/cross_dataset/alignzeg_coco171.py'
 expected_images = dict(val=[5104, 5105], test=[5104, 5105])

@@ -44,7 +44,7 @@ class Refinement(nn.Module):
         num_heads: Heads of the cross-attention.
         mlp_ratio: Hidden width of the MLP relative to D (not given in the paper).
         mlp_residual: Compute X' + MLP(X'). The paper says "residual connections and an MLP layer", but writes MLP(X').
-            With False, the visual features are replaced rather than refined (both are measured in the README).
+            With False, the visual features are replaced rather than refined (docs/study.md compares both).
     """
 
     def __init__(self, dim: int, num_heads: int = 1, mlp_ratio: float = 2.0, mlp_residual: bool = True) -> None:

@@ -105,6 +105,6 @@ def test_own_results_stand_beside_those_of_the_same_protocol(published):
     assert methods[0] == '`baseline` (own)' and 'SAN' in methods and not {'ZegCLIP', 'AlignZeg'} & set(methods)
     assert 'AlignZeg (calibration PBC)' in without and 'OC-ZSS (training transductive)' in without
     assert '`full` (own) | 80.0 ± 1.5' in with_pbc and '| AlignZeg |' in with_pbc and '| SAN |' not in with_pbc
-    assert 'OTSeg (window 480, stride 80)' in with_pbc
+    assert 'OTSeg (window 512, stride 426)' in with_pbc
     for path in ('configs/alignzeg_patterns.py', 'configs/ablations/voc/table6/full_oracle.py'):
         assert beside(published, rows[:1], {'baseline': Config.fromfile(path)}) == ''

@@ -1,6 +1,7 @@
 """Upload to and download from a stand-in of the Hugging Face Hub, on this machine."""
 
 import shutil
+import socket
 
 import huggingface_hub
 import pytest
@@ -8,7 +9,9 @@ import torch
 import yaml
 from hub_stand_in import running_hub
 
+from alignzeg.apis import AlignZegInferencer
 from alignzeg.exchange import find_pretrained, load_pretrained, model_card, push_to_hub
+from mmseg_alignzeg.datasets.patterns import draw_scene
 from mmseg_alignzeg.models import CLIPSource
 from mmseg_alignzeg.models.clip_source import ASSETS
 
@@ -54,12 +57,22 @@ def test_the_model_card():
     assert '`red dots`' in unseen and '`red dots`' not in seen and '`red stripes`' in seen
 
 
+@pytest.mark.attack('network: files that were not to be uploaded')
 def test_the_card_of_the_folder_is_used_and_other_files_stay_here(hub, tmp_path):
     shutil.copytree(SHIPPED, tmp_path / 'model')
     (tmp_path / 'model/README.md').write_text('my card')
     (tmp_path / 'model/notes.txt').write_text('private')
     push_to_hub(tmp_path / 'model', 'org/patterns', public=True, token='t')
     assert hub.files['README.md'] == b'my card' and 'notes.txt' not in hub.files and not is_private(hub)
+
+
+@pytest.mark.attack('network: a connection during a prediction')
+def test_a_prediction_with_a_model_folder_connects_to_nothing(monkeypatch):
+    connections = []
+    for owner, name in ((socket.socket, 'connect'), (socket.socket, 'connect_ex'), (socket, 'getaddrinfo')):
+        monkeypatch.setattr(owner, name, lambda *args, **kwargs: connections.append(args))
+    AlignZegInferencer(SHIPPED, device='cpu')(draw_scene(2, 4)[0], classes=['red dots', 'green checks'])
+    assert not connections
 
 
 def test_a_failed_upload_is_one_line(hub, tmp_path):

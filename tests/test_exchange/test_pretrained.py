@@ -327,6 +327,7 @@ class Missing:
     request = None
 
 
+@pytest.mark.attack('network: a model that was not to be downloaded')
 def test_the_hub_is_asked_only_when_allowed(trained, calls):
     with pytest.raises(FileNotFoundError, match=r"'org/patterns'.*download=True"):
         load_pretrained('org/patterns')
@@ -339,6 +340,7 @@ def test_the_hub_is_asked_only_when_allowed(trained, calls):
     assert '\n' not in str(caught.value)
 
 
+@pytest.mark.attack('network: a model that was not to be downloaded')
 def test_a_folder_goes_before_the_hub_and_a_path_is_no_id(calls, folder, monkeypatch, tmp_path):
     shutil.copytree(folder, tmp_path / 'org' / 'patterns')
     monkeypatch.chdir(tmp_path)
