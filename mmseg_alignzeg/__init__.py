@@ -6,7 +6,7 @@ from .cpu_ranks import enable_cpu_ranks
 enable_mmcv_lite()  # before anything below imports mmseg.models
 enable_cpu_ranks()
 
-from . import datasets, engine, evaluation, models, peers  # noqa: E402
+from . import datasets, engine, evaluation, models  # noqa: E402
 
 __version__ = '0.1.0'
-__all__ = ['__version__', 'datasets', 'engine', 'evaluation', 'models', 'peers']
+__all__ = ['__version__', 'datasets', 'engine', 'evaluation', 'models']

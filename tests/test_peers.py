@@ -9,8 +9,8 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
+from alignzeg.benchmark.peers import san_state_dict
 from mmseg_alignzeg.models import CLIPSemanticHead, CLIPSource, build_tower
-from mmseg_alignzeg.peers import san_state_dict
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
+from alignzeg.benchmark.peers import san_state_dict
 from mmseg_alignzeg.files import whole_file
 from mmseg_alignzeg.models import CLIPSource
-from mmseg_alignzeg.peers import san_state_dict
 
 
 def main() -> None:

@@ -18,9 +18,9 @@ from typing import Any
 import yaml
 from mmengine.config import Config
 
-from alignzeg.benchmark.published import Published, page, read_published
+from alignzeg.benchmark.published import ABOUT, Published, read_published, source_of
 from alignzeg.benchmark.speed import table as speed
-from alignzeg.benchmark.table import gain_cells, of_a_sweep, pipe_table, read_runs, score_cell, table_rows
+from alignzeg.benchmark.table import KEYS, gain_cells, of_a_sweep, pipe_table, read_runs, score_cell, table_rows
 from mmseg_alignzeg.files import write_text
 
 RESULTS = Path('docs/results')
@@ -28,8 +28,19 @@ PUBLISHED = Path('configs/published_results.yml')
 PAGE = Path('docs/published_results.md')
 TEXTS = (Path('README.md'), Path('docs/study.md'))
 TITLES = {'pAcc': 'pAcc', 'mIoU_seen': 'mIoU(S)', 'mIoU_unseen': 'mIoU(U)', 'hIoU': 'hIoU'}
+SHORT = {'mIoU_seen': 'S', 'mIoU_unseen': 'U', 'hIoU': 'h'}  # on the page of published results
 HEADER = '# `Results` are written by tools/publish_results.py, from docs/results.\n'
 REFERENCE = 'baseline'  # the row that all others are compared with, if a table has it
+HEAD = """\
+# Published results
+
+Results in percent as others have published them, each with its source; nothing on this page was measured by this
+project. `-` means that the source does not say. "second-hand" marks numbers that were not read in their own
+publication. [protocol.md](protocol.md) explains why results of different protocols cannot be compared.
+`alignzeg bench` shows own results beside those of the same protocol. `tools/publish_results.py` writes this
+page from `configs/published_results.yml`.
+"""
+CROSS = 'mIoU of models trained on the 171 classes of COCO-Stuff. Backbones differ, and with them the cost.'
 Row = Mapping[str, Any]
 
 
@@ -59,6 +70,45 @@ def paper_table(published: Published) -> str:
         if published.splits[row['split']]['task'] == 'GZS3'
     ]
     return pipe_table(['paper', *TITLES.values(), 'source'], lines)
+
+
+def split_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    """Return a Markdown table of results: the method, the named fields, and the source."""
+    lines = [[row['method'], *(str(row.get(key, '-')) for key in columns), source_of(row)] for row in rows]
+    return pipe_table(['method', *(SHORT.get(key, key) for key in columns), 'source'], lines)
+
+
+def page(published: Published) -> str:
+    """Return the text of ``docs/published_results.md``."""
+    parts = [HEAD]
+    for key, split in published.splits.items():
+        rows = [row for row in published.rows if row['split'] == key and 'variant' not in row]
+        if split['task'] != 'cross-dataset':
+            scores = [name for name in KEYS if any(name in row for row in rows)]
+            parts.append(f'## {split["task"]}: {split["name"]}\n\n{split_table(rows, [*ABOUT, *scores])}')
+    parts.append(f'## Cross-dataset\n\n{CROSS}\n\n{cross_table(published)}')
+    variants = [row for row in published.rows if 'variant' in row]
+    scores = [name for name in KEYS if any(name in row for row in variants)]
+    parts.append(f"## The paper's ablations\n\n{split_table(variants, ['variant', 'split', *scores])}")
+    return '\n'.join(parts)
+
+
+def cross_table(published: Published) -> str:
+    """Return the cross-dataset results, one line per method."""
+    splits = {key: split['name'] for key, split in published.splits.items() if split['task'] == 'cross-dataset'}
+    lines: dict[str, dict[str, Row]] = {}
+    for row in published.rows:
+        if row['split'] in splits and 'variant' not in row:
+            lines.setdefault(row['method'], {})[row['split']] = row
+    table = []
+    for method, found in lines.items():
+        first = next(iter(found.values()))
+        scores = [str(found[key]['mIoU']) if key in found else '-' for key in splits]
+        about = [str(first.get(key, '-')) for key in ('year', 'venue', 'backbone', 'calibration')]
+        sources = dict.fromkeys(row['source'] for row in found.values())
+        notes = dict.fromkeys(row['note'] for row in found.values() if 'note' in row)
+        table.append([method, *about, *scores, '; '.join([*sources, *notes])])
+    return pipe_table(['method', 'year', 'venue', 'backbone', 'calibration', *splits.values(), 'source'], table)
 
 
 def with_tables(text: str, tables: Mapping[str, str]) -> str:

@@ -18,18 +18,7 @@ ABOUT = ('year', 'venue', 'backbone', 'training', 'input', 'window', 'stride', '
 #: Results are comparable if these agree. Whether seen scores are lowered at all counts, not by how much.
 PROTOCOL = ('training', 'window', 'stride', 'calibration', 'background')
 FIELDS = ('method', 'variant', 'split', *ABOUT, *KEYS, 'source', 'note', 'config')
-TITLES = {'mIoU_seen': 'S', 'mIoU_unseen': 'U', 'hIoU': 'h'}
 Row = Mapping[str, Any]
-HEAD = """\
-# Published results
-
-Results in percent as others have published them, each with its source; nothing on this page was measured by this
-project. `-` means that the source does not say. "second-hand" marks numbers that were not read in their own
-publication. [protocol.md](protocol.md) explains why results of different protocols cannot be compared.
-`alignzeg bench` shows own results beside those of the same protocol. `tools/publish_results.py` writes this
-page from `configs/published_results.yml`.
-"""
-CROSS = 'mIoU of models trained on the 171 classes of COCO-Stuff. Backbones differ, and with them the cost.'
 
 
 @dataclass(frozen=True)
@@ -172,42 +161,3 @@ def beside(published: Published, rows: Sequence[Row], configs: Mapping[str, Conf
 def source_of(row: Row) -> str:
     """Return the source of a result with its note."""
     return f'{row["source"]} ({row["note"]})' if 'note' in row else row['source']
-
-
-def split_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    """Return a Markdown table of results: the method, the named fields, and the source."""
-    lines = [[row['method'], *(str(row.get(key, '-')) for key in columns), source_of(row)] for row in rows]
-    return pipe_table(['method', *(TITLES.get(key, key) for key in columns), 'source'], lines)
-
-
-def page(published: Published) -> str:
-    """Return the text of ``docs/published_results.md``."""
-    parts = [HEAD]
-    for key, split in published.splits.items():
-        rows = [row for row in published.rows if row['split'] == key and 'variant' not in row]
-        if split['task'] != 'cross-dataset':
-            scores = [name for name in KEYS if any(name in row for row in rows)]
-            parts.append(f'## {split["task"]}: {split["name"]}\n\n{split_table(rows, [*ABOUT, *scores])}')
-    parts.append(f'## Cross-dataset\n\n{CROSS}\n\n{cross_table(published)}')
-    variants = [row for row in published.rows if 'variant' in row]
-    scores = [name for name in KEYS if any(name in row for row in variants)]
-    parts.append(f"## The paper's ablations\n\n{split_table(variants, ['variant', 'split', *scores])}")
-    return '\n'.join(parts)
-
-
-def cross_table(published: Published) -> str:
-    """Return the cross-dataset results, one line per method."""
-    splits = {key: split['name'] for key, split in published.splits.items() if split['task'] == 'cross-dataset'}
-    lines: dict[str, dict[str, Row]] = {}
-    for row in published.rows:
-        if row['split'] in splits and 'variant' not in row:
-            lines.setdefault(row['method'], {})[row['split']] = row
-    table = []
-    for method, found in lines.items():
-        first = next(iter(found.values()))
-        scores = [str(found[key]['mIoU']) if key in found else '-' for key in splits]
-        about = [str(first.get(key, '-')) for key in ('year', 'venue', 'backbone', 'calibration')]
-        sources = dict.fromkeys(row['source'] for row in found.values())
-        notes = dict.fromkeys(row['note'] for row in found.values() if 'note' in row)
-        table.append([method, *about, *scores, '; '.join([*sources, *notes])])
-    return pipe_table(['method', 'year', 'venue', 'backbone', 'calibration', *splits.values(), 'source'], table)

@@ -12,9 +12,10 @@ from .data_preprocessor import PinnedSegDataPreProcessor
 from .decoding import EnsembleDecoder, SemanticDecoder
 from .image_encoder import ImageEncoder
 from .losses import BackgroundDiversityLoss, FeatureExpansionLoss
-from .mrpe_head import MRPEHead, PlainDecoderHead
+from .mrpe_head import MRPEHead
 from .oracle import OracleDecoder
 from .pixel_decoder_head import PixelDecoderHead
+from .plain_decoder_head import PlainDecoderHead
 from .proposals import Proposals
 from .question import Question
 from .semantic_head import CLIPSemanticHead

@@ -1,4 +1,4 @@
-"""Proposal extraction: from visual features Z_f to mask logits M and the attention bias B (section 3.1)."""
+"""Mutually-Refined Proposal Extraction, Eq. (1) (section 3.1)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from timm.layers import Mlp
 from torch import Tensor, nn
+
+from .proposal_head import ProposalHead
 
 
 class CrossAttention(nn.Module):
@@ -61,60 +62,6 @@ class Refinement(nn.Module):
         return x + refined if self.mlp_residual else refined
 
 
-class ProposalHead(BaseModule):
-    """Base of the proposal heads: the queries Q_m, and M and B computed from refined queries and features.
-
-    Args:
-        embed_dim: D.
-        num_queries: N, the number of mask proposals.
-        bias_heads: Attention biases per proposal: 1 as written in the supplement, or one per CLIP head as in SAN.
-        mask_scale: Factor of M; 1 is the paper's. With 1 / √D, masks start unsaturated. This improves the plain
-            decoder, but MRPE then loses masks of unseen classes (docs/study.md).
-        init_cfg: MMEngine's initialisation config.
-    """
-
-    def __init__(
-        self,
-        embed_dim: int = 240,
-        num_queries: int = 100,
-        bias_heads: int = 12,
-        mask_scale: float = 1.0,
-        init_cfg: dict | None = None,
-    ) -> None:
-        super().__init__(init_cfg)
-        self.num_queries = num_queries
-        self.bias_heads = bias_heads
-        self.mask_scale = mask_scale
-        self.queries = nn.Parameter(torch.randn(num_queries, embed_dim))
-        self.bias_hidden = nn.Sequential(nn.Linear(embed_dim, embed_dim), nn.GELU())
-        self.bias_out = nn.Linear(embed_dim, bias_heads * embed_dim)
-
-    def refine(self, queries: Tensor, feats: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Refine Q_m (B, N, D) and Z_f (B, h·w, D) to Q_m'' and Z_f' of the same shapes; ``grid`` is (h, w)."""
-        raise NotImplementedError
-
-    def forward(self, feats: Tensor, clip_grid: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Compute mask logits and attention biases.
-
-        Args:
-            feats: Z_f, (B, D, h, w).
-            clip_grid: Rows and columns of CLIP's patches, the resolution of B.
-
-        Returns:
-            Mask logits M = Q_m''·Z_f'ᵀ (B, N, h, w), times ``mask_scale``, and attention bias B = Q_m''·MLP(Z_f')ᵀ
-            (B, bias_heads, N, rows·columns), added to CLIP's attention logits before the division by √D.
-        """
-        batch, _, *grid = feats.shape
-        tokens = feats.flatten(2).transpose(1, 2)  # (B, h·w, D)
-        queries, tokens = self.refine(self.queries.expand(batch, -1, -1), tokens, grid)
-        mask_logits = (self.mask_scale * queries @ tokens.transpose(1, 2)).unflatten(2, grid)  # (B, N, h, w)
-        # Resizing is linear, so it can be done before the MLP's last layer, which is cheaper.
-        hidden = self.bias_hidden(tokens).transpose(1, 2).unflatten(2, grid)
-        hidden = F.interpolate(hidden, size=clip_grid, mode='bilinear').flatten(2).transpose(1, 2)  # (B, l, D)
-        keys = self.bias_out(hidden).unflatten(2, (self.bias_heads, -1))  # (B, l, bias_heads, D)
-        return mask_logits, torch.einsum('bnd,blhd->bhnl', queries, keys)
-
-
 @MODELS.register_module()
 class MRPEHead(ProposalHead):
     """Mutually-Refined Proposal Extraction: queries and visual features refine each other (section 3.1, figure 2).
@@ -164,41 +111,3 @@ class MRPEHead(ProposalHead):
             dropped = torch.rand(len(feats), 1, 1, device=feats.device) < self.image_drop
             refined = torch.where(dropped, feats, refined)
         return self.final_decoding(queries, refined), refined  # Q_m''
-
-
-@MODELS.register_module()
-class PlainDecoderHead(ProposalHead):
-    """The ablation's baseline: a transformer decoder like MaskFormer's; the visual features are not refined.
-
-    Args:
-        embed_dim: D.
-        num_queries: N.
-        bias_heads: See :class:`ProposalHead`.
-        mask_scale: Factor of M, see :class:`ProposalHead`.
-        num_layers: Decoder layers (not given in the paper; 6 in MaskFormer).
-        num_heads: Attention heads (not given in the paper; 8 in MaskFormer).
-        mlp_ratio: Hidden width of the MLPs relative to D (not given in the paper).
-        init_cfg: MMEngine's initialisation config.
-    """
-
-    def __init__(
-        self,
-        embed_dim: int = 240,
-        num_queries: int = 100,
-        bias_heads: int = 12,
-        mask_scale: float = 1.0,
-        num_layers: int = 6,
-        num_heads: int = 8,
-        mlp_ratio: float = 4.0,
-        init_cfg: dict | None = None,
-    ) -> None:
-        super().__init__(embed_dim, num_queries, bias_heads, mask_scale, init_cfg)
-        layer = nn.TransformerDecoderLayer(
-            embed_dim, num_heads, int(embed_dim * mlp_ratio), dropout=0.0, batch_first=True, norm_first=True
-        )
-        self.decoder = nn.TransformerDecoder(layer, num_layers, norm=nn.LayerNorm(embed_dim))
-        self.mask_embed = Mlp(embed_dim, embed_dim)
-
-    def refine(self, queries: Tensor, feats: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """See :meth:`ProposalHead.refine`."""
-        return self.mask_embed(self.decoder(queries, feats)), feats

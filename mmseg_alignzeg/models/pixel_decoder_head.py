@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from .mrpe_head import PlainDecoderHead
+from .plain_decoder_head import PlainDecoderHead
 
 
 @MODELS.register_module()

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from mmseg_alignzeg.models.mrpe_head import CrossAttention, MRPEHead, PlainDecoderHead
+from mmseg_alignzeg.models import PlainDecoderHead
+from mmseg_alignzeg.models.mrpe_head import CrossAttention, MRPEHead
 from mmseg_alignzeg.models.pixel_decoder_head import PixelDecoderHead
 
 

@@ -4,6 +4,7 @@ _base_ = [
     '../../_base_/schedules/adamw_poly.py',
     '../../_base_/datasets/patterns.py',
 ]
+custom_imports = dict(imports=['mmseg_alignzeg', 'alignzeg.benchmark.peers'])
 norm_cfg = dict(type='LN', eps=1e-5)
 num_classes = 12  # seen classes
 model = dict(

@@ -14,7 +14,7 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from .models import CLIPSource, TextBank
+from mmseg_alignzeg.models import CLIPSource, TextBank
 
 
 @MODELS.register_module()
