@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             [python, '-m', 'mim', 'train', 'mmseg', config, '--work-dir', 'work_dirs', '--cfg-options', *FEW_STEPS],
             empty,
         )
+        run([scripts / 'alignzeg', 'speed', '--quick', '--rows', 'train_demo'], empty)
         run([python, '-c', INFERENCER.format(config=str(config))], empty)
         for file in dist.iterdir():
             (ROOT / 'dist').mkdir(exist_ok=True)
