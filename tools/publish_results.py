@@ -2,7 +2,8 @@
 
 Each result is stored once, as ``docs/results/NAME.csv``: the ``runs.csv`` of ``alignzeg bench``, or the
 file of ``alignzeg speed``, if NAME begins with ``speed``. A Markdown file contains its table between
-``<!-- docs/results/NAME.csv -->`` and ``<!-- end -->``; the text in between is replaced. The table of the paper's
+``<!-- docs/results/NAME.csv -->`` and ``<!-- end -->``; the text in between is replaced. The gains of components in
+Table 4 have the mark ``<!-- docs/results/patterns_table4.csv by component -->``. The table of the paper's
 results, and the page docs/published_results.md, come from configs/published_results.yml in the same way.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,10 +19,11 @@ from typing import Any
 
 import yaml
 from mmengine.config import Config
+from scipy.stats import ttest_1samp
 
 from alignzeg.benchmark.published import ABOUT, Published, read_published, source_of
 from alignzeg.benchmark.speed import table as speed
-from alignzeg.benchmark.table import KEYS, gain_cells, of_a_sweep, pipe_table, read_runs, score_cell, table_rows
+from alignzeg.benchmark.table import KEYS, Run, gain_cells, of_a_sweep, pipe_table, read_runs, score_cell, table_rows
 from mmseg_alignzeg.files import write_text
 
 RESULTS = Path('docs/results')
@@ -29,6 +32,7 @@ PAGE = Path('docs/published_results.md')
 TEXTS = (Path('README.md'), Path('docs/study.md'))
 TITLES = {'pAcc': 'pAcc', 'mIoU_seen': 'mIoU(S)', 'mIoU_unseen': 'mIoU(U)', 'hIoU': 'hIoU'}
 SHORT = {'mIoU_seen': 'S', 'mIoU_unseen': 'U', 'hIoU': 'h'}  # on the page of published results
+GAINS = ('mIoU_seen', 'mIoU_unseen', 'hIoU')  # of components
 HEADER = '# `Results` are written by tools/publish_results.py, from docs/results.\n'
 REFERENCE = 'baseline'  # the row that all others are compared with, if a table has it
 HEAD = """\
@@ -41,6 +45,16 @@ publication. [protocol.md](protocol.md) explains why results of different protoc
 page from `configs/published_results.yml`.
 """
 CROSS = 'mIoU of models trained on the 171 classes of COCO-Stuff. Backbones differ, and with them the cost.'
+TABLE4 = RESULTS / 'patterns_table4.csv'
+#: What each component adds in Table 4: its row, and the row without it.
+COMPONENTS = {
+    'φ_bc and PBC on the baseline': ('baseline_pbc', 'baseline'),
+    '**MRPE for the plain decoder**': ('baseline_pbc_mrpe', 'baseline_pbc'),
+    'feature expansion, λ3 from 0 to 0.01': ('baseline_pbc_mrpe_fes', 'baseline_pbc_mrpe'),
+    'background diversity, M from 1 to 10': ('full', 'baseline_pbc_mrpe_fes'),
+    'MRPE, feature expansion and background diversity': ('full', 'baseline_pbc'),
+    '**all of them**': ('full', 'baseline'),
+}
 Row = Mapping[str, Any]
 
 
@@ -59,6 +73,21 @@ def markdown(rows: Sequence[Row]) -> str:
         cells = [f'`{row["row"]}`', '' if of_a_sweep(row['row']) else what(row['config']), str(row['seeds']), *scores]
         lines.append(cells + (gain_cells(row) if compared else []))
     return pipe_table(['row', '', 'seeds', *TITLES.values(), *compared], lines)
+
+
+def component_table(runs: Sequence[Run]) -> str:
+    """Format the gain of each component as a Markdown table: differences of two rows, paired over the seeds of both."""
+    scores = {(run.row, run.seed): run.scores for run in runs}
+    lines = []
+    for what, (row, without) in COMPONENTS.items():
+        seeds = [run.seed for run in runs if run.row == row and (without, run.seed) in scores]
+        gains = {key: [scores[row, seed][key] - scores[without, seed][key] for seed in seeds] for key in GAINS}
+        test = ttest_1samp(gains['hIoU'], 0)
+        low, high = test.confidence_interval(0.95)
+        means = [f'{statistics.mean(values):+.1f} ± {statistics.stdev(values):.1f}' for values in gains.values()]
+        up = sum(gain > 0 for gain in gains['hIoU'])
+        lines.append([what, *means, f'[{low:+.1f}, {high:+.1f}]', f'{test.pvalue:.2g}', f'{up} of {len(seeds)}'])
+    return pipe_table(['', *(f'Δ {TITLES[key]}' for key in GAINS), '95 %', 'p (hIoU)', 'seeds up'], lines)
 
 
 def paper_table(published: Published) -> str:
@@ -153,6 +182,8 @@ def published() -> dict[Path, str]:
     others = read_published(PUBLISHED)
     drawn = {path.as_posix(): markdown(table) for path, table in tables.items()}
     drawn |= {path.as_posix(): speed.markdown(speed.read(path)) for path in times}
+    if TABLE4 in tables:
+        drawn[f'{TABLE4.as_posix()} by component'] = component_table(read_runs(TABLE4))
     drawn[PUBLISHED.as_posix()] = paper_table(others)
     texts = {path: with_tables(path.read_text(encoding='utf-8'), drawn) for path in TEXTS}
     texts[PAGE] = page(others)

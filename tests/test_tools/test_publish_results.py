@@ -5,6 +5,7 @@ from pathlib import Path
 import yaml
 
 from alignzeg.benchmark.speed.table import Result, write
+from alignzeg.benchmark.table import Run
 
 SCORES = ('pAcc', 'mIoU_seen', 'mIoU_unseen', 'hIoU')
 ROW = dict(row='full', config='configs/ablations/patterns/table4/full.py', seeds=3, gain=1.25, low=-0.5, high=3.0)
@@ -57,3 +58,17 @@ def test_metafiles_name_measured_configs_alone(load_tool):
     models = yaml.safe_load(load_tool('publish_results').with_results(metafile, {ROW['config']: ROW}))['Models']
     (measured,) = [model for model in models if 'Results' in model]
     assert measured['Config'] == ROW['config'] and measured['Results'][0]['Metrics']['hIoU'] == 71.3
+
+
+def test_the_gain_of_a_component_by_hand(load_tool, monkeypatch):
+    tool = load_tool('publish_results')
+    monkeypatch.setattr(tool, 'COMPONENTS', {'b': ('with', 'without')})
+    runs = [
+        Run(row, 'c.py', seed, dict(zip(tool.GAINS, scores, strict=True)))
+        for row, seed, scores in [
+            ('without', 0, (70, 60, 64)), ('without', 1, (72, 60, 65)),
+            ('with', 0, (71, 61, 66)), ('with', 1, (75, 65, 70)), ('with', 2, (1, 1, 1)),
+        ]
+    ]  # fmt: skip
+    line = tool.component_table(runs).splitlines()[2]  # t = 7/3 with one degree of freedom, whose 97.5 % is 12.706
+    assert line == '| b | +2.0 ± 1.4 | +3.0 ± 2.8 | +3.5 ± 2.1 | [-15.6, +22.6] | 0.26 | 2 of 2 |'
