@@ -305,7 +305,8 @@ def test_the_command_on_the_embedded_world(tmp_path):
     command += ['--json', str(tmp_path / 'report.json')]
     environment = {**os.environ, 'PYTHONWARNINGS': 'ignore', 'OMP_NUM_THREADS': '1'}
     done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert set(done.stderr.splitlines()) <= {'Could not import OneDL'}  # which the forks print when mmseg is imported
     assert 'No problem found.' in done.stdout and 'yellow grid' in done.stdout
     found = json.loads((tmp_path / 'report.json').read_text())
     assert [found[split]['images'] for split in ('train', 'val', 'test')] == [20000, 200, 500]
