@@ -15,6 +15,7 @@ from alignzeg.benchmark.plan import plan
 from alignzeg.benchmark.published import read_published
 from alignzeg.benchmark.sweep import Sweep, read_sweep
 from alignzeg.benchmark.table import finished_runs, markdown, read_runs, table_rows, write_tables
+from alignzeg.cli import main
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, '-m', 'alignzeg', 'bench']
@@ -184,23 +185,17 @@ def test_any_config_below_configs_can_be_swept(tmp_path, monkeypatch):
 
 
 def run(work_dir, *options):
-    return subprocess.run(
-        [*COMMAND, *SWEEP, '--work-dir', work_dir, '--cfg-options', *SMALL, *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    return main(['bench', *map(str, SWEEP), '--work-dir', str(work_dir), '--cfg-options', *SMALL, *options])
 
 
-def test_a_real_run_is_not_repeated_goes_on_and_is_not_mixed(tmp_path):
-    first = run(tmp_path)
-    assert first.returncode == 0, first.stdout + first.stderr
+def test_a_real_run_is_not_repeated_goes_on_and_is_not_mixed(tmp_path, capsys):
+    assert run(tmp_path) == 0
     assert (tmp_path / 'alignzeg_patterns/seed0/iter_2.pth').is_file()
     table = (tmp_path / 'alignzeg_patterns/background_at_test/table.md').read_text()
     assert table.count('| `alignzeg_patterns background_at_test=') == 2 and 'hIoU' in table
     results = list(tmp_path.rglob('result.json'))
     times = {path: path.stat().st_mtime_ns for path in results}
-    assert len(results) == 2 and run(tmp_path).returncode == 0
+    assert len(results) == 2 and run(tmp_path) == 0
     assert times == {path: path.stat().st_mtime_ns for path in results}
 
     # As if it had been stopped after the first step, before any test.
@@ -209,14 +204,14 @@ def test_a_real_run_is_not_repeated_goes_on_and_is_not_mixed(tmp_path):
     (trained / 'last_checkpoint').write_text(str(trained / 'iter_1.pth'))
     for path in results:
         path.unlink()
-    assert run(tmp_path).returncode == 0
+    assert run(tmp_path) == 0
     assert 'resumed epoch: 0, iter: 1' in (trained / 'train.log').read_text()
     assert (trained / 'iter_2.pth').is_file() and all(path.is_file() for path in results)
 
-    other = run(tmp_path, 'model.criterion.num_points=7')
-    assert other.returncode == 2 and 'created with another version of' in other.stderr
-    broken = run(tmp_path / 'broken', 'model.text.templates=nonsense')
-    assert broken.returncode == 1 and "Unknown template set 'nonsense'" in broken.stdout.replace('\n', ' ')
+    assert run(tmp_path, 'model.criterion.num_points=7') == 2
+    assert 'created with another version of' in capsys.readouterr().err
+    assert run(tmp_path / 'broken', 'model.text.templates=nonsense') == 1
+    assert "Unknown template set 'nonsense'" in capsys.readouterr().out.replace('\n', ' ')
 
 
 def test_ctrl_c_ends_everything_at_once(tmp_path):
@@ -241,14 +236,14 @@ def test_ctrl_c_ends_everything_at_once(tmp_path):
     assert not left, left
 
 
-def test_options_and_rows_are_checked_before_anything_runs(tmp_path):
-    command = [*COMMAND, TABLE4, '--work-dir', tmp_path]
+def test_options_and_rows_are_checked_before_anything_runs(tmp_path, capsys):
+    command = ['bench', str(TABLE4), '--work-dir', str(tmp_path)]
     for arguments, message in (
         (['--compare-with', 'baselin'], "--compare-with 'baselin'"),
         (['--sweep', 'gama'], "There is no sweep 'gama' in configs/ablations/sweeps.yml"),
         (['--sweep', 'gamma'], 'baseline.py cannot take the options'),  # it has no PBC
         (['--cfg-options', 'model.class_indicator.balanced=False'], 'baseline.py cannot take the options'),
     ):
-        done = subprocess.run(list(map(str, [*command, *arguments])), cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 2 and message in done.stderr, done.stdout + done.stderr
+        assert main([*command, *arguments]) == 2
+        assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
