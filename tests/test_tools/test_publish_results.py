@@ -62,12 +62,13 @@ def test_metafiles_name_measured_configs_alone(load_tool):
 
 def test_the_gain_of_a_component_by_hand(load_tool, monkeypatch):
     tool = load_tool('publish_results')
-    monkeypatch.setattr(tool, 'COMPONENTS', {'b': ('with', 'without')})
+    monkeypatch.setattr(tool, 'COMPONENTS', {'b': (('with', 'too'), ('without',))})
     runs = [
         Run(row, 'c.py', seed, dict(zip(tool.GAINS, scores, strict=True)))
         for row, seed, scores in [
             ('without', 0, (70, 60, 64)), ('without', 1, (72, 60, 65)),
-            ('with', 0, (71, 61, 66)), ('with', 1, (75, 65, 70)), ('with', 2, (1, 1, 1)),
+            ('with', 0, (70, 60, 65)), ('with', 1, (75, 65, 70)), ('with', 2, (1, 1, 1)),
+            ('too', 0, (72, 62, 67)), ('too', 1, (75, 65, 70)), ('too', 2, (1, 1, 1)),
         ]
     ]  # fmt: skip
     line = tool.component_table(runs).splitlines()[2]  # t = 7/3 with one degree of freedom, whose 97.5 % is 12.706
