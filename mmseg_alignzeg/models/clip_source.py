@@ -248,6 +248,6 @@ def untrained(model_name: str) -> open_clip.CLIP | open_clip.CustomTextCLIP:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # open_clip would warn that it loads no weights
     try:
-        return open_clip.create_model(model_name, device=torch.get_default_device())
+        return open_clip.create_model(model_name, device=torch.empty(0).device)
     finally:
         logging.disable(before)
