@@ -28,7 +28,7 @@ def read_folder(folder: Path) -> dict[str, list[Run]]:
         Runs by dataset.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If none is found.
         ValueError: If a file has another format, or two files have the same row and seed.
     """
     paths = [folder] if folder.is_file() else sorted(folder.rglob('runs.csv'))

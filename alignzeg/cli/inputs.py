@@ -21,7 +21,7 @@ def check_inputs(args: argparse.Namespace, alone: bool = True) -> None:
 
     Args:
         args: The command line.
-        alone: Whether there is no other process, which may have written some of the results by now.
+        alone: Whether this is the only process; others may have written some of the results by now.
 
     Raises:
         FileNotFoundError: If none of the pictures exists.

@@ -24,7 +24,7 @@ RECORDS = 'results.jsonl'
 
 
 def file_digest(path: str | None) -> str | None:
-    """Return the SHA-256 of a file, or of the weights in a folder; None if there is no such file."""
+    """Return the SHA-256 of a file, or of the weights in a folder; None if it does not exist."""
     file = Path(path or '').expanduser()
     file = file / 'model.safetensors' if file.is_dir() and path else file
     if not file.is_file():

@@ -109,7 +109,7 @@ def override(text: str) -> str:
     """Accept text with a key and a value.
 
     Raises:
-        argparse.ArgumentTypeError: If there is no key before an equals sign.
+        argparse.ArgumentTypeError: If the equals sign or the key before it is missing.
     """
     if not text.partition('=')[1] or not text.partition('=')[0].strip():
         raise argparse.ArgumentTypeError(f'expected KEY=VALUE, such as model.bias_correction.gamma=0.5, got {text!r}')

@@ -85,7 +85,7 @@ def run(row: Row, settings: Settings) -> tuple[list[Result], list[str]]:
     names = [name for name in row.models if not (name in probes and probes[name].failure)]
     values: dict[str, list[float]] = {}
     try:
-        if probes and row.rounds == 1:
+        if row.timed_with_memory:
             values = {name: [probes[name].seconds] for name in names}
         else:
             values = interleave(row, names, device, settings.budget)

@@ -107,7 +107,7 @@ def probe_all(row: Row, device: str, limit_gb: float) -> dict[str, Probe]:
             except BrokenProcessPool:
                 return Probe(failure='the process was killed, probably because memory ran out')
 
-    with ThreadPoolExecutor(1 if device == 'cuda' or row.rounds == 1 else len(row.models)) as threads:
+    with ThreadPoolExecutor(1 if device == 'cuda' or row.timed_with_memory else len(row.models)) as threads:
         return dict(zip(row.models, threads.map(in_new_process, row.models), strict=True))
 
 

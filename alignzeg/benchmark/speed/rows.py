@@ -29,8 +29,7 @@ class Row:
         batch: Images of a step.
         precision: A key of :data:`PRECISIONS`.
         windows: Whether a prediction uses windows of 640² at a stride of 480.
-        rounds: Maximum number of measured steps of each model. With one round, for long steps, the process that
-            measures the memory measures the time too, and no other step runs meanwhile.
+        rounds: Maximum number of measured steps of each model; 1 for long ones, see :attr:`timed_with_memory`.
         memory: Whether the peak memory is measured.
         models: The models that are measured.
     """
@@ -50,6 +49,11 @@ class Row:
     rounds: int = 7
     memory: bool = True
     models: tuple[str, ...] = MODELS
+
+    @property
+    def timed_with_memory(self) -> bool:
+        """Whether the process that measures the memory measures the time too, while no other step runs."""
+        return self.memory and self.rounds == 1
 
     @property
     def title(self) -> str:
