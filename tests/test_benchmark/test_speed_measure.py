@@ -6,6 +6,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -77,23 +78,26 @@ def test_a_long_step_is_timed_where_its_memory_is_measured(monkeypatch, fake_ste
 
 @pytest.mark.parametrize(('rounds', 'at_once'), [(3, 2), (1, 1)])
 def test_no_other_step_runs_while_the_time_of_one_counts(monkeypatch, rounds, at_once):
-    running, most = [], []
+    running, most = set(), []
+    together = Barrier(at_once, timeout=60)  # broken, and an error, if fewer run at once
 
     class Pool(ThreadPoolExecutor):
         def __init__(self, *_):
             super().__init__(1)
 
     def probe(row, name, device, limit_gb):
-        running.append(name)
-        time.sleep(0.2)
+        running.add(name)
+        together.wait()
+        time.sleep(0.2)  # enough for another to start, if it may
         most.append(len(running))
+        together.wait()
         running.remove(name)
         return memory.Probe(1.0, 1.0)
 
     monkeypatch.setattr(memory, 'ProcessPoolExecutor', Pool)
     monkeypatch.setattr(memory, 'probe', probe)
     assert list(memory.probe_all(replace(FAKE, rounds=rounds), 'cpu', 1)) == list(MODELS)
-    assert max(most) == at_once
+    assert most == [at_once, at_once]
 
 
 def test_rates_and_figures_of_a_step(monkeypatch):
