@@ -96,8 +96,8 @@ def export_onnx(args: argparse.Namespace) -> str:
     inferencer = AlignZegInferencer(args.model, args.checkpoint, 'cpu', clip_weights=args.clip_weights)
     words = asked or inferencer.model.vocabulary.classes
     settings = dict(gamma=args.gamma, pbc=not args.no_pbc)
-    predictor = export_onnx(inferencer.model, words, args.out, inferencer.input_scale, **settings)
-    written = f'{args.out}: {len(predictor.question.classes)} words'
+    export_onnx(inferencer.model, words, args.out, inferencer.input_scale, **settings)
+    written = f'{args.out}: {len(words)} words'
     if importlib.util.find_spec('onnxruntime') is None:
         complain('note: not compared with `predict`: pip install onnxruntime')
         return written
