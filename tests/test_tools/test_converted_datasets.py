@@ -1,20 +1,22 @@
 """From originals to scores: `alignzeg convert`, then `mim test` with the shipped configs, against numbers by hand."""
 
 import json
-import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
+import mmseg
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from scipy.io import savemat
 
+from alignzeg.cli import main
 from mmseg_alignzeg.datasets import original_labels
 
 ROOT = Path(__file__).parents[2]
+MIM_TEST = Path(mmseg.__file__).parent / '.mim/tools/test.py'  # the script that `mim test` runs
 
 # Each image: 4 × 8 pixels. Rows 0 to 2 are A on the left half and B on the right one; row 3 is C on the left and
 # unlabelled on the right. The model says A left and B right: A has 12 hits and 4 false ones, B 12 hits, C none.
@@ -123,13 +125,11 @@ CASES = {
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_converted_files_give_the_scores_done_by_hand(name, tmp_path):
+def test_converted_files_give_the_scores_done_by_hand(name, tmp_path, monkeypatch):
     originals, config, (left, right), settings, (seen, unseen) = CASES[name]
     root = originals(tmp_path / 'data')
     if name != 'ade150':
-        command = [sys.executable, '-m', 'alignzeg', 'convert', name, root, '--workers', '1']
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert main(['convert', name, str(root), '--workers', '1']) == 0
 
     dataset = dict(data_root=str(root), **settings)
     (tmp_path / 'config.py').write_text(f"""
@@ -147,26 +147,12 @@ model = dict(
 test_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict({dataset}))
 """)
     torch.save({'state_dict': {}, 'meta': {}}, tmp_path / 'empty.pth')
-    command = ['-m', 'mim', 'test', 'mmseg', tmp_path / 'config.py', '--checkpoint', tmp_path / 'empty.pth']
-    environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).with_name('toy')), 'PYTHONWARNINGS': 'ignore'}
-    done = subprocess.run(
-        [
-            sys.executable,
-            *map(str, command),
-            '--gpus',
-            '0',
-            '--work-dir',
-            tmp_path / 'out',
-            '--out',
-            tmp_path / 'labels',
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    (scores,) = (json.loads(path.read_text()) for path in (tmp_path / 'out').glob('*/*.json'))
+    out, labels = tmp_path / 'out', tmp_path / 'labels'
+    arguments = [tmp_path / 'config.py', tmp_path / 'empty.pth', '--work-dir', out, '--out', labels]
+    monkeypatch.setattr(sys, 'argv', [str(MIM_TEST), *map(str, arguments)])
+    monkeypatch.syspath_prepend(Path(__file__).with_name('toy'))
+    runpy.run_path(str(MIM_TEST), run_name='__main__')
+    (scores,) = (json.loads(path.read_text()) for path in out.glob('*/*.json'))
     expected = dict(pAcc=PIXEL_ACCURACY, mIoU=np.mean(list(IOU.values())))
     if seen and unseen:  # else the metric has no scores of the split
         of_seen, of_unseen = (np.mean([IOU[letter] for letter in letters]) for letters in (seen, unseen))
@@ -175,5 +161,5 @@ test_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict({da
     assert {key: scores[key] for key in expected} == pytest.approx(
         {key: 100 * v for key, v in expected.items()}, abs=0.01
     )
-    (labels,) = (tmp_path / 'labels').glob('*.png')
-    assert np.asarray(Image.open(labels)).dtype == (np.uint16 if name in ('ade847', 'context459') else np.uint8)
+    (written,) = labels.glob('*.png')
+    assert np.asarray(Image.open(written)).dtype == (np.uint16 if name in ('ade847', 'context459') else np.uint8)
