@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config, DictAction
 from mmengine.dataset import pseudo_collate
+from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
@@ -149,6 +150,7 @@ def main() -> None:
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='settings, as in mim')
     args = parser.parse_args()
     init_default_scope('mmseg')
+    MMLogger.get_current_instance().setLevel('ERROR')  # it prints to where the table goes
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options)
     tests = DATASETS.build(cfg.test_dataloader.dataset)

@@ -76,28 +76,29 @@ def test_a_long_step_is_timed_where_its_memory_is_measured(monkeypatch, fake_ste
     assert not fake_steps
 
 
-@pytest.mark.parametrize(('rounds', 'at_once'), [(3, 2), (1, 1)])
-def test_no_other_step_runs_while_the_time_of_one_counts(monkeypatch, rounds, at_once):
-    running, most = set(), []
-    together = Barrier(at_once, timeout=60)  # broken, and an error, if fewer run at once
+def test_both_are_prepared_at_once_but_step_one_after_the_other(monkeypatch):
+    prepared, stepping, most = Barrier(2, timeout=60), set(), []  # broken, and an error, if they do not meet
 
     class Pool(ThreadPoolExecutor):
         def __init__(self, *_):
             super().__init__(1)
 
-    def probe(row, name, device, limit_gb):
-        running.add(name)
-        together.wait()
-        time.sleep(0.2)  # enough for another to start, if it may
-        most.append(len(running))
-        together.wait()
-        running.remove(name)
-        return memory.Probe(1.0, 1.0)
+    def make_step(row, name, device):
+        def step():
+            stepping.add(name)
+            time.sleep(0.2)  # enough for another to start, if it may
+            most.append(len(stepping))
+            stepping.remove(name)
+
+        prepared.wait()
+        return step
 
     monkeypatch.setattr(memory, 'ProcessPoolExecutor', Pool)
-    monkeypatch.setattr(memory, 'probe', probe)
-    assert list(memory.probe_all(replace(FAKE, rounds=rounds), 'cpu', 1)) == list(MODELS)
-    assert most == [at_once, at_once]
+    monkeypatch.setattr(memory.resource, 'setrlimit', lambda kind, limits: None)
+    monkeypatch.setattr(steps, 'make_step', make_step)
+    probes = memory.probe_all(FAKE, 'cpu', 1)
+    assert list(probes) == list(MODELS) and not any(probe.failure for probe in probes.values())
+    assert most == [1, 1]
 
 
 def test_rates_and_figures_of_a_step(monkeypatch):
@@ -121,7 +122,7 @@ def test_a_step_that_fails_gives_a_reason(monkeypatch, error, reason):
 
     monkeypatch.setattr(steps, 'make_step', fails)
     monkeypatch.setattr(memory.resource, 'setrlimit', lambda kind, limits: None)
-    assert memory.probe(FAKE, 'san', 'cpu', 7).failure == reason
+    assert memory.probe(FAKE, 'san', 'cpu', 7, __file__).failure == reason
 
 
 def test_the_other_model_is_measured_without_the_one_that_failed(monkeypatch, fake_steps, tmp_path):
@@ -133,20 +134,21 @@ def test_the_other_model_is_measured_without_the_one_that_failed(monkeypatch, fa
 
 
 def test_first_predictions_without_and_with_a_text_bank(monkeypatch, tmp_path):
-    calls, weights = [], tmp_path / 'random_clip_vitb16.safetensors'
+    calls, weights = {'alignzeg': [], 'san': []}, tmp_path / 'random_clip_vitb16.safetensors'
     weights.touch()
 
     def fake(name, device, weights, cache):
-        calls.append((name, cache.is_dir()))
-        cache.mkdir(exist_ok=True)
-        return float(len(calls))
+        calls[name].append(cache.is_dir())
+        if name == 'alignzeg':
+            cache.mkdir(exist_ok=True)
+        return float(len(calls[name]))
 
     monkeypatch.setattr(first, 'first_prediction', fake)
     (tmp_path / 'text_cache').mkdir()  # of an earlier run
     found = first.first_predictions('cpu', tmp_path)
-    assert calls[0] == ('alignzeg', False) and calls[1:] == [('san', True)] + 3 * [('alignzeg', True)]
-    assert found['no text bank yet'] == {'alignzeg': [1.0], 'san': [2.0]}
-    assert found['warm text bank'] == {'alignzeg': [3.0, 4.0, 5.0], 'san': [2.0]}
+    assert calls['alignzeg'] == [False, True, True, True] and len(calls['san']) == 1
+    assert found['no text bank yet'] == {'alignzeg': [1.0], 'san': [1.0]}
+    assert found['warm text bank'] == {'alignzeg': [2.0, 3.0, 4.0], 'san': [1.0]}
 
 
 def test_a_first_prediction_that_fails_ends_no_benchmark(monkeypatch, tmp_path):

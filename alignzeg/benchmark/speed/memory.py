@@ -7,6 +7,7 @@ with the weights.
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import resource
@@ -15,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
 from mmseg_alignzeg.printable import printable
@@ -40,7 +42,7 @@ class Probe:
     failure: str = ''
 
 
-def probe(row: Row, name: str, device: str, limit_gb: float) -> Probe:
+def probe(row: Row, name: str, device: str, limit_gb: float, turn: str) -> Probe:
     """Run the step of a row once, or twice in training, where the first step creates the optimizer's state.
 
     Args:
@@ -48,6 +50,7 @@ def probe(row: Row, name: str, device: str, limit_gb: float) -> Probe:
         name: The model.
         device: 'cpu' or 'cuda'.
         limit_gb: Memory of this process on a CPU, in GB; the limit stays in force.
+        turn: A file that is locked during the steps, so that those of other processes wait.
     """
     from .steps import make_step
 
@@ -56,8 +59,10 @@ def probe(row: Row, name: str, device: str, limit_gb: float) -> Probe:
     try:
         prepare(device)
         step = make_step(row, name, device)
-        for _ in range(2 if row.kind == 'train' else 1):
-            seconds, _ = clocked(step, device)
+        with open(turn) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed, also by the end of a killed process
+            for _ in range(2 if row.kind == 'train' else 1):
+                seconds, _ = clocked(step, device)
     except Exception as error:  # the other rows are worth measuring whatever happens here
         if isinstance(error, MemoryError) or 'alloc' in str(error):
             return Probe(failure=f'it needs more than {limit_gb:g} GB' if device == 'cpu' else 'the GPU is too small')
@@ -98,16 +103,16 @@ def peak_memory_mb(device: str) -> float:
 
 
 def probe_all(row: Row, device: str, limit_gb: float) -> dict[str, Probe]:
-    """Run :func:`probe` of the row's models in new processes, at once unless they share a GPU or the time counts."""
+    """Run :func:`probe` of the row's models in new processes: at once, but for the steps, unless they share a GPU."""
 
     def in_new_process(name: str) -> Probe:
         with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
             try:
-                return pool.submit(probe, row, name, device, limit_gb).result()
+                return pool.submit(probe, row, name, device, limit_gb, turn.name).result()
             except BrokenProcessPool:
                 return Probe(failure='the process was killed, probably because memory ran out')
 
-    with ThreadPoolExecutor(1 if device == 'cuda' or row.timed_with_memory else len(row.models)) as threads:
+    with NamedTemporaryFile() as turn, ThreadPoolExecutor(1 if device == 'cuda' else len(row.models)) as threads:
         return dict(zip(row.models, threads.map(in_new_process, row.models), strict=True))
 
 

@@ -52,7 +52,7 @@ class Row:
 
     @property
     def timed_with_memory(self) -> bool:
-        """Whether the process that measures the memory measures the time too, while no other step runs."""
+        """Whether the process that measures the memory measures the time too."""
         return self.memory and self.rounds == 1
 
     @property
