@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -12,36 +11,38 @@ from mmseg.structures import SegDataSample
 from alignzeg.analysis import AnalysisTask, ImageProposals, Variant, collect, image_counts, plan_variants
 from alignzeg.analysis.collect import ViewScores
 from alignzeg.analysis.curves import mask_ious, measures, stacked_labels, view_probs
+from alignzeg.exchange import load_pretrained
+from mmseg_alignzeg.datasets.patterns import draw_scene
 from mmseg_alignzeg.evaluation import ZeroShotIoUMetric
 from mmseg_alignzeg.models import CalibratedStacking, PredictiveBiasCorrection
+from mmseg_alignzeg.models.clip_source import ASSETS
 from mmseg_alignzeg.models.proposals import Window
 from mmseg_alignzeg.vocabulary import Vocabulary
 
-CLASSES = ['cat', 'dog', 'sky', 'grass']
-TASK = AnalysisTask(Vocabulary(tuple(CLASSES), ('dog',)), ('cat', 'sky', 'grass'), 255, 'share', 2)
+CLASSES = ['red stripes', 'red dots', 'green dots', 'yellow grid']
+TASK = AnalysisTask(
+    Vocabulary(tuple(CLASSES), ('red dots',)), ('red stripes', 'green dots', 'yellow grid'), 255, 'share', 2
+)
 
 
 @pytest.fixture
 def model():
-    cfg = Config.fromfile('configs/alignzeg_patterns.py').model
-    cfg.update(classes=CLASSES, unseen_classes=['dog'], text=dict(templates='single'))
-    cfg.criterion.num_points = 256
-    cfg.clip.pretrained = None
-    cfg.decode_head.num_queries = 8
-    model = MODELS.build(cfg).eval()
-    model.semantic_head.phi_cls.fc2.weight.data.normal_(std=0.5)  # features of their own, not CLIP's alone
+    """The model in the package: its proposals differ, and so do their indicators."""
+    model = load_pretrained(ASSETS / 'patterns')
+    model.set_test_classes(CLASSES)
     return model
 
 
 def batch():
-    """Two images that get padded, one of them flipped, with labels of their original sizes, some of them ignored."""
+    """Two scenes that get padded, one of them flipped, with labels of their original sizes, some of them ignored."""
     samples = []
     for size, turned in (((70, 50), {}), ((31, 90), dict(flip=True, flip_direction='horizontal'))):
         labels = torch.randint(0, 4, (1, *size))
         labels[:, :9] = 255
         metainfo = dict(ori_shape=size, img_path='somewhere.png', **turned)
         samples.append(SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=metainfo))
-    return {'inputs': list(torch.randint(0, 256, (2, 3, 75, 59), dtype=torch.uint8)), 'data_samples': samples}
+    images = [torch.from_numpy(draw_scene(2, i)[0][:75, :59, ::-1].copy()).permute(2, 0, 1) for i in range(2)]
+    return {'inputs': images, 'data_samples': samples}
 
 
 @pytest.mark.parametrize('background_at_test', ['share', 'ignore'])
@@ -55,7 +56,7 @@ def test_a_row_is_the_models_own_prediction_to_the_last_digit(model, own, backgr
     )
     data = batch()
     metric = ZeroShotIoUMetric()
-    metric.dataset_meta = dict(classes=CLASSES, unseen_classes=['dog'])
+    metric.dataset_meta = dict(classes=CLASSES, unseen_classes=['red dots'])
     metric.process(None, model.test_step(data))
     task = AnalysisTask(TASK.vocabulary, TASK.trained_classes, 255, background_at_test, 2)
     variants = [Variant(1.0), own, Variant(0.0)]
@@ -70,7 +71,7 @@ def test_a_row_of_an_ensemble_is_its_own_prediction(model):
     views, data = [dict(), dict(scale=0.75, flip='horizontal')], batch()
     model.decoder = MODELS.build(dict(type='EnsembleDecoder', views=views))
     metric = ZeroShotIoUMetric()
-    metric.dataset_meta = dict(classes=CLASSES, unseen_classes=['dog'])
+    metric.dataset_meta = dict(classes=CLASSES, unseen_classes=['red dots'])
     metric.process(None, model.test_step(data))
     task = TASK
     own = Variant(model.question.bias_correction.gamma)
@@ -106,7 +107,7 @@ def test_counts_by_hand():
     variants = [Variant(), Variant(0.5), Variant(0.8), Variant(constant=0.1), Variant(oracle=True)]
     confusion, pixels = image_counts(by_hand(), variants, TASK)
     plain = torch.zeros(4, 5).long()
-    plain[1, 0], plain[2, 2], plain[0, 2] = 3, 3, 1  # the left half is taken for cat
+    plain[1, 0], plain[2, 2], plain[0, 2] = 3, 3, 1  # the left half is taken for class 0
     assert torch.equal(confusion[0], plain) and torch.equal(confusion[2], plain)
     corrected = plain.clone()
     corrected[1, 0], corrected[1, 1] = 0, 3
