@@ -41,7 +41,7 @@ while not list(out.glob('*_labels.png'))[2:]:
     time.sleep(0.01)
 os.kill(first, signal.SIGKILL)
 os.waitpid(first, 0)
-print(sorted(path.name for path in out.iterdir()), flush=True)
+print('\\nleft:', *(path.name for path in out.iterdir()), flush=True)
 with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     meeting = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free.getsockname()[1]), WORLD_SIZE='2')
@@ -66,7 +66,7 @@ def test_a_killed_job_is_continued_by_two_processes(photos, tmp_path, capsys):
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
     both = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert both.returncode == 0, both.stderr
-    (after_kill,) = (line for line in both.stdout.splitlines() if line.startswith('['))
+    (after_kill,) = (line for line in both.stdout.splitlines() if line.startswith('left:'))
     assert 3 <= after_kill.count('_labels.png') < COUNT
     lines = [line for line in both.stdout.splitlines() if line.startswith('{')]
     assert len({json.loads(line)['image'] for line in lines}) == COUNT
