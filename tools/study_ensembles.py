@@ -2,8 +2,8 @@
 
 Ceilings choose by the labels of the scene itself: the best source per image, per class or per pixel, where sources are
 the views and their mean; or they weight views at each pixel by the true IoU of proposals there. Predictors choose by
-what the model computes. They are gradient-boosted trees, fitted on the first half of the validation scenes with the
-labels of all classes, or with those of the seen classes alone, and tested on the second half. Prints Markdown.
+what the model computes. They are gradient-boosted trees, fitted on the validation scenes with the labels of all
+classes, or with those of the seen classes alone. All rows are measured on the test scenes. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from mmengine.config import Config, DictAction
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
+from rich.console import Console
+from rich.progress import track
+from scipy.stats import ttest_1samp
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from torch import Tensor
 
@@ -32,7 +35,7 @@ from mmseg_alignzeg.evaluation.zero_shot_iou_metric import zero_shot_iou
 from mmseg_alignzeg.models import Answer
 
 IGNORE = 255
-TEMPERATURE = 0.2  # of the true IoU; 0.05 is worse and 1 hardly differs from equal weights
+TEMPERATURE = 0.2  # of an IoU; for the true one, 0.05 is worse and 1 hardly differs from equal weights
 BASELINE = 'mean of the views'
 
 
@@ -194,33 +197,58 @@ class Predictors:
     def by_region(self, scene: Scene) -> np.ndarray:
         """Return labels (H, W) with the scores of each class from the source that should have the best region."""
         scores = scene.sources[-1].copy()
-        for c, rows in regions(scene, self.trained):
-            gains = self.region.predict(rows[:, self.columns])
+        for c, gains in self.gains(scene):
             scores[c] = scene.sources[gains.argmax() if gains.max() > gains[-1] else -1, c]
         return scores.argmax(axis=0)
 
+    def by_merged_regions(self, scene: Scene) -> np.ndarray:
+        """Return labels (H, W) of the views' mean, weighted for each class by the softmax of the gains; see POPEN."""
+        scores = scene.sources[-1].astype(np.float32)
+        for c, gains in self.gains(scene):
+            weights = np.exp(gains[:-1] / TEMPERATURE)
+            scores[c] = np.tensordot(weights / weights.sum(), scene.sources[:-1, c].astype(np.float32), axes=1)
+        return scores.argmax(axis=0)
 
-def study(model: Any, dataset: Any) -> dict[str, dict[str, float]]:
-    """Return the scores in percent of each way to choose, on the second half of the scenes."""
+    def by_image(self, scene: Scene, views: int) -> np.ndarray:
+        """Return the labels (H, W) of the view that should be the best of the first ``views`` of them."""
+        gains = np.mean([gains for _, gains in self.gains(scene)], axis=0)
+        return scene.found[gains[:views].argmax()]
+
+    def gains(self, scene: Scene) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield each class that a source predicts, and by how much each source's IoU should exceed the mean's."""
+        for c, rows in regions(scene, self.trained):
+            yield c, self.region.predict(rows[:, self.columns])
+
+
+def look_at_all(model: Any, dataset: Any) -> Iterator[Scene]:
+    """Yield the scenes of a dataset."""
+    for i in range(len(dataset)):
+        yield look(model, pseudo_collate([dataset[i]]))
+
+
+def study(model: Any, validation: Any, tests: Any, name: str) -> dict[str, dict[str, float]]:
+    """Return the scores in percent of each way to choose, on the test scenes; ``name`` is for the progress."""
     vocabulary = model.question.vocabulary
     trained = model.question.seen.numpy()
-    scenes = [look(model, pseudo_collate([dataset[i]])) for i in range(len(dataset))]
-    half = len(scenes) // 2
-    predictors = {
-        'all': Predictors(scenes[:half], trained, seen_only=False),
-        'seen': Predictors(scenes[:half], trained, seen_only=True),
-    }
+    scenes = list(look_at_all(model, validation))
+    predictors = {known: Predictors(scenes, trained, seen_only=known == 'seen') for known in ('all', 'seen')}
     confusions: dict[str, Tensor] = {}
-    for scene in scenes[half:]:
+    scenes_of_test = track(look_at_all(model, tests), name, len(tests), console=Console(stderr=True))
+    for scene in scenes_of_test:
         choices = ceilings(scene)
         for known, predictor in predictors.items():
-            choices[f'per pixel, learned from {known} labels'] = predictor.by_pixel(scene)
-            choices[f'per class, learned from {known} labels'] = predictor.by_region(scene)
+            choices |= {
+                f'per pixel, learned from {known} labels': predictor.by_pixel(scene),
+                f'per class, learned from {known} labels': predictor.by_region(scene),
+                f'softmax per class, learned from {known} labels': predictor.by_merged_regions(scene),
+                f'best of 2 views, learned from {known} labels': predictor.by_image(scene, 2),
+                f'best of 3 views, learned from {known} labels': predictor.by_image(scene, 3),
+            }
         truth = torch.from_numpy(scene.labels)
-        for name, labels in choices.items():
+        for way, labels in choices.items():
             found = confusion_matrix(torch.from_numpy(labels), truth, len(vocabulary.classes), IGNORE)
-            confusions[name] = confusions.get(name, 0) + found
-    return {name: zero_shot_iou(*split_areas(found), ~torch.from_numpy(trained)) for name, found in confusions.items()}
+            confusions[way] = confusions.get(way, 0) + found
+    return {way: zero_shot_iou(*split_areas(found), ~torch.from_numpy(trained)) for way, found in confusions.items()}
 
 
 def main() -> None:
@@ -233,13 +261,14 @@ def main() -> None:
     init_default_scope('mmseg')
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options)
-    dataset = DATASETS.build(cfg.val_dataloader.dataset)
-    results = [study(build_trained(cfg, path), dataset) for path in args.checkpoints]
-    print('| | mIoU(S) | mIoU(U) | hIoU | Δ hIoU |\n|---|---|---|---|---|')
-    for name in results[0]:
-        cells = [[result[name][key] for result in results] for key in ('mIoU_seen', 'mIoU_unseen', 'hIoU')]
-        cells.append([result[name]['hIoU'] - result[BASELINE]['hIoU'] for result in results])
-        print(f'| {name} | {" | ".join(map(spread, cells))} |')
+    validation, tests = (DATASETS.build(cfg[f'{part}_dataloader'].dataset) for part in ('val', 'test'))
+    results = [study(build_trained(cfg, path), validation, tests, path.name) for path in args.checkpoints]
+    print('| | mIoU(S) | mIoU(U) | hIoU | Δ hIoU | p |\n|---|---|---|---|---|---|')
+    for way in results[0]:
+        cells = [[result[way][key] for result in results] for key in ('mIoU_seen', 'mIoU_unseen', 'hIoU')]
+        gains = [result[way]['hIoU'] - result[BASELINE]['hIoU'] for result in results]
+        p = f'{ttest_1samp(gains, 0).pvalue:.1g}' if len(gains) > 1 and way != BASELINE else '-'
+        print(f'| {way} | {" | ".join(map(spread, [*cells, gains]))} | {p} |')
 
 
 def spread(values: Sequence[float]) -> str:

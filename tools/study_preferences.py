@@ -26,6 +26,7 @@ from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
@@ -117,7 +118,7 @@ def train_on(cfg: Config, weights: Path, way: str, iterations: int, seed: int) -
     optimizer, dataset = build_optim_wrapper(model, wrapper), DATASETS.build(cfg.train_dataloader.dataset)
     swap = (lambda: int(order.random() < 0.5)) if way == 'random order' else lambda: 0
     start = time.perf_counter()
-    for step in track(range(iterations), f'{weights.name}, {way}'):
+    for step in track(range(iterations), f'{weights.name}, {way}', console=Console(stderr=True)):
         scenes = [dataset[int(i)] for i in rng.integers(0, len(dataset), BATCH)]
         batch = model.data_preprocessor(pseudo_collate(scenes), True)
         images, samples = batch['inputs'], batch['data_samples']
