@@ -123,11 +123,12 @@ def read_proposals(path: Path, fingerprint: Fingerprint) -> tuple[AnalysisTask, 
         fields = meta['task']
         vocabulary, trained = Vocabulary(**fields['vocabulary']), tuple(fields['trained_classes'])
         task = AnalysisTask(**{**fields, 'vocabulary': vocabulary, 'trained_classes': trained})
-    except (KeyError, IndexError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        version = meta['format']
+    except (EOFError, KeyError, IndexError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f'{path} is not a file of proposals ({error}): run without --from to write one.') from None
-    if meta['format'] != FORMAT:
+    if version != FORMAT:
         raise ValueError(
-            f'{path} has format {meta["format"]}, this version reads {FORMAT}: run without --from to write it again.'
+            f'{path} has format {version}, this version reads {FORMAT}: run without --from to write it again.'
         )
     for part in ('checkpoint', 'config'):
         there, here = getattr(saved, part), getattr(fingerprint, part)

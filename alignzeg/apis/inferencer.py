@@ -147,7 +147,7 @@ class AlignZegInferencer:
                 classes", 1 - score, is larger. On 60 validation scenes of the embedded world, whose background is
                 something else, its IoU is 76.5, and on labelled pixels the mIoU of the 20 names falls from 68.6 to
                 64.6.
-            gamma: γ of the bias correction, in (0, 1]; None for that of the model, or the paper's 0.3 if it has none.
+            gamma: γ of the bias correction, in (0, 1]; None for the model's own setting, which may be no correction.
             pbc: False disables the bias correction, whatever ``gamma``.
             templates: Name of a template set; None for that of the model.
             batch_size: Number of images read at a time; those with the same input size are predicted together.

@@ -32,17 +32,11 @@ class Request:
 
 
 def bias_correction(model: AlignZeg, gamma: float | None, pbc: bool) -> PredictiveBiasCorrection | None:
-    """Return the bias correction that a call asks for; see :meth:`AlignZegInferencer.stream`.
+    """Return the bias correction that a call asks for; see :meth:`AlignZeg.choose_correction`.
 
     Raises:
         ValueError: If γ is out of range, or the model lacks φ_bc.
     """
     if gamma is not None and (isinstance(gamma, (bool, str)) or not 0 < gamma <= 1):
         raise ValueError(f'gamma={gamma!r} must be in (0, 1]; pbc=False disables the bias correction.')
-    if not pbc:
-        return None
-    if model.class_indicator is None:
-        raise ValueError('This model was trained without φ_bc (`class_indicator`), which PBC needs: set pbc=False.')
-    if gamma is None:
-        return model.question.bias_correction or PredictiveBiasCorrection()
-    return PredictiveBiasCorrection(gamma)
+    return model.choose_correction(gamma, pbc)

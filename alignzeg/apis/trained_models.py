@@ -15,6 +15,7 @@ from mmseg_alignzeg.models import AlignZeg
 from mmseg_alignzeg.models.clip_source import ASSETS
 from mmseg_alignzeg.models.random_clip import is_random, warn_of_random_clip
 
+from ..config_file import read_config_file
 from ..exchange import load_pretrained, load_weights, read_config
 from ..exchange.plain_config import default_input_scale, input_scale
 
@@ -64,7 +65,7 @@ def load_model(
         )
     if weights is None:
         raise ValueError(f"The config {path} needs weights: AlignZegInferencer('{path.name}', 'weights.pth').")
-    cfg = Config.fromfile(path)
+    cfg = read_config_file(path)
     if clip_weights is not None:
         cfg.model.clip.pretrained = clip_weights
     built = build_trained(cfg, weights)
@@ -80,12 +81,17 @@ def build_trained(cfg: Config, weights: PathLike) -> AlignZeg:
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If the config builds another type of model, or the weights do not fit it.
+        ValueError: If the model cannot be built or is of another type, or the weights do not fit it.
     """
     if is_random(cfg.model):
         warn_of_random_clip()
     with DefaultScope.overwrite_default_scope('mmseg'):
-        model = MODELS.build(cfg.model).eval()
+        try:
+            model = MODELS.build(cfg.model).eval()
+        except (OSError, ValueError):  # with a message of their own
+            raise
+        except Exception as error:  # building from a config may raise anything
+            raise ValueError(f'The model of the config cannot be built: {type(error).__name__}: {error}') from error
     if not isinstance(model, AlignZeg):
         raise ValueError(f'The model of the config is a {type(model).__name__}, not an AlignZeg: use `mim test`.')
     load_weights(model, Path(weights).expanduser())

@@ -27,12 +27,10 @@ class Video:
     Attributes:
         frames: (H, W, 3) uint8 RGB, upright, one after the other; they are read when they are needed.
         rate: Frames per second.
-        count: Number of frames as the file says, or 0 if it does not; it may be wrong.
     """
 
     frames: Iterator[np.ndarray]
     rate: float
-    count: int
 
 
 @contextmanager
@@ -59,12 +57,7 @@ def open_video(path: str | os.PathLike) -> Iterator[Video]:
         if Image.MAX_IMAGE_PIXELS is not None and pixels > 2 * Image.MAX_IMAGE_PIXELS:
             raise ValueError(f"has {pixels:,.0f} pixels per frame, more than Pillow's limit for images")
         rate = capture.get(cv2.CAP_PROP_FPS)
-        count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        yield Video(
-            _frames(capture),
-            rate if math.isfinite(rate) and 0 < rate <= FASTEST else RATE,
-            int(count) if math.isfinite(count) and count > 0 else 0,
-        )
+        yield Video(_frames(capture), rate if math.isfinite(rate) and 0 < rate <= FASTEST else RATE)
     finally:
         capture.release()
 
@@ -87,7 +80,7 @@ def write_video(target: Path, frames: Iterator[np.ndarray], rate: float) -> int:
 
     Raises:
         ValueError: If no frame can be decoded, or OpenCV cannot write the codec.
-        OSError: If the disk is full.
+        OSError: If fewer frames than that are in the file, as on a full disk.
     """
     count = 0
     with whole_file(target, flush=False) as part:
@@ -109,12 +102,23 @@ def write_video(target: Path, frames: Iterator[np.ndarray], rate: float) -> int:
             if writer is None:
                 raise ValueError('has no frame that can be decoded')
             writer.release()
+            if (kept := _count(named)) < count:  # OpenCV does not report a failed write
+                raise OSError(f'{target} has only {kept} of {count} frames: the disk may be full.')
             os.replace(named, part)
         finally:
             if writer is not None:
                 writer.release()
             named.unlink(missing_ok=True)
     return count
+
+
+def _count(file: Path) -> int:
+    """Return the number of frames in a video file."""
+    capture = cv2.VideoCapture(str(file), cv2.CAP_FFMPEG)
+    try:
+        return sum(1 for _ in iter(capture.grab, False))
+    finally:
+        capture.release()
 
 
 @contextmanager

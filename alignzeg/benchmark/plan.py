@@ -11,6 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..config_file import read_config_file
 from .sweep import Sweep
 
 
@@ -34,7 +35,7 @@ class Job:
         Raises:
             ValueError: If an override does not fit the config.
         """
-        cfg = Config.fromfile(self.config)
+        cfg = read_config_file(self.config)
         try:
             cfg.merge_from_dict(dict(self.options))
         except (TypeError, KeyError, AssertionError) as error:
@@ -87,7 +88,7 @@ def _trials(
     config: Path, seeds: Iterable[int], root: Path, extra: Mapping[str, Any], sweep: Sweep | None
 ) -> Iterator[Trial]:
     """Yield the trials of one config with all seeds."""
-    cfg = Config.fromfile(config)
+    cfg = read_config_file(config)
     trained_by = Path(cfg.get('trained_by', config))
     if not trained_by.is_file():
         raise FileNotFoundError(f'{config}: `trained_by` names {trained_by}, which does not exist below this folder.')

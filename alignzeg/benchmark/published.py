@@ -94,7 +94,7 @@ def own_protocol(cfg: Config) -> dict[str, Any]:
     sizes = [step.scale for step in cfg.test_dataloader.dataset.pipeline if 'scale' in step]
     protocol: dict[str, Any] = {'training': 'inductive', 'window': 'whole'}
     if sizes:
-        protocol['input'] = min(sizes[0])
+        protocol['input'] = sizes[0] if isinstance(sizes[0], int) else min(sizes[0])
     if test.get('mode') == 'slide':
         protocol |= {'window': max(test['crop_size']), 'stride': max(test['stride'])}
     if (views := len((model.get('decoder') or {}).get('views', ()))) > 1:

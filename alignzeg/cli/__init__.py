@@ -15,10 +15,16 @@ COMMANDS = (predict, demo, web, export, doctor, check, convert, analyze, bench, 
 EXIT_CODES = """\
 exit codes:
   0    done
-  1    partly done: some files failed, or `doctor` or `check` found a problem
+  1    partly done: some files, rows or runs failed, or `doctor` or `check` found a problem
   2    nothing done: an argument or a file is wrong
   130  stopped with Ctrl-C; what was finished is kept
 """
+OPTIONS = {
+    'pbc=False': '--no-pbc',
+    'set others=False': 'leave out --others',
+    "device='cpu'": '--device cpu',
+    '`clip_weights`': '--clip-weights',
+}
 
 
 class ShowVersion(argparse.Action):
@@ -62,5 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain('stopped.')
         return 130
     except (ValueError, OSError, ImportError) as error:
-        complain(f'error: {error}')
+        complain(f'error: {in_options(str(error))}')
         return 2
+    except RuntimeError as error:
+        if type(error).__name__ != 'OutOfMemoryError':  # of torch, which is not imported for this
+            raise
+        complain(f'error: the GPU has too little memory ({str(error).splitlines()[0]}): pass --device cpu.')
+        return 2
+
+
+def in_options(message: str) -> str:
+    """Return a message of the library with options of the command line in place of Python arguments."""
+    for argument, option in OPTIONS.items():
+        message = message.replace(argument, option)
+    return message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,10 @@ def run(args: argparse.Namespace) -> int:
 
 def export_safetensors(args: argparse.Namespace) -> str:
     """Write the folder and return the message to print."""
-    from mmengine.config import Config
-
+    from ..config_file import read_config_file
     from ..exchange import save_pretrained
 
-    cfg = Config.fromfile(args.model)
+    cfg = read_config_file(args.model)
     if args.clip_weights is not None:
         cfg.model.clip.pretrained = args.clip_weights
     save_pretrained(cfg, args.checkpoint, args.out)
@@ -88,11 +88,12 @@ def export_safetensors(args: argparse.Namespace) -> str:
 def export_onnx(args: argparse.Namespace) -> str:
     """Write the file, compare it with the inferencer, and return the message to print."""
     from ..apis import AlignZegInferencer
-    from ..apis.image_files import find_images
     from ..exchange.onnx import compare_onnx, export_onnx
 
     asked = read_words(args)
-    pictures = [source.name for source in find_images(args.compare)] if args.compare else []
+    pictures = list(readable(args.compare)) if args.compare else []
+    if args.compare and not pictures:
+        raise ValueError('--compare names no picture that can be read.')
     inferencer = AlignZegInferencer(args.model, args.checkpoint, 'cpu', clip_weights=args.clip_weights)
     words = asked or inferencer.model.vocabulary.classes
     settings = dict(gamma=args.gamma, pbc=not args.no_pbc)
@@ -106,6 +107,19 @@ def export_onnx(args: argparse.Namespace) -> str:
     return (
         f'{written}; {mean:.2%} of the labels are those of `predict` ({len(shares)} pictures, least {min(shares):.2%})'
     )
+
+
+def readable(given: list[str]) -> Iterator[str]:
+    """Yield the names of the pictures that can be read, and report the others."""
+    from ..apis.image_files import find_images, read_rgb
+
+    for source in find_images(given):
+        try:
+            read_rgb(source)
+        except ValueError as error:
+            complain(f'not compared: {source.name} {error}')
+        else:
+            yield source.name
 
 
 def own_pictures() -> list[Any]:

@@ -17,16 +17,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from filelock import FileLock, Timeout
+
+from .options import read_config
 from .team import Team
 
 SETTINGS = 'settings.json'
 RECORDS = 'results.jsonl'
+LOCK = 'results.lock'
+CONFIG, WEIGHTS = 'config.json', 'model.safetensors'  # of an exported folder
 
 
-def file_digest(path: str | None) -> str | None:
-    """Return the SHA-256 of a file, or of the weights in a folder; None if it does not exist."""
+def file_digest(path: str | os.PathLike | None) -> str | None:
+    """Return the SHA-256 of a file; None if it does not exist."""
     file = Path(path or '').expanduser()
-    file = file / 'model.safetensors' if file.is_dir() and path else file
     if not file.is_file():
         return None
     with file.open('rb') as stream:
@@ -34,11 +38,27 @@ def file_digest(path: str | None) -> str | None:
 
 
 def model_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what decides results beside the arguments of the inferencer: the model, and how pictures are drawn."""
-    path = None if args.model is None else os.path.abspath(os.path.expanduser(args.model))
-    digest = file_digest(args.checkpoint or args.model)
-    model = dict(model=path, weights=digest, clip_weights=args.clip_weights, dtype=args.dtype)
-    return model | dict(side_by_side=args.side_by_side)
+    """Return what decides results beside the arguments of the inferencer: the model, and how pictures are drawn.
+
+    Raises:
+        ValueError: If the config cannot be read.
+    """
+    settings = dict(
+        model=None,
+        config=None,
+        weights=file_digest(args.checkpoint),
+        clip_weights=file_digest(args.clip_weights) or args.clip_weights,
+        dtype=args.dtype,
+        side_by_side=args.side_by_side,
+    )
+    if args.model is None:
+        return settings
+    path = Path(os.path.abspath(os.path.expanduser(args.model)))
+    settings['model'] = str(path)
+    if path.is_dir():
+        return settings | dict(config=file_digest(path / CONFIG), weights=file_digest(path / WEIGHTS))
+    text = repr(read_config(path, ()).to_dict())  # with the configs that it is based on
+    return settings | dict(config=hashlib.sha256(text.encode()).hexdigest())
 
 
 @dataclass
@@ -59,6 +79,7 @@ class Job:
     since: int | None = field(init=False, default=None)
     recorded: set[str] = field(init=False, default_factory=set, repr=False)
     _file: TextIO | None = field(init=False, default=None, repr=False)
+    _lock: FileLock | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.settings = json.loads(json.dumps(self.settings))
@@ -110,10 +131,22 @@ class Job:
 
         Args:
             pictures: Number of pictures that this process is going to do.
+
+        Raises:
+            ValueError: If another job is writing into the folder.
         """
         from mmseg_alignzeg.files import write_text
 
         if self.team.rank == 0:
+            self.out.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.out / LOCK)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise ValueError(
+                    f'another job is writing into {self.out}: wait until it ends, or pass another --out.'
+                ) from None
+            self._lock = lock
             if self.since is None:
                 for old in (self.out / RECORDS, *self._parts()):
                     old.unlink(missing_ok=True)
@@ -143,6 +176,7 @@ class Job:
         sums = self.team.together(counts, watch)
         if self.team.rank == 0:
             self._merge(order)
+            self._unlock()
         return sums
 
     def stop(self, order: Sequence[str]) -> None:
@@ -151,6 +185,12 @@ class Job:
             self._file.close()
         if self.team.alone:
             self._merge(order)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            (self.out / LOCK).unlink(missing_ok=True)  # while it is held: another job that waited has no use for it
+            self._lock.release()
 
     def _merge(self, order: Sequence[str] = ()) -> None:
         from mmseg_alignzeg.files import whole_file

@@ -38,18 +38,13 @@ def add_command(commands: Any, name: str, summary: str, details: str, examples: 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose a model."""
     group = parser.add_argument_group('model (default: the shipped one of the embedded world of patterns)')
-    add_model(group)
-    group.add_argument('--clip-weights', metavar='FILE|TAG', help="CLIP's weights, in place of those in the config")
-    group.add_argument('--device', help="such as 'cuda:0' (default: a GPU if there is one)")
-    group.add_argument('--dtype', choices=('fp32', 'fp16', 'bf16'), default='fp32', help='precision (default: fp32)')
-
-
-def add_model(group: argparse._ArgumentGroup) -> None:
-    """Add the two options that name a model."""
     group.add_argument(
         '--model', '--config', metavar='CONFIG|FOLDER', help='config (.py), or a folder of `alignzeg export`'
     )
     group.add_argument('--checkpoint', metavar='FILE', help='.pth or .safetensors that was trained with that config')
+    group.add_argument('--clip-weights', metavar='FILE|TAG', help="CLIP's weights, in place of those in the config")
+    group.add_argument('--device', help="such as 'cuda:0' (default: a GPU if there is one)")
+    group.add_argument('--dtype', choices=('fp32', 'fp16', 'bf16'), default='fp32', help='precision (default: fp32)')
 
 
 def check_model(args: argparse.Namespace) -> None:
@@ -129,15 +124,15 @@ def read_config(path: Path, pairs: Sequence[str]) -> Any:
     """Return a config with overrides.
 
     Raises:
-        ValueError: If it cannot be read, whatever the reason: a config is code and can raise anything.
+        ValueError: If it cannot be read, has no ``model``, or does not accept an override.
     """
-    from mmengine.config import Config
+    from ..config_file import read_config_file
 
+    cfg = read_config_file(path)
     try:
-        cfg = Config.fromfile(path)
         cfg.merge_from_dict(parsed_overrides(pairs))
     except Exception as error:
-        raise ValueError(f'The config {path} cannot be read: {type(error).__name__}: {error}') from error
+        raise ValueError(f'{path} cannot take --cfg-options: {type(error).__name__}: {error}') from error
     return cfg
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import time
@@ -47,7 +48,7 @@ are unseen. A picture that cannot be read is reported in one line; the others ar
 results.jsonl in the folder has one line with a JSON object per picture. With --json, stdout receives them too, as soon
 as the files of a picture are written:
   {"image": ..., "shares": {word: 0..1, ...}, "unseen": [...], "notes": [...], "hints": [...],
-   "best_score": 0..1, "files": {"overlay": ..., ...}}
+   "best_score": 0..1 or null with --windows, "files": {"overlay": ..., ...}}
   {"image": ..., "error": ...}
 That of a video has "frames", their number, and no "notes" and "best_score"; shares are means over the frames.
 
@@ -164,10 +165,13 @@ def run(args: argparse.Namespace) -> int:
                     report.success(*found)
                 report.seen()
             counts = job.finish(dict(done=remarks.done, failed=report.failed), [*pictures, *videos], report.look)
-        except KeyboardInterrupt:
-            job.stop([*pictures, *videos])
-            complain(f'stopped: {remarks.done} of {own} pictures are done; pass --skip-done to continue from there.')
-            return 130
+        except (KeyboardInterrupt, OSError) as error:
+            with contextlib.suppress(OSError):  # on a full disk, the next job collects the records
+                job.stop([*pictures, *videos])
+            stopped = isinstance(error, KeyboardInterrupt)
+            kept = f'{remarks.done} of {own} pictures are done; pass --skip-done to continue from there.'
+            complain(f'{"stopped" if stopped else f"error: {error}"}: {kept}')
+            return 130 if stopped else 1 if remarks.done else 2
     remarks.finish()
     if team.rank == 0:
         before = len(pictures) + len(videos) - counts['seen']

@@ -34,17 +34,17 @@ class Report:
 
     def success(self, content: dict[str, Any], text: str) -> None:
         """Report what was found in a picture, whose files are written."""
+        self.job.note(content)
         self.emit(json.dumps(content) if self.json else text)
-        self.job.note(content)  # last: a picture without a record is not done
 
     def failure(self, name: str, message: str) -> None:
         """Report which picture failed and why."""
         self.failed += 1
         complain(f'failed: {printable(message if name in message else f"{name} {message}")}')
         content = {'image': name, 'error': message}
+        self.job.note(content)
         if self.json:
             self.emit(json.dumps(content))
-        self.job.note(content)
 
     def seen(self) -> None:
         """Count a picture of this process."""

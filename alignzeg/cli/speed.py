@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError('--device cuda needs a GPU, and torch sees none: leave it out, or check nvidia-smi.')
     cpu = f'CPU with {torch.backends.cpu.get_cpu_capability()}, threads: {args.threads}'
     setup = f'{torch.cuda.get_device_name() if args.device == "cuda" else cpu}, torch {torch.__version__}'
-    settings = Settings(args.device, 0 if args.quick else args.budget, args.memory_limit, setup, args.out.parent)
+    settings = Settings(args.device, 0 if args.quick else args.budget, args.memory_limit, setup)
     results, incomplete = [], False
     console = Console(file=args.stdout)
     columns = [TextColumn('{task.description}', markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]

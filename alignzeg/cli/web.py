@@ -6,12 +6,14 @@ import argparse
 import importlib.util
 from typing import Any
 
-from .options import add_command, add_model, check_model, load_library, positive
+from .options import add_command, add_model_options, check_model, load_library, positive
 from .output import write
 
 DETAILS = """
 Serves a web page that takes pictures and words, and shows an overlay, the share of each word and a slider for γ. Only
-this machine can reach the page unless --host is passed, which requires a password. Pictures are not kept.
+this machine can reach the page unless --host names another address, which requires a password, or --no-password.
+Pictures are not written to disk as results; a picture, and what the model saw in it, stay in memory until they have
+been unused for ten minutes.
 """
 EXAMPLES = """
 alignzeg web
@@ -23,9 +25,7 @@ def add_parser(commands: Any) -> None:
     """Add the command."""
     parser = add_command(commands, 'web', 'try pictures and words on a web page', DETAILS, EXAMPLES)
     parser.set_defaults(run=run)
-    group = parser.add_argument_group('model (default: the shipped one of the embedded world of patterns)')
-    add_model(group)
-    group.add_argument('--device', help="such as 'cuda:0' (default: a GPU if there is one)")
+    add_model_options(parser)
     group = parser.add_argument_group('server')
     group.add_argument('--host', default='127.0.0.1', help='pass 0.0.0.0 to admit other machines (default: 127.0.0.1)')
     group.add_argument(
@@ -78,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
         args.allow_host,
         args.password_file,
         args.no_password,
+        dtype=args.dtype,
+        clip_weights=args.clip_weights,
         tell=lambda line: write(line, args.stdout),
     )
     return 0

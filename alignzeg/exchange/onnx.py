@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mmseg_alignzeg.files import whole_file
-from mmseg_alignzeg.models import AlignZeg, PredictiveBiasCorrection
+from mmseg_alignzeg.models import AlignZeg
 from mmseg_alignzeg.models.answer import merge
 from mmseg_alignzeg.models.data_preprocessor import reverses_channels
 from mmseg_alignzeg.models.proposals import padded_size
@@ -68,14 +68,7 @@ class FixedVocabularyPredictor(nn.Module):
         preprocessor = model.data_preprocessor
         if not isinstance(preprocessor, SegDataPreProcessor) or not preprocessor._enable_normalize:
             raise ValueError('The model has no `data_preprocessor` with mean and std: set them in its config.')
-        if gamma is not None and (not pbc or model.class_indicator is None):
-            why = 'is disabled by pbc=False' if model.class_indicator else 'needs φ_bc, which the model does not have'
-            raise ValueError(f'gamma={gamma} is for predictive bias correction, which {why}: do not pass gamma.')
-        question = model.ask(classes, unseen)
-        if not pbc or model.class_indicator is None:
-            question = replace(question, bias_correction=None)
-        elif gamma is not None:
-            question = replace(question, bias_correction=PredictiveBiasCorrection(gamma))
+        question = replace(model.ask(classes, unseen), bias_correction=model.choose_correction(gamma, pbc))
         self.question = question
         self.model = model.eval()
         self.scores = scores

@@ -52,9 +52,29 @@ def segment(session: Any, image: np.ndarray) -> np.ndarray:
     return labels[down][:, across]
 
 
-if __name__ == '__main__':
+def read(path: str) -> np.ndarray:
+    """Read a picture as `alignzeg predict` does: upright, transparency as white, 16-bit grey scaled to 8 bits.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
     from PIL import Image, ImageOps
 
+    Image.init()  # other formats than these may start programs
+    formats = Image.OPEN.keys() & {'BMP', 'GIF', 'JPEG', 'JPEG2000', 'MPO', 'PNG', 'PPM', 'TIFF', 'WEBP'}
+    with Image.open(path, formats=sorted(formats)) as picture:
+        upright = ImageOps.exif_transpose(picture)
+        if upright.mode.startswith('I;16'):
+            upright = Image.fromarray(((np.asarray(upright).astype(int) + 128) // 257).astype(np.uint8))
+        if upright.has_transparency_data:
+            upright = Image.alpha_composite(Image.new('RGBA', upright.size, 'white'), upright.convert('RGBA'))
+        return np.asarray(upright.convert('RGB'))
+
+
+if __name__ == '__main__':
+    from PIL import Image
+
+    if len(sys.argv) != 4:
+        sys.exit('usage: python onnx_runner.py model.onnx photo.jpg labels.png')
     graph, picture, target = sys.argv[1:]
-    upright = ImageOps.exif_transpose(Image.open(picture)).convert('RGB')
-    Image.fromarray(segment(load(graph), np.asarray(upright)).astype(np.uint16)).save(target)
+    Image.fromarray(segment(load(graph), read(picture)).astype(np.uint16)).save(target)

@@ -55,7 +55,7 @@ def build_page(
     """
     vocabulary = inferencer.model.vocabulary
     has_indicator = inferencer.model.class_indicator is not None
-    correction = inferencer.model.question.bias_correction or PredictiveBiasCorrection()
+    correction = inferencer.model.question.bias_correction
     has_scenes = set(vocabulary.classes) <= set(CLASSES)
     answers = Answers(inferencer, uploads, busy)
 
@@ -63,7 +63,8 @@ def build_page(
         gr.Markdown(
             '# AlignZeg\nSegment any picture into any words. This model was trained on labels of '
             f'{len(vocabulary.seen_classes)} classes ({abridged(vocabulary.seen_classes)}); other words are unseen. '
-            'Pictures are not stored; what the model saw in them stays in memory until it is unused for ten minutes.'
+            'Pictures are not stored on disk. A picture, and what the model saw in it, stay in memory until they have '
+            'been unused for ten minutes.'
         )
         with gr.Row():
             with gr.Column(scale=2, min_width=300, elem_classes='az-question'):
@@ -83,7 +84,7 @@ def build_page(
                     has_scenes, label='others', info='Add a class for pixels that fit none of the words.'
                 )
                 pbc = gr.Checkbox(
-                    has_indicator,
+                    correction is not None,
                     label='PBC (predictive bias correction)',
                     info='Removes trained words from regions that look unseen.'
                     if has_indicator
@@ -93,7 +94,7 @@ def build_page(
                 gamma = gr.Slider(
                     0.05,
                     1,
-                    max(0.05, correction.gamma),
+                    max(0.05, (correction or PredictiveBiasCorrection()).gamma),
                     step=0.05,
                     label='γ of PBC',
                     info='A region looks unseen if its unseen score is above γ.',

@@ -45,12 +45,14 @@ def serve(
     allow_hosts: Collection[str] = (),
     password_file: PathLike | None = None,
     no_password: bool = False,
+    dtype: str = 'fp32',
+    clip_weights: str | None = None,
     tell: Callable[[str], None] = say,
 ) -> None:
     """Serve the page until the process is stopped. Must be called in the main thread.
 
     Args:
-        model: See :class:`AlignZegInferencer`, as for weights and device.
+        model: See :class:`AlignZegInferencer`, as for weights, device, dtype and clip_weights.
         weights: A checkpoint.
         device: The device, such as ``'cuda:0'``.
         host: Address to listen on; any address but this machine's loopback admits other machines.
@@ -60,6 +62,8 @@ def serve(
         password_file: A file whose first line is the password of all users, with any user name; by default the
             password is the value of ``MMSEG_ALIGNZEG_PASSWORD``, if it is set.
         no_password: Admit other machines without a password.
+        dtype: The precision.
+        clip_weights: A file or tag of CLIP weights in place of those in the config or folder.
         tell: Called with the lines that tell the address of the page.
 
     Raises:
@@ -72,7 +76,7 @@ def serve(
     require_protection(host, password, no_password)
     Names(host, allow_hosts)  # fails before a model is loaded if a name is invalid
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that context managers clean up
-    inferencer = AlignZegInferencer(model, weights, device)
+    inferencer = AlignZegInferencer(model, weights, device, dtype, clip_weights=clip_weights)
     with serving(inferencer, host, port, max_upload_mb, allow_hosts, password, no_password) as (address, _):
         tell(f'The page is at {address} (Ctrl-C stops it).')
         if not is_loopback(host):

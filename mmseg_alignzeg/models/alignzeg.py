@@ -11,6 +11,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from ..vocabulary import Vocabulary
+from .bias_correction import PredictiveBiasCorrection
 from .class_embeddings import build_text_bank
 from .clip_source import CLIPSource
 from .losses import checked_targets
@@ -135,6 +136,24 @@ class AlignZeg(ZeroShotSegmentor):
     def indicate(self, proposals: Proposals) -> Tensor | None:
         """Return I, (B, N) probabilities of φ_bc that a proposal contains no seen class; None without φ_bc."""
         return None if self.class_indicator is None else self.class_indicator(proposals.feats).sigmoid()
+
+    def choose_correction(self, gamma: float | None = None, pbc: bool = True) -> PredictiveBiasCorrection | None:
+        """Return the bias correction for a prediction.
+
+        Args:
+            gamma: γ; None for the model's own setting, which may be no correction.
+            pbc: False for no correction, whatever ``gamma``.
+
+        Raises:
+            ValueError: If there is no φ_bc to compare γ with, or γ is outside [0, 1].
+        """
+        if not pbc:
+            return None
+        if gamma is None:
+            return self.question.bias_correction
+        if self.class_indicator is None:
+            raise ValueError(f'gamma={gamma} needs φ_bc (`class_indicator`), without which this model was trained.')
+        return PredictiveBiasCorrection(gamma)
 
     # ------------------------------------------------------------------ training
 

@@ -75,10 +75,12 @@ def test_proposals_of_something_else_are_refused(tmp_path, other, part):
     assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('content', ['text', 'zip', 'format'])
+@pytest.mark.parametrize('content', ['empty', 'text', 'zip', 'format', 'no format'])
 def test_files_that_are_something_else_are_refused(tmp_path, content):
     path = tmp_path / 'proposals.npz'
-    if content == 'text':
+    if content == 'empty':
+        path.touch()
+    elif content == 'text':
         path.write_text('no archive')
     elif content == 'zip':
         with zipfile.ZipFile(path, 'w') as file:
@@ -86,6 +88,8 @@ def test_files_that_are_something_else_are_refused(tmp_path, content):
     else:
         list(ProposalWriter(path, TASK, MARK).tee(images()))
         meta = {**json.loads(str(np.load(path)['meta'])), 'format': 99}
+        if content == 'no format':
+            del meta['format']
         np.savez(path, meta=np.array(json.dumps(meta)))
     with pytest.raises(ValueError, match=r'--from|has format 99') as error:
         read_proposals(path, MARK)

@@ -334,9 +334,9 @@ def test_a_model_without_indicator(toy, tmp_path, scene):
     toy.dump(tmp_path / 'plain.py')
     save(toy, tmp_path / 'plain.pth')
     inferencer = AlignZegInferencer(tmp_path / 'plain.py', tmp_path / 'plain.pth')
-    with pytest.raises(ValueError, match=r'without φ_bc .*pbc=False'):
-        inferencer(scene[0])
-    result = inferencer(scene[0], pbc=False, proposals=True)[0]
+    with pytest.raises(ValueError, match=r'gamma=0.3 needs φ_bc'):
+        inferencer(scene[0], gamma=0.3)
+    result = inferencer(scene[0], proposals=True)[0]
     assert all(proposal.unseen_score is None for proposal in result.proposals)
 
 
@@ -345,7 +345,8 @@ def test_bias_correction_that_the_config_left_out(toy, tmp_path, scene):
     toy.dump(tmp_path / 'late.py')
     inferencer = AlignZegInferencer(tmp_path / 'late.py', tmp_path / 'toy.pth')
     usual = AlignZegInferencer(tmp_path / 'toy.py', tmp_path / 'toy.pth')  # γ = 0.3
-    assert np.array_equal(inferencer(scene[0])[0].labels, usual(scene[0])[0].labels)
+    assert np.array_equal(inferencer(scene[0])[0].labels, usual(scene[0], pbc=False)[0].labels)
+    assert np.array_equal(inferencer(scene[0], gamma=0.3)[0].labels, usual(scene[0])[0].labels)
 
 
 def test_names_of_a_file_do_not_stand_in_the_way_of_other_words(toy, tmp_path, scene):

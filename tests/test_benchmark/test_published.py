@@ -70,6 +70,11 @@ def changed(path, **options):
 
 
 def test_own_protocols_by_hand():
+    square = Config.fromfile('configs/alignzeg_context.py')
+    for step in square.test_dataloader.dataset.pipeline:
+        if 'scale' in step:
+            step.scale = 512
+    assert own_protocol(square)['input'] == 512
     own = own_protocol(Config.fromfile('configs/alignzeg_context.py'))
     assert own == dict(training='inductive', window='whole', input=640, calibration='PBC', background='dropped')
     own = own_protocol(Config.fromfile('configs/ablations/context/windows.py'))

@@ -17,7 +17,7 @@ from torch import nn
 
 from alignzeg.benchmark.published import read_published
 from alignzeg.benchmark.shipped import shipped
-from alignzeg.benchmark.speed import first, measure, memory, steps
+from alignzeg.benchmark.speed import first, measure, memory, models, steps
 from alignzeg.benchmark.speed.models import build, load
 from alignzeg.benchmark.speed.rows import CPU_ROWS, CUDA_ROWS, MODELS, PREDICT, TRAIN, Row, choose
 from alignzeg.benchmark.speed.vocabulary import VocabularyPrediction
@@ -71,7 +71,7 @@ def test_models_take_turns_after_a_warm_up(fake_steps):
 def test_a_long_step_is_timed_where_its_memory_is_measured(monkeypatch, fake_steps, tmp_path):
     probes = {'alignzeg': memory.Probe(11.0, 900.0), 'san': memory.Probe(23.0, 2000.0)}
     monkeypatch.setattr(measure, 'probe_all', lambda *_: probes)
-    (result,), _ = measure.run(replace(FAKE, rounds=1), measure.Settings('cpu', 9, 1, 'here', tmp_path))
+    (result,), _ = measure.run(replace(FAKE, rounds=1), measure.Settings('cpu', 9, 1, 'here'))
     assert result.values == {'alignzeg': [11.0], 'san': [23.0]} and result.memory_mb['san'] == 2000.0
     assert not fake_steps
 
@@ -128,14 +128,13 @@ def test_a_step_that_fails_gives_a_reason(monkeypatch, error, reason):
 def test_the_other_model_is_measured_without_the_one_that_failed(monkeypatch, fake_steps, tmp_path):
     probes = {'alignzeg': memory.Probe(1.0, 900.0), 'san': memory.Probe(failure='it needs more than 1 GB')}
     monkeypatch.setattr(measure, 'probe_all', lambda *_: probes)
-    (result,), failures = measure.run(FAKE, measure.Settings('cpu', 9, 1, 'here', tmp_path))
+    (result,), failures = measure.run(FAKE, measure.Settings('cpu', 9, 1, 'here'))
     assert set(result.values) == set(result.memory_mb) == {'alignzeg'} and result.memory_mb['alignzeg'] == 900.0
     assert failures == ['fake: san: it needs more than 1 GB.']
 
 
-def test_first_predictions_without_and_with_a_text_bank(monkeypatch, tmp_path):
-    calls, weights = {'alignzeg': [], 'san': []}, tmp_path / 'random_clip_vitb16.safetensors'
-    weights.touch()
+def test_first_predictions_without_and_with_a_text_bank(monkeypatch):
+    calls = {'alignzeg': [], 'san': []}
 
     def fake(name, device, weights, cache):
         calls[name].append(cache.is_dir())
@@ -144,19 +143,19 @@ def test_first_predictions_without_and_with_a_text_bank(monkeypatch, tmp_path):
         return float(len(calls[name]))
 
     monkeypatch.setattr(first, 'first_prediction', fake)
-    (tmp_path / 'text_cache').mkdir()  # of an earlier run
-    found = first.first_predictions('cpu', tmp_path)
+    monkeypatch.setattr(models, 'write_random_clip', lambda path: path.touch())
+    found = first.first_predictions('cpu')
     assert calls['alignzeg'] == [False, True, True, True] and len(calls['san']) == 1
     assert found['no text bank yet'] == {'alignzeg': [1.0], 'san': [1.0]}
     assert found['warm text bank'] == {'alignzeg': [2.0, 3.0, 4.0], 'san': [1.0]}
 
 
 def test_a_first_prediction_that_fails_ends_no_benchmark(monkeypatch, tmp_path):
-    def fails(device, folder):
+    def fails(device):
         raise RuntimeError('no disk')
 
     monkeypatch.setattr(measure, 'first_predictions', fails)
-    settings = measure.Settings('cpu', 9, 1, 'here', tmp_path)
+    settings = measure.Settings('cpu', 9, 1, 'here')
     assert measure.run(replace(FAKE, kind='first'), settings) == ([], ['fake: RuntimeError: no disk'])
 
 
@@ -235,7 +234,7 @@ def test_the_included_model_finds_its_own_names_among_many():
 
 def test_a_row_of_one_model(monkeypatch, fake_steps, tmp_path):
     row = replace(FAKE, memory=False, models=('alignzeg',))
-    (result,), failures = measure.run(row, measure.Settings('cpu', 9, 1, 'here', tmp_path))
+    (result,), failures = measure.run(row, measure.Settings('cpu', 9, 1, 'here'))
     assert set(result.values) == {'alignzeg'} and not failures
 
 

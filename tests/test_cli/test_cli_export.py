@@ -52,10 +52,15 @@ def test_onnx_gets_its_words_and_is_compared(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(exchange_onnx, 'compare_onnx', compare)
     out, photo = tmp_path / 'model.onnx', tmp_path / 'photo.png'
     Image.new('RGB', (40, 30)).save(photo)
-    words = ['--classes', 'red stripes, blue checks', '--gamma', '0.5', '--no-pbc', '--compare', str(photo)]
+    torn = tmp_path / 'torn.png'
+    torn.write_bytes(photo.read_bytes()[:50])
+    words = ['--classes', 'red stripes, blue checks', '--gamma', '0.5', '--no-pbc', '--compare', str(torn), str(photo)]
     assert main(['export', '--format', 'onnx', '--out', str(out), *words]) == 0
     agreed = '98.94% of the labels are those of `predict` (2 pictures, least 98.00%)'
-    assert capsys.readouterr().out == f'{out}: 2 words; {agreed}\n'
+    told = capsys.readouterr()
+    assert told.out == f'{out}: 2 words; {agreed}\n' and f'not compared: {torn} cannot be read' in told.err
+    assert main(['export', '--format', 'onnx', '--out', str(out), '--compare', str(torn)]) == 2
+    assert '--compare names no picture that can be read' in capsys.readouterr().err and len(asked) == 1
     model = asked[0].pop('model')
     assert isinstance(model, AlignZeg) and next(model.parameters()).device.type == 'cpu'
     settings = dict(gamma=0.5, pbc=False)
@@ -72,6 +77,22 @@ def test_onnx_gets_its_words_and_is_compared(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     assert main(['export', '--format', 'onnx', '--out', str(out), '--overwrite']) == 0
     assert 'not compared with `predict`: pip install onnxruntime' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [('model = dict(', 'cannot be read: '), ('x = 1', 'has no `model`'), ('model = dict(type="No")', 'No')],
+)
+@pytest.mark.parametrize('command', [['export', '--format', 'safetensors'], ['predict', 'p.png', '--model']])
+def test_a_faulty_config_is_one_line(checkpoint, tmp_path, capsys, command, text, message):
+    config = tmp_path / 'config.py'
+    config.write_text(text)
+    Image.new('RGB', (9, 9)).save(tmp_path / 'p.png')
+    command = [str(tmp_path / part) if part == 'p.png' else part for part in command]
+    arguments = [*command, str(config), '--checkpoint', checkpoint, '--out', str(tmp_path / 'out')]
+    assert main(arguments) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert message in told[-1] and told[-1].startswith('alignzeg: error: ') and 'Traceback' not in ''.join(told)
 
 
 @pytest.mark.parametrize(

@@ -84,15 +84,28 @@ def test_web_hands_its_arguments_on(monkeypatch, tmp_path):
     for name in ('c.py', 'w.pth'):
         (tmp_path / name).touch()
     served = []
-    monkeypatch.setitem(sys.modules, 'alignzeg.web', SimpleNamespace(serve=lambda *args, tell: served.append(args)))
+    monkeypatch.setitem(
+        sys.modules, 'alignzeg.web', SimpleNamespace(serve=lambda *args, tell, **more: served.append((*args, more)))
+    )
     monkeypatch.setattr('importlib.util.find_spec', lambda name: name)
     assert main(['web']) == 0
     options = ['--model', 'c.py', '--checkpoint', 'w.pth', '--device', 'cpu', '--host', '0.0.0.0', '--port', '80']
-    options += ['--password-file', 'p.txt', '--allow-host', 'a', '--allow-host', 'b']
+    options += [
+        '--password-file',
+        'p.txt',
+        '--allow-host',
+        'a',
+        '--allow-host',
+        'b',
+        '--dtype',
+        'bf16',
+        '--clip-weights',
+        't',
+    ]
     assert main(['web', *options, '--max-upload-mb', '5']) == 0
     assert served == [
-        (None, None, None, '127.0.0.1', 7860, 20, [], None, False),
-        ('c.py', 'w.pth', 'cpu', '0.0.0.0', 80, 5, ['a', 'b'], 'p.txt', False),
+        (None, None, None, '127.0.0.1', 7860, 20, [], None, False, dict(dtype='fp32', clip_weights=None)),
+        ('c.py', 'w.pth', 'cpu', '0.0.0.0', 80, 5, ['a', 'b'], 'p.txt', False, dict(dtype='bf16', clip_weights='t')),
     ]
 
 

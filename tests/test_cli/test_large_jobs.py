@@ -6,13 +6,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from alignzeg.cli import main
-from alignzeg.cli.large_job import RECORDS, SETTINGS, Job
+from alignzeg.cli.large_job import RECORDS, SETTINGS, Job, model_settings
 from alignzeg.cli.progress import JobProgress, rate
 from alignzeg.cli.team import Team
 from mmseg_alignzeg.datasets.patterns import draw_scene
@@ -105,6 +106,11 @@ def begun(out, settings, team=ALONE):
     return job
 
 
+def killed(job):
+    """What the end of a process does."""
+    job._lock.release()
+
+
 def test_results_older_than_their_settings_are_not_done(tmp_path):
     file = tmp_path / 'a_overlay.png'
     job = begun(tmp_path, {'classes': ['a']})
@@ -117,7 +123,8 @@ def test_results_older_than_their_settings_are_not_done(tmp_path):
     assert not Job(tmp_path, {'classes': ['b']}, ALONE).is_done('a.png', [file])
     # A job that replaces these results, and is killed before it does.
     time.sleep(0.01)
-    begun(tmp_path, {'classes': ['b']})
+    killed(job)
+    killed(begun(tmp_path, {'classes': ['b']}))
     assert not Job(tmp_path, {'classes': ['b']}, ALONE).is_done('a.png', [file])
     (tmp_path / SETTINGS).unlink()
     with pytest.raises(ValueError, match=f'no {SETTINGS} says how'):
@@ -131,6 +138,7 @@ def test_records_survive_a_kill(tmp_path):
     with (tmp_path / 'results.1.jsonl').open('w') as other:
         other.write('{"image": "d", "share')  # killed here
     (tmp_path / 'results.old.jsonl').write_text('mine')
+    killed(job)
     job = begun(tmp_path, {})
     job.note({'image': 'b', 'error': 'gone'})
     job.finish({}, ['e', 'b', 'a'], lambda: None)
@@ -138,6 +146,41 @@ def test_records_survive_a_kill(tmp_path):
     assert [record['image'] for record in records] == ['c', 'b', 'a']  # those of earlier jobs first
     assert records[1] == {'image': 'b', 'error': 'gone'}
     assert sorted(file.name for file in tmp_path.iterdir()) == [RECORDS, 'results.old.jsonl', SETTINGS]
+
+
+def test_two_jobs_do_not_write_into_one_folder(tmp_path):
+    first = begun(tmp_path, {})
+    with pytest.raises(ValueError, match='another job is writing into'):
+        begun(tmp_path, {})
+    first.note({'image': 'a'})
+    first.finish({}, ['a'], lambda: None)
+    begun(tmp_path, {}).stop([])
+    assert [json.loads(line)['image'] for line in (tmp_path / RECORDS).read_text().splitlines()] == ['a']
+
+
+def test_settings_change_with_config_and_weights(tmp_path):
+    def found(model, **changes):
+        names = dict(model=str(model), checkpoint=None, clip_weights=None, dtype='fp32', side_by_side=False)
+        return model_settings(SimpleNamespace(**{**names, **changes}))
+
+    (tmp_path / 'base.py').write_text('model = dict(depth=1)')
+    (tmp_path / 'own.py').write_text("_base_ = './base.py'")
+    clip = tmp_path / 'clip.safetensors'
+    clip.write_bytes(b'1')
+    first = found(tmp_path / 'own.py', clip_weights=str(clip))
+    assert first == found(tmp_path / 'own.py', clip_weights=str(clip)) and json.dumps(first)
+    clip.write_bytes(b'2')
+    (tmp_path / 'base.py').write_text('model = dict(depth=2)')
+    second = found(tmp_path / 'own.py', clip_weights=str(clip))
+    assert {key for key in first if first[key] != second[key]} == {'config', 'clip_weights'}
+
+    folder = tmp_path / 'folder'
+    folder.mkdir()
+    settings = []
+    for name in ('config.json', 'model.safetensors', 'other'):
+        (folder / name).write_text('x')
+        settings.append(found(folder))
+    assert settings[0] != settings[1] == settings[2]
 
 
 def test_a_team_divides_a_list():

@@ -13,10 +13,12 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from PIL import Image, UnidentifiedImageError
 from safetensors.torch import save_file
 
 from alignzeg.apis import AlignZegInferencer
 from alignzeg.apis.banks import Banks
+from alignzeg.apis.image_files import Source, read_rgb
 from alignzeg.apis.prediction import DRAWN_PIXELS
 from alignzeg.exchange import load_pretrained, onnx_runner
 from alignzeg.exchange.onnx import FixedVocabularyPredictor, compare_onnx, export_onnx, visible_weights
@@ -185,6 +187,35 @@ def test_a_graph_gives_what_predict_gives(tmp_path):
     assert weights < 1.5 * image_side  # the text tower alone would be 2.4 million more
 
 
+def test_the_runner_reads_pictures_as_predict_does(tmp_path):
+    grey = np.arange(0, 60000, 1000, dtype=np.uint16).reshape(6, 10)
+    rgba = np.random.default_rng(0).integers(0, 256, (6, 10, 4), np.uint8)
+    turned = Image.fromarray(rgba[:, :, :3])
+    turned.getexif()[274] = 6
+    turned.save(tmp_path / 'turned.jpg', exif=turned.getexif())
+    Image.fromarray(grey).save(tmp_path / 'grey.png')
+    Image.fromarray(rgba).save(tmp_path / 'rgba.png')
+    for file in tmp_path.iterdir():
+        assert np.array_equal(onnx_runner.read(str(file)), read_rgb(Source(str(file)))), file
+    (tmp_path / 'photo.jpg').write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n')
+    with pytest.raises(UnidentifiedImageError):
+        onnx_runner.read(str(tmp_path / 'photo.jpg'))
+
+
+@pytest.mark.parametrize('pbc', [True, False])
+def test_pbc_of_a_graph_is_that_of_predict(trained, pbc):
+    """For each setting of the model itself: on, switched off, and without φ_bc."""
+    inferencer = AlignZegInferencer()
+    images = scenes(2)
+    for change in (dict(), dict(question=replace(trained.question, bias_correction=None)), dict(class_indicator=None)):
+        for model in (trained, inferencer.model):
+            for name, value in change.items():
+                setattr(model, name, value)
+        found = module(images, trained, WORDS, pbc=pbc)[0]
+        expected = inferencer([image.permute(1, 2, 0).numpy() for image in images], WORDS, pbc=pbc)
+        assert all((f.numpy() == e.labels).mean() > 0.9999 for f, e in zip(found, expected, strict=True))
+
+
 @pytest.mark.parametrize(
     ('change', 'arguments', 'message'),
     [
@@ -192,7 +223,6 @@ def test_a_graph_gives_what_predict_gives(tmp_path):
         ({}, dict(classes=['a', 'a']), r"names \['a'\] more than once"),
         ({}, dict(unseen=['cat']), r"`unseen_classes` names \['cat'\]"),
         ({}, dict(gamma=1.5), r'gamma=1.5 is outside \[0, 1\]'),
-        ({}, dict(gamma=0.3, pbc=False), 'gamma=0.3 .*pbc=False'),
         ({}, dict(input_scale=(0, 64)), r'input_scale=\(0, 64\) must be \(long, short\)'),
         (dict(class_indicator=None), dict(gamma=0.3), 'gamma=0.3 .*φ_bc'),
         (dict(data_preprocessor=torch.nn.Identity()), {}, 'no `data_preprocessor` with mean and std'),

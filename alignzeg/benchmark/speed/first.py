@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from .rows import FIRST, MODELS
 
@@ -44,27 +44,24 @@ def first_prediction(name: str, device: str, weights: Path, cache: Path) -> floa
     return float(done.stdout.splitlines()[-1]) - begin
 
 
-def first_predictions(device: str, folder: Path) -> dict[str, dict[str, list[float]]]:
+def first_predictions(device: str) -> dict[str, dict[str, list[float]]]:
     """Measure first predictions of both models, in seconds. They run at once, in processes of one thread each.
 
     Args:
         device: 'cpu' or 'cuda'.
-        folder: For random CLIP weights and AlignZeg's text cache.
 
     Returns:
         By 'no text bank yet' and 'warm text bank', the seconds by model. SAN has no cache, so its figure is the same.
     """
     from .models import write_random_clip
 
-    weights, cache = folder / 'random_clip_vitb16.safetensors', folder / 'text_cache'
-    if not weights.is_file():
-        write_random_clip(weights)
-    shutil.rmtree(cache, ignore_errors=True)
     ours, san = MODELS
-    with ThreadPoolExecutor(1) as other:
+    with TemporaryDirectory() as folder, ThreadPoolExecutor(1) as other:
+        weights, cache = Path(folder, 'random_clip_vitb16.safetensors'), Path(folder, 'text_cache')
+        write_random_clip(weights)
         theirs = other.submit(first_prediction, san, device, weights, cache)
         cold, *warm = (first_prediction(ours, device, weights, cache) for _ in range(1 + ROUNDS))
-    once = [theirs.result()]
+        once = [theirs.result()]
     return {'no text bank yet': {ours: [cold], san: once}, 'warm text bank': {ours: warm, san: once}}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from .first import first_predictions
 from .memory import clocked, described, prepare, probe_all
@@ -61,14 +60,12 @@ class Settings:
         budget: Seconds for the measured steps of a row; every model is measured once at least.
         limit_gb: Memory that a model may use on a CPU, in GB.
         setup: Description of the machine, for the table.
-        folder: For CLIP weights and the text cache of first predictions.
     """
 
     device: str
     budget: float
     limit_gb: float
     setup: str
-    folder: Path
 
 
 def run(row: Row, settings: Settings) -> tuple[list[Result], list[str]]:
@@ -76,7 +73,7 @@ def run(row: Row, settings: Settings) -> tuple[list[Result], list[str]]:
     device, setup = settings.device, settings.setup
     if row.kind == 'first':
         try:
-            found = first_predictions(device, settings.folder)
+            found = first_predictions(device)
         except RuntimeError as error:
             return [], [f'{row.label}: {described(error)}']
         return [Result(f'first, {text}', f'{row.label}, {text} (s)', setup, found[text]) for text in found], []

@@ -136,5 +136,4 @@ def write_random_clip(path: Path) -> None:
     from safetensors.torch import save_file
 
     clip = open_clip.create_model('ViT-B-16-quickgelu')
-    path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in clip.state_dict().items()}, path)
