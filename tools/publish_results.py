@@ -42,7 +42,7 @@ HEAD = """\
 Results in percent as others have published them, each with its source; nothing on this page was measured by this
 project. `-` means that the source does not say. "second-hand" marks numbers that were not read in their own
 publication. [protocol.md](protocol.md) explains why results of different protocols cannot be compared.
-`alignzeg bench` shows own results beside those of the same protocol. `tools/publish_results.py` writes this
+`alignzeg bench` shows your results beside those of the same protocol. `tools/publish_results.py` writes this
 page from `configs/published_results.yml`.
 """
 CROSS = 'mIoU of models trained on the 171 classes of COCO-Stuff. Backbones differ, and with them the cost.'

@@ -37,7 +37,7 @@ def unsure_hint(best_score: float | None) -> tuple[str, ...]:
     """Return a hint if no proposal is sure."""
     if best_score is None or best_score >= SURE:
         return ()
-    return (f'no proposal is sure: the best score is {best_score:.3f} of 1, so expect wrong labels',)
+    return (f'no proposal is sure: the best score is {best_score:.3f} of 1, the labels are probably wrong',)
 
 
 def far_hint(far_words: Sequence[str], count: int) -> tuple[str, ...]:

@@ -24,7 +24,9 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
     parser.add_argument('folder', type=Path, metavar='FOLDER', help='folder with runs.csv files, or one CSV file')
     parser.add_argument('--format', choices=('markdown', 'latex'), default='markdown', help='default: markdown')
-    parser.add_argument('--compare-with', metavar='ROW', help='reference of the t-tests (default: baseline, if there)')
+    parser.add_argument(
+        '--compare-with', metavar='ROW', help='reference of the t-tests (default: `baseline`, if there is such a row)'
+    )
 
 
 def run(args: argparse.Namespace) -> int:

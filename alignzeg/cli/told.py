@@ -55,7 +55,7 @@ class Remarks:
             named = ', '.join(map(printable, self.unsure)) + (', …' if self.unsure_count > len(self.unsure) else '')
             complain(
                 f'hint: no proposal is sure in {self.unsure_count} of {self.pictures} pictures (best score '
-                f'{low if low == high else f"{low} to {high}"} of 1), so expect wrong labels: {named}'
+                f'{low if low == high else f"{low} to {high}"} of 1); the labels are probably wrong: {named}'
             )
 
 

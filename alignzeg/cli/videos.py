@@ -123,7 +123,7 @@ def segment_video(
         count = write_video(target, overlays(video.frames), video.rate)
     assert last is not None
     hints = list(far_hint(last.far_words, len(last.classes) - len(last.plain)))
-    hints += [f'no proposal is sure in {unsure:,} of {count:,} frames, so expect wrong labels'] if unsure else []
+    hints += [f'no proposal is sure in {unsure:,} of {count:,} frames, the labels are probably wrong'] if unsure else []
     return Film(path, count, {name: sums[name] / count for name in last.classes}, last.unseen, tuple(hints))
 
 

@@ -96,7 +96,7 @@ class FairQueue(Queue):
         if len(own) >= UNREAD_OF_ONE_CLIENT:
             raise HTTPException(429, f'{len(own)} answers wait for you: fetch them first.')
         if len(self.jobs) >= UNREAD:
-            raise HTTPException(429, 'This page holds too many answers: try again in minutes.')
+            raise HTTPException(429, 'This page holds too many answers: try again in a few minutes.')
 
     def look(self) -> None:
         """Remove jobs whose answers were fetched, answers that nobody fetched in time, and empty sessions."""

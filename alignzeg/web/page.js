@@ -175,7 +175,7 @@ element.addEventListener('click', ({target}) => {
     });
     part('[data-do=drop]').hidden = action !== 'keep';
     if (action === 'drop') part('[data-do=keep]').focus();
-    else say('A is kept. Change the question: its result is B.');
+    else say('A is kept. Change the question; the new result is shown as B.');
 });
 
 function choose(chosen, example = null) {

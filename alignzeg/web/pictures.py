@@ -116,7 +116,7 @@ def decode(url: str, uploads: Uploads) -> bytes:
             raise binascii.Error
         content = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError('arrived incomplete: upload it again') from None
+        raise ValueError('was not received completely: upload it again') from None
     uploads.check_size(len(content))
     return content
 

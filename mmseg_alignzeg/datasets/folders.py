@@ -13,7 +13,7 @@ from ..vocabulary import Vocabulary, abridged
 from .checked_datasets import CheckedFiles
 from .loading import WIDE_IGNORE_LABEL
 
-WIDE = f'`ignore_index={WIDE_IGNORE_LABEL}` in dataset, model and metric'
+WIDE = f'`ignore_index={WIDE_IGNORE_LABEL}` in dataset, `criterion` and metric, and as `data_preprocessor.seg_pad_val`'
 WAY_OUT = f'load 16-bit label maps with `LoadWideAnnotations`, and set {WIDE}'
 
 
@@ -48,7 +48,7 @@ class FoldersDataset(CheckedFiles):
     the values in the files, and ``metainfo.classes`` selects those to use; the others become ``ignore_index``.
 
     More than 255 classes need 16-bit files, ``LoadWideAnnotations`` in the pipeline, and ``ignore_index=65535`` here,
-    in the model and in the metric.
+    in the model's ``criterion``, as ``seg_pad_val`` of its data preprocessor, and in the metric.
 
     Args:
         label_classes: Names of the label values 0, 1, 2, … in the files.
@@ -101,9 +101,10 @@ class FoldersDataset(CheckedFiles):
 
     def _check_width(self) -> None:
         """Refuse an ``ignore_index`` that is the number of a class, and a loader that keeps too few bits."""
-        count, none = len(self.label_classes), self.ignore_index
-        if count > 255 and none < count:
-            raise ValueError(f'{count} `label_classes` leave no label for `ignore_index={none}`: {WAY_OUT}.')
+        count, used, none = len(self.label_classes), len(self.metainfo['classes']), self.ignore_index
+        if 0 <= none < (count if count > 255 else used):
+            todo = WAY_OUT if count > 255 else 'use 255'
+            raise ValueError(f'`ignore_index={none}` is also the label of a class: {todo}.')
         narrow = [type(step).__name__ for step in self.pipeline.transforms if isinstance(step, LoadAnnotations)]
         if narrow and max(count - 1, none) > 255:
             given = f'{count} `label_classes` and `ignore_index={none}`'

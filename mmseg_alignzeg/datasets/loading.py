@@ -34,7 +34,9 @@ class LoadClassSubset(LoadAnnotations):
         results = super().transform({**results, 'label_map': None})
         if label_map is not None:
             table = np.arange(256, dtype=np.uint8)
-            table[list(label_map)] = list(label_map.values())
+            for label, new in label_map.items():
+                if label < len(table):  # others cannot be in the file
+                    table[label] = new
             results['gt_seg_map'] = cv2.LUT(results['gt_seg_map'], table)
         return {**results, 'label_map': label_map}
 

@@ -50,13 +50,21 @@ class VocabularyHook(Hook):
             runner.logger.warning(NOTE)
 
     def before_train(self, runner: Runner) -> None:
-        """Compare the training labels with the model's seen classes.
+        """Compare the training labels with the model's seen classes, and the label of padding with the ignored one.
 
         Raises:
-            ValueError: If names or their order differ.
+            ValueError: If names or their order differ, or padding would be trained as a class.
         """
+        model = unwrapped_model(runner)
+        padding = getattr(model.data_preprocessor, 'seg_pad_val', None)
+        ignored = getattr(getattr(model, 'criterion', None), 'ignore_index', padding)
+        if padding != ignored:
+            raise ValueError(
+                f'`data_preprocessor.seg_pad_val={padding}`, the label of padding, is not ignored: set it to '
+                f'`criterion.ignore_index={ignored}`.'
+            )
         labels = tuple(_metainfo(runner.train_dataloader.dataset)['classes'])
-        seen = unwrapped_model(runner).vocabulary.seen_classes
+        seen = model.vocabulary.seen_classes
         if labels == seen:
             return
         position = next((i for i, (a, b) in enumerate(zip(labels, seen, strict=False)) if a != b), None)
@@ -65,7 +73,7 @@ class VocabularyHook(Hook):
         else:
             detail = f'label {position} is {labels[position]!r} in the data and {seen[position]!r} in the model'
         foreign = [name for name in labels if name not in seen]
-        unseen = [name for name in foreign if name in unwrapped_model(runner).vocabulary.unseen_classes]
+        unseen = [name for name in foreign if name in model.vocabulary.unseen_classes]
         if unseen:
             detail += f'; the data even contains labels of the unseen {unseen}'
         raise ValueError(

@@ -34,7 +34,8 @@ class AlignZeg(ZeroShotSegmentor):
         clip: ``model_name`` and ``pretrained`` of :class:`CLIPSource`, and arguments of its tower, see
             :func:`build_tower`.
         image_encoder: Config of the learnable encoder, Z_enc.
-        decode_head: Config of the proposal head, :class:`MRPEHead` or the baseline :class:`PlainDecoderHead`.
+        decode_head: Config of the proposal head, :class:`MRPEHead` or the baseline :class:`PlainDecoderHead`. The
+            ``embed_dim`` of the heads and of φ_bc follow from ``image_encoder`` and ``clip``.
         semantic_head: Config of :class:`CLIPSemanticHead`.
         text: Text prototypes: ``templates``, a set of :func:`get_templates`, by default 'vild'; ``names``, arguments
             of :class:`ClassNames`; ``cache_dir``, see :class:`TextBank`. Or ``embeddings``, a file of class embeddings,
@@ -99,6 +100,12 @@ class AlignZeg(ZeroShotSegmentor):
         self.semantic_head = MODELS.build({**semantic_head, **in_clip})
         self.class_indicator = MODELS.build({**class_indicator, **in_clip}) if class_indicator else None
         self.criterion = MODELS.build({'type': 'AlignZegCriterion', **(criterion or {})})
+        backgrounds = len(self.semantic_head.background_prototypes)
+        if backgrounds < 2 and self.criterion.background_diversity is not None:
+            raise ValueError(
+                f'`num_backgrounds={backgrounds}`, but Eq. (4) needs two background prototypes: raise it, or set '
+                '`criterion.background_diversity=None`.'
+            )
         self.prepare_test(bias_correction, calibration, decoder, test_cfg)
 
     def checkpoint_identity(self, saved: object = None) -> dict[str, Any]:

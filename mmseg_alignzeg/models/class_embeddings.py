@@ -111,6 +111,8 @@ class EmbeddingBank:
         ValueError: See :func:`read_embeddings`; also if the dimension is not that of ``source``.
     """
 
+    _last: tuple[tuple[tuple[str, ...], torch.device], Tensor] | None = None
+
     def __init__(
         self,
         source: CLIPSource,
@@ -138,9 +140,17 @@ class EmbeddingBank:
     def __call__(self, classes: Sequence[str], device: torch.device | str = 'cpu') -> Tensor:
         """Return T: prototypes of C class names, (C, S, D) float32 unit vectors on ``device``.
 
+        Those of the last call are kept: each step of a training asks for the same.
+
         Raises:
             ValueError: If the file does not have a name; case and spaces do not matter.
         """
+        key = (tuple(classes), torch.device(device))
+        if self._last is None or self._last[0] != key:
+            self._last = (key, self._prototypes(classes).to(device))
+        return self._last[1]
+
+    def _prototypes(self, classes: Sequence[str]) -> Tensor:
         rows = [self._rows.get(name, self._rows.get(fold(name))) for name in classes]
         missing = [name for name, row in zip(classes, rows, strict=True) if row is None]
         if missing:
@@ -148,7 +158,7 @@ class EmbeddingBank:
                 f'{self.path} has no embedding of {abridged(missing)}; it has {len(self.names)} names '
                 f'({abridged(self.names)}). Use these, add rows, or leave out `text.embeddings` to use the text tower.'
             )
-        return self.embeds[rows].to(device)
+        return self.embeds[rows]
 
 
 class DrawnBank(EmbeddingBank):
@@ -164,12 +174,11 @@ class DrawnBank(EmbeddingBank):
     def __init__(self, source: CLIPSource) -> None:
         self.source, self.template_set, self.path, self.names = source, 'drawn', Path('drawn vectors'), ()
 
-    def __call__(self, classes: Sequence[str], device: torch.device | str = 'cpu') -> Tensor:
-        """Return T: prototypes of C class names, (C, 1, D) float32 unit vectors on ``device``."""
+    def _prototypes(self, classes: Sequence[str]) -> Tensor:
         digests = [hashlib.sha256(fold(name).encode()).digest() for name in classes]
         generators = [np.random.default_rng(int.from_bytes(digest[:8])) for digest in digests]
         rows = np.stack([generator.standard_normal(self.source.architecture['embed_dim']) for generator in generators])
-        return F.normalize(torch.from_numpy(rows), dim=1).float()[:, None].to(device)
+        return F.normalize(torch.from_numpy(rows), dim=1).float()[:, None]
 
 
 Bank = TextBank | EmbeddingBank

@@ -17,7 +17,7 @@ class ClassNames:
             synonyms, as in A-847. Otherwise, the path of a file with lines ``name: phrase, phrase``, or ``'cleaned'``
             for the included file; a class without a line keeps its name.
         combine: Handling of several phrases: ``'first'`` uses only the first, ``'mean'`` the mean of their
-            embeddings, ``'max'`` the best score among them.
+            embeddings, ``'max'`` the best score among them; feature expansion uses the first phrase then.
 
     Raises:
         ValueError: If ``combine`` is unknown, or a line of the file is malformed or repeated.

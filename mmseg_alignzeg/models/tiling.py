@@ -220,8 +220,9 @@ def tiled_answers(
     def encode(image: Tensor, sample: SegDataSample, tile: Tile) -> Answer:
         crop = image[None, :, tile.crop[0], tile.crop[1]]
         if not crop.is_floating_point():
+            rows, columns = crop.shape[2:]
             data = {'inputs': list(crop), 'data_samples': [SegDataSample()]}
-            crop = model.data_preprocessor(data, False)['inputs']
+            crop = model.data_preprocessor(data, False)['inputs'][..., :rows, :columns]  # without a padding of its own
         return model.answer(model.look(crop), [sample], crop.shape[2:], question)[0]
 
     answers = []

@@ -151,7 +151,7 @@ def _legend_handles(
 
 def _paint(labels: np.ndarray, palette: Palette) -> np.ndarray:
     """Return the colours (H, W, 3) uint8 of a label map."""
-    colours = np.full((max(256, int(labels.max()) + 1), 3), UNLABELLED, dtype=np.uint8)
+    colours = np.full((max(256, len(palette), int(labels.max()) + 1), 3), UNLABELLED, dtype=np.uint8)
     colours[: len(palette)] = palette
     return colours[labels]
 

@@ -82,16 +82,25 @@ def test_8_bit_files_with_a_wide_ignore_index(root):
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
-        (dict(WIDE, ignore_index=255), '300 `label_classes` leave no label for `ignore_index=255`'),
-        (dict(WIDE, label_classes=MANY[:256], ignore_index=255), '256 `label_classes` leave no label'),
+        (dict(WIDE, ignore_index=255), '`ignore_index=255` is also the label of a class'),
+        (dict(WIDE, label_classes=MANY[:256], ignore_index=255), '`ignore_index=255` is also the label of a class'),
         (dict(WIDE, pipeline=PIPELINE), '`LoadAnnotations` keeps 8 bits, too few for 300 `label_classes` and'),
         (dict(ignore_index=65535), 'too few for 3 `label_classes` and `ignore_index=65535`'),
     ],
 )
 def test_labels_that_do_not_fit(root, kwargs, message):
-    way_out = 'load 16-bit label maps with `LoadWideAnnotations`, and set `ignore_index=65535` in dataset, model and'
+    way_out = 'load 16-bit label maps with `LoadWideAnnotations`, and set `ignore_index=65535` in dataset, `criterion`'
     with pytest.raises(ValueError, match=f'{message}.*: {way_out}'):
         build(root, **kwargs)
+
+
+def test_the_ignored_label_is_not_that_of_a_class(root):
+    with pytest.raises(ValueError, match='`ignore_index=0` is also the label of a class: use 255'):
+        build(root, ignore_index=0)
+    pipeline = [PIPELINE[0], dict(type='LoadClassSubset'), PIPELINE[2]]
+    classes = dict(classes=['car', 'sky'])
+    some = build(root, ignore_index=2, metainfo=classes, ignored_labels=[11, 300], pipeline=pipeline)
+    assert labels(some) == [[1, 2, 0, 2], [0, 2, 1, 2]]  # 300 is in no 8-bit file
 
 
 def test_255_classes_fit(root):

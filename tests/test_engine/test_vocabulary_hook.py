@@ -17,6 +17,8 @@ class ToyModel(torch.nn.Module):
         super().__init__()
         self.vocabulary = Vocabulary(['cat', 'dog', 'fox', 'owl'], ['dog', 'owl'])
         self.test_classes = None
+        self.data_preprocessor = SimpleNamespace(seg_pad_val=255)
+        self.criterion = SimpleNamespace(ignore_index=255)
 
     def set_test_classes(self, names):
         self.test_classes = names
@@ -46,6 +48,15 @@ def make_runner(dataset, **cfg):
 @pytest.fixture
 def hook():
     return HOOKS.build(dict(type='mmseg.VocabularyHook'))
+
+
+def test_padding_with_the_label_of_a_class_is_refused(hook):
+    runner = make_runner(make_dataset(['cat', 'fox']))
+    runner.model.criterion.ignore_index = 65535
+    with pytest.raises(ValueError, match=r'seg_pad_val=255`, the label of padding, .*ignore_index=65535'):
+        hook.before_train(runner)
+    runner.model.data_preprocessor.seg_pad_val = 65535
+    hook.before_train(runner)
 
 
 @pytest.mark.parametrize(

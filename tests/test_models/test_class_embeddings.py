@@ -172,6 +172,7 @@ def test_drawn_prototypes_are_nearly_orthogonal_and_belong_to_their_names():
     cosines = (rows @ rows.t()).numpy()
     np.testing.assert_allclose(cosines.diagonal(), 1, atol=1e-6)
     assert np.abs(cosines - np.eye(len(words))).max() < 0.5  # of the tiny CLIP's embeddings, the smallest is 0.97
+    assert bank(words) is bank(words)  # not computed in every step
     assert bank(['road', 'sky'])[:, 0].equal(rows[[3, 0]]) and bank(['Sky']).equal(bank(['sky']))
     with pytest.raises(ValueError, match=r"`text.drawn` allows no other setting, got \['templates'\]"):
         build_text_bank(SOURCE, NAMES, {'templates': 'vild', 'drawn': True})

@@ -113,9 +113,11 @@ def test_views_and_calibration_act_in_windows():
         assert not torch.allclose(found, build(SLIDE).encode_decode(images, [{}]))
 
 
-def test_pixels_are_normalised_window_by_window():
+@pytest.mark.parametrize('divisor', [1, 32])
+def test_pixels_are_normalised_window_by_window(divisor):
     """A test step with uint8 images of different sizes gives what `predict` gives for their normalised copies."""
     preprocessor = dict(type='SegDataPreProcessor', mean=[120, 110, 100], std=[60, 61, 62], bgr_to_rgb=True)
+    preprocessor['test_cfg'] = dict(size_divisor=divisor)  # not that of the model, 16, which pads too
     model = build(SLIDE, data_preprocessor=preprocessor)
     images = [torch.randint(256, (3, *shape), dtype=torch.uint8) for shape in ((100, 130), (90, 70))]
     sizes = []

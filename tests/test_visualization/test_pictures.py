@@ -47,6 +47,14 @@ def test_every_pixel_of_a_panel_is_one_of_the_image(shape, zoom, size):
         assert np.array_equal(shown, panel.repeat(zoom, 0).repeat(zoom, 1))
 
 
+def test_a_large_vocabulary_and_a_map_of_small_labels():
+    names = tuple(map(str, range(300)))
+    palette = [[i % 200, i // 2, 7] for i in range(300)]
+    labels = np.full((30, 30), 7)
+    picture = predictions_picture(np.zeros((30, 30, 3), np.uint8), [('labels', labels)], Vocabulary(names, ()), palette)
+    assert (picture == palette[7]).all(axis=-1).any()
+
+
 def test_unseen_regions_have_a_frame_and_the_legend_says_so():
     image = np.full((400, 400, 3), 128, dtype=np.uint8)
     labels = np.zeros((400, 400), dtype=np.int64)

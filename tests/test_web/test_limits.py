@@ -192,7 +192,7 @@ def test_data_urls(scene, tmp_path):
     with pytest.raises(LimitError, match='1,001 bytes'):
         decode(data_url(bytes(1001)), uploads)
     for url in ('data:image/png;base64,A', 'data:,abc', 'data:image/png;base64,\u00e9\u00e9==', 'data:'):
-        with pytest.raises(ValueError, match='arrived incomplete'):
+        with pytest.raises(ValueError, match='was not received completely'):
             decode(url, uploads)
 
 

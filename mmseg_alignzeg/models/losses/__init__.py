@@ -6,7 +6,7 @@ from .feature_expansion import FeatureExpansionLoss, expand, virtual_logits
 from .jaccard_metric import JaccardMetricLoss, jaccard_mask_loss, jaccard_metric_loss
 from .mask import OVERLAP_LOSSES, dice_loss, mask_loss
 from .matching import HungarianMatcher, Match
-from .ranks import mean_count, mean_counts
+from .ranks import mean_count
 from .targets import Targets, checked_targets
 
 __all__ = [
@@ -26,6 +26,5 @@ __all__ = [
     'jaccard_metric_loss',
     'mask_loss',
     'mean_count',
-    'mean_counts',
     'virtual_logits',
 ]

@@ -44,7 +44,7 @@ def mask_loss(
     Args:
         mask_logits: (m, h, w) logits of matched proposals.
         targets: (m, H, W) their ground-truth masks in {0, 1}.
-        avg_factor: Number of masks to average over, see :func:`mean_counts`.
+        avg_factor: Number of masks to average over, see :func:`mean_count`.
         num_points: Points per mask.
         overlap: A key of :data:`OVERLAP_LOSSES`; 'dice' in the paper.
         oversample_ratio: Candidates per point.

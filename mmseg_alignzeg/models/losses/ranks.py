@@ -11,28 +11,12 @@ from torch import Tensor
 from ...transfer import to_device
 
 
-def mean_counts(*counts: float) -> list[float]:
-    """Return the number of items each loss is averaged over: the mean of each count over all ranks.
+def mean_count(count: int, device: torch.device) -> float | Tensor:
+    """Return the number of items a loss is averaged over, the mean of a count over all ranks, without waiting.
 
     Distributed training takes the mean of the gradients of its W ranks. A rank's sum over its items, divided by the
     mean number of items per rank, therefore gives the mean over the items of all ranks, however they are distributed:
     W processes train like one with a W-fold batch. Every rank must call this, even without items.
-
-    Args:
-        *counts: Counts of this rank, or any weights.
-
-    Returns:
-        As many floats; with a single process, its own counts.
-    """
-    if get_world_size() == 1:
-        return [float(count) for count in counts]
-    total = torch.tensor(counts, dtype=torch.float64)
-    all_reduce(total, 'mean')
-    return total.tolist()
-
-
-def mean_count(count: int, device: torch.device) -> float | Tensor:
-    """Return the mean of a count over all ranks, see :func:`mean_counts`, without waiting for the device.
 
     Returns:
         A scalar on ``device``; with a single process, its own count as a float.

@@ -26,7 +26,7 @@ class ConvNeXtTower(CLIPTower):
             the last map.
         tail_layers: 0 or None: the tail is the pooling.
         num_prompts: 0: a convolution has no prompts.
-        with_cp: No effect: without prompts, nothing is stored.
+        with_cp: No effect.
         **base: See :class:`CLIPTower`.
     """
 

@@ -27,7 +27,7 @@ class TransformerTower(CLIPTower):
             frozen, because the pretrained residual stream expects them (not given in the paper).
         num_prompts: Deep prompts per layer before the tail, learned as in VPT (20 on COCO-Stuff, else 0).
         with_cp: Recompute the layers before the tail in the backward pass instead of storing their activations: less
-            memory, more time. It acts only with prompts; without them, nothing is stored.
+            memory, more time. Frozen layers without prompts store nothing anyway.
         **base: See :class:`CLIPTower`.
     """
 
@@ -104,13 +104,12 @@ class TransformerTower(CLIPTower):
 
     def _prompted(self, layer: Any, tokens: Tensor, depth: int, grid: tuple[int, int]) -> Tensor:
         """Run one layer; its prompts are appended to the tokens and removed afterwards (deep VPT)."""
-        if self.prompts is None:
-            return self.run_layer(layer, tokens, grid)
-        prompts = self.prompts[depth].to(tokens.dtype).expand(len(tokens), -1, -1)
-        longer = torch.cat([tokens, prompts], dim=1)
+        length = tokens.shape[1]
+        if self.prompts is not None:
+            tokens = torch.cat([tokens, self.prompts[depth].to(tokens.dtype).expand(len(tokens), -1, -1)], dim=1)
         if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(self.run_layer, layer, longer, grid, use_reentrant=False)[:, : tokens.shape[1]]
-        return self.run_layer(layer, longer, grid)[:, : tokens.shape[1]]
+            return checkpoint(self.run_layer, layer, tokens, grid, use_reentrant=False)[:, :length]
+        return self.run_layer(layer, tokens, grid)[:, :length]
 
 
 class ClassTokenTower(TransformerTower):

@@ -165,6 +165,30 @@ def test_prompts_learn_alone(name, tmp_path):
     assert set(tower.state_dict()) == {'prompts'} and not tower.visual.training
 
 
+def saved_bytes(function):
+    """Bytes that are kept for the backward pass."""
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.setdefault(x.data_ptr(), x), lambda x: x):
+        function()
+    return sum(tensor.nbytes for tensor in kept.values())
+
+
+@pytest.mark.parametrize('name', TRANSFORMERS, indirect=True)
+def test_checkpointing_of_a_tower_that_learns(name, tmp_path):
+    saved_clip(name, tmp_path / 'clip.safetensors')
+    source = CLIPSource(f'small_{name}', str(tmp_path / 'clip.safetensors'))
+    tower, found = build_tower(source, freeze=False, scale_factor=0.5).train(), []
+    for tower.with_cp in (False, True):
+        tower.zero_grad()
+        kept = saved_bytes(lambda: tower(torch.ones(1, 3, 64, 64)))
+        stream = tower(torch.ones(1, 3, 64, 64))
+        tower.read(stream, torch.zeros(1, 1, 2, 16)).square().sum().backward()
+        found.append((kept, [param.grad for param in tower.parameters() if param.grad is not None]))
+    (plain, expected), (checkpointed, gradients) = found
+    assert checkpointed < 0.8 * plain
+    torch.testing.assert_close(gradients, expected)
+
+
 @pytest.mark.parametrize('name', ['eva02'], indirect=True)
 @torch.no_grad()
 def test_prompts_have_no_position(world):
