@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,30 +194,33 @@ class Predictors:
             labels[where] = candidates[right.argmax(axis=0), np.arange(candidates.shape[1])]
         return labels
 
-    def by_region(self, scene: Scene) -> np.ndarray:
-        """Return labels (H, W) with the scores of each class from the source that should have the best region."""
-        scores = scene.sources[-1].copy()
-        for c, gains in self.gains(scene):
-            scores[c] = scene.sources[gains.argmax() if gains.max() > gains[-1] else -1, c]
-        return scores.argmax(axis=0)
+    def gains(self, scene: Scene) -> dict[int, np.ndarray]:
+        """Return by how much the IoU of each source should exceed the mean's, for each class that a source predicts."""
+        classes, rows = zip(*regions(scene, self.trained), strict=True)
+        gains = self.region.predict(np.concatenate(rows)[:, self.columns])
+        return dict(zip(classes, gains.reshape(len(classes), -1), strict=True))
 
-    def by_merged_regions(self, scene: Scene) -> np.ndarray:
-        """Return labels (H, W) of the views' mean, weighted for each class by the softmax of the gains; see POPEN."""
-        scores = scene.sources[-1].astype(np.float32)
-        for c, gains in self.gains(scene):
-            weights = np.exp(gains[:-1] / TEMPERATURE)
-            scores[c] = np.tensordot(weights / weights.sum(), scene.sources[:-1, c].astype(np.float32), axes=1)
-        return scores.argmax(axis=0)
 
-    def by_image(self, scene: Scene, views: int) -> np.ndarray:
-        """Return the labels (H, W) of the view that should be the best of the first ``views`` of them."""
-        gains = np.mean([gains for _, gains in self.gains(scene)], axis=0)
-        return scene.found[gains[:views].argmax()]
+def by_region(scene: Scene, gains: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Return labels (H, W) with the scores of each class from the source that should have the best region."""
+    scores = scene.sources[-1].copy()
+    for c, gain in gains.items():
+        scores[c] = scene.sources[gain.argmax() if gain.max() > gain[-1] else -1, c]
+    return scores.argmax(axis=0)
 
-    def gains(self, scene: Scene) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield each class that a source predicts, and by how much each source's IoU should exceed the mean's."""
-        for c, rows in regions(scene, self.trained):
-            yield c, self.region.predict(rows[:, self.columns])
+
+def by_merged_regions(scene: Scene, gains: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Return labels (H, W) of the views' mean, weighted for each class by the softmax of the gains; see POPEN."""
+    scores = scene.sources[-1].astype(np.float32)
+    for c, gain in gains.items():
+        weights = np.exp(gain[:-1] / TEMPERATURE)
+        scores[c] = np.tensordot(weights / weights.sum(), scene.sources[:-1, c].astype(np.float32), axes=1)
+    return scores.argmax(axis=0)
+
+
+def by_image(scene: Scene, gains: Mapping[int, np.ndarray], views: int) -> np.ndarray:
+    """Return the labels (H, W) of the view that should be the best of the first ``views`` of them."""
+    return scene.found[np.mean(list(gains.values()), axis=0)[:views].argmax()]
 
 
 def look_at_all(model: Any, dataset: Any) -> Iterator[Scene]:
@@ -237,12 +240,13 @@ def study(model: Any, validation: Any, tests: Any, name: str) -> dict[str, dict[
     for scene in scenes_of_test:
         choices = ceilings(scene)
         for known, predictor in predictors.items():
+            gains = predictor.gains(scene)
             choices |= {
                 f'per pixel, learned from {known} labels': predictor.by_pixel(scene),
-                f'per class, learned from {known} labels': predictor.by_region(scene),
-                f'softmax per class, learned from {known} labels': predictor.by_merged_regions(scene),
-                f'best of 2 views, learned from {known} labels': predictor.by_image(scene, 2),
-                f'best of 3 views, learned from {known} labels': predictor.by_image(scene, 3),
+                f'per class, learned from {known} labels': by_region(scene, gains),
+                f'softmax per class, learned from {known} labels': by_merged_regions(scene, gains),
+                f'best of 2 views, learned from {known} labels': by_image(scene, gains, 2),
+                f'best of 3 views, learned from {known} labels': by_image(scene, gains, 3),
             }
         truth = torch.from_numpy(scene.labels)
         for way, labels in choices.items():

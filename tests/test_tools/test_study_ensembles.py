@@ -54,18 +54,18 @@ def test_predictors_learn_that_the_sure_view_is_right(tool, seen_only):
 
     predictors, test = tool.Predictors([draw() for _ in range(6)], TRAINED, seen_only), draw()
     assert (predictors.by_pixel(test) == test.labels).mean() > 0.95
-    assert predictors.by_region(test).shape == test.labels.shape
+    assert set(predictors.gains(test)) == {0, 1, 2}
+    assert tool.by_region(test, predictors.gains(test)).shape == test.labels.shape
 
 
 def test_choices_by_the_gains_of_regions_by_hand(tool):
-    predictors = object.__new__(tool.Predictors)
     first, second, third = (scores_of(np.array([[c, 3]])) for c in (0, 1, 2))
     test = scene(tool, first, second, third, labels=np.array([[1, 3]]))
-    predictors.gains = lambda scene: iter([(1, np.array([-1.0, 0.4, 0.2, 0.0])), (2, np.array([0.0, 0.1, 0.9, 0.0]))])
-    assert np.array_equal(predictors.by_image(test, 2), [[1, 3]])  # gains −.5, .25 and .55
-    assert np.array_equal(predictors.by_image(test, 3), [[2, 3]])
+    gains = {1: np.array([-1.0, 0.4, 0.2, 0.0]), 2: np.array([0.0, 0.1, 0.9, 0.0])}
+    assert np.array_equal(tool.by_image(test, gains, 2), [[1, 3]])  # gains −.5, .25 and .55
+    assert np.array_equal(tool.by_image(test, gains, 3), [[2, 3]])
     # Class 1 gets .9 e^1.5 / (e^-1.5 + e^1.5 + 1) = .71, and class 2 .8 e^4.5 / (e^-1 + 1 + e^4.5) = .79.
-    predictors.gains = lambda scene: iter([(1, np.array([-0.3, 0.3, 0.0, 0.0])), (2, np.array([-0.2, 0, 0.9, 0.0]))])
-    assert np.array_equal(predictors.by_merged_regions(test), [[2, 3]])
-    predictors.gains = lambda scene: iter([(c, np.full(4, 0.7)) for c in range(4)])
-    assert np.array_equal(predictors.by_merged_regions(test), test.found[-1])  # the plain mean
+    gains = {1: np.array([-0.3, 0.3, 0.0, 0.0]), 2: np.array([-0.2, 0, 0.9, 0.0])}
+    assert np.array_equal(tool.by_merged_regions(test, gains), [[2, 3]])
+    equal = {c: np.full(4, 0.7) for c in range(4)}
+    assert np.array_equal(tool.by_merged_regions(test, equal), test.found[-1])  # the plain mean
