@@ -13,6 +13,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Scene:
     by_iou: np.ndarray
     labels: np.ndarray
 
-    @property
+    @cached_property
     def found(self) -> np.ndarray:
         """Labels of each source, (V + 1, H, W)."""
         return self.sources.argmax(axis=1)
