@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from mmseg.models import SegDataPreProcessor
+from packaging.version import Version
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 DRAWN_PIXELS = 2**22  # as in `alignzeg.apis.prediction`, which builds on this package
 LONGEST = 2**13  # pixels of a side
+OLDEST = '2.9'  # of torch
 OPSET = 18  # the first with antialiased Resize, which is needed for CLIP's smaller input
 
 
@@ -127,6 +129,11 @@ def visible_weights(out: int, grid: int, extent: float) -> Tensor:
     return (1 - (position[:, None] - cells).abs()).clamp(min=0).float()
 
 
+def can_export() -> bool:
+    """Whether this torch exports right graphs; 2.6 does not."""
+    return Version(torch.__version__) >= Version(OLDEST)
+
+
 def export_onnx(
     model: AlignZeg,
     classes: Sequence[str],
@@ -162,7 +169,7 @@ def export_onnx(
         The exported predictor, as a PyTorch module.
 
     Raises:
-        ImportError: If the extra ``export`` is not installed.
+        ImportError: If the extra ``export`` is not installed, or torch is too old.
         ValueError: If an argument is invalid, or the weights are not float32 on the CPU.
     """
     try:
@@ -174,6 +181,8 @@ def export_onnx(
     if any(param.dtype != torch.float32 or param.device.type != 'cpu' for param in model.parameters()):
         raise ValueError('Only a float32 model on the CPU can be exported: call model.float().cpu() first.')
     predictor = FixedVocabularyPredictor(model, classes, gamma, pbc, scores, unseen).eval()
+    if not can_export():
+        raise ImportError(f'torch {torch.__version__} writes wrong graphs: ONNX export needs torch {OLDEST} or newer.')
     fixed = any(view.scale != 1 for view in model.decoder.views)
     # No side of the example is 1 or equals another: torch.export would take it for a constant, or both for one.
     height, width = (min(input_scale),) * 2 if fixed else (4 * model.stride + 1, 6 * model.stride + 3)

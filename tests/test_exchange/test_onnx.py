@@ -21,11 +21,19 @@ from alignzeg.apis.banks import Banks
 from alignzeg.apis.image_files import Source, read_rgb
 from alignzeg.apis.prediction import DRAWN_PIXELS
 from alignzeg.exchange import load_pretrained, onnx_runner
-from alignzeg.exchange.onnx import FixedVocabularyPredictor, compare_onnx, export_onnx, visible_weights
+from alignzeg.exchange.onnx import (
+    OLDEST,
+    FixedVocabularyPredictor,
+    can_export,
+    compare_onnx,
+    export_onnx,
+    visible_weights,
+)
 from mmseg_alignzeg import models
 from mmseg_alignzeg.datasets.patterns import CLASSES, draw_scene
 from mmseg_alignzeg.models.inference import linear_weights
 
+exports = pytest.mark.skipif(not can_export(), reason=f'ONNX export needs torch {OLDEST}')
 SHIPPED = Path(models.__file__).parents[1] / 'assets' / 'patterns'
 WORDS = ['red dots', 'blue stripes', 'a green grid', 'yellow zigzags', 'red stripes']  # two seen
 
@@ -87,6 +95,7 @@ def test_the_module_is_the_model(trained, pbc, size):
     agree(found, predicted(trained, images))
 
 
+@exports
 def test_an_ensemble_is_exported(small, tmp_path):
     views = [dict(), dict(scale=0.75, flip='horizontal')]
     small.decoder = MODELS.build(dict(type='EnsembleDecoder', views=views))
@@ -136,6 +145,7 @@ def test_a_model_trained_on_bgr_gets_bgr(trained):
     agree(module(scenes(1), trained, WORDS), expected)
 
 
+@exports
 def test_a_graph_gives_what_predict_gives(tmp_path):
     """The class embeddings are from a file; those of a text tower are in the graph of the ensemble."""
     names = [*dict.fromkeys([*CLASSES, *WORDS])]

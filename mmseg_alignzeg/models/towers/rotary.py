@@ -75,7 +75,7 @@ class RotaryTower(ClassTokenTower):
         sources = torch.cat([own, normalised(layer, tokens[:, 1:])], dim=1)  # (B, N + L, width)
         q, k, v = project(layer.attn, own, 0), project(layer.attn, sources, 1), project(layer.attn, sources, 2)
         k = rotate(k, self._angles(grid), queries.shape[1])
-        return finish_block(layer, queries, q, k, v, copies_mask(attn_bias, layer.attn.head_dim))
+        return finish_block(layer, queries, q, k, v, copies_mask(attn_bias, q.shape[-1]))
 
     def project(self, tokens: Tensor) -> Tensor:
         """See :meth:`ClassTokenTower.project`."""

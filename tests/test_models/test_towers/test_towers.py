@@ -72,7 +72,7 @@ def by_concatenation(tower, stream, bias):
     mask[..., : copies + 1] = float('-inf')
     mask[..., range(copies + 1), range(copies + 1)] = 0
     mask[..., copies:, copies] = 0
-    mask[..., :copies, copies + 1 :] = bias / trunk.blocks[0].attn.head_dim ** 0.5
+    mask[..., :copies, copies + 1 :] = bias / (trunk.embed_dim / trunk.blocks[0].attn.num_heads) ** 0.5
     x = torch.cat([tokens[:, :1].expand(-1, copies, -1), tokens], dim=1)
     rope = None if trunk.rope is None else trunk.rope.get_embed(list(stream.grid))
     for block in tower.tail:
