@@ -50,7 +50,7 @@ class HealthHook(Hook):
         ValueError: If ``interval`` is below 1.
     """
 
-    priority = 'LOW'  # after VocabularyHook
+    priority = 'BELOW_NORMAL'  # after VocabularyHook, and before hooks that run φ_bc again for pictures ('LOW')
 
     def __init__(self, interval: int = 100) -> None:
         if interval < 1:
@@ -134,18 +134,27 @@ class HealthHook(Hook):
     # ------------------------------------------------------------------ test
 
     def before_test(self, runner: Runner) -> None:
-        """Register a hook on φ_bc, if PBC is enabled."""
+        """Prepare to count, if PBC is enabled."""
+        self._counted: nn.Module | None = None
         self._corrected: Tensor | int = 0
         self._proposals = 0
         model = unwrapped_model(runner)
         correction = model.question.bias_correction if isinstance(model, AlignZeg) else None
         if correction is not None and model.class_indicator is not None:
             self._gamma = correction.gamma
-            self._handles = [model.class_indicator.register_forward_hook(self._count)]
+            self._counted = model.class_indicator
+
+    def before_test_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Begin to count."""
+        if self._counted is not None:
+            self._handles = [self._counted.register_forward_hook(self._count)]
+
+    def after_test_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Stop counting."""
+        self._remove_handles()
 
     def after_test(self, runner: Runner) -> None:
         """Log the share of corrected proposals."""
-        self._remove_handles()
         counts = torch.tensor([float(self._corrected), float(self._proposals)])
         all_reduce(counts)  # each rank has tested its own images
         if not counts[1]:

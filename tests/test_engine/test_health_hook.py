@@ -178,7 +178,11 @@ def test_a_test_says_what_share_of_proposals_pbc_corrects(recorder, caplog, bias
     hook = HOOKS.build(dict(type='HealthHook'))
     with caplog.at_level(logging.INFO, logger='health'):
         hook.before_test(recorder)
+        hook.before_test_iter(recorder)
         model.predict(images)
+        hook.after_test_iter(recorder)
+        model.predict(torch.zeros_like(images))  # as for a picture, which is not counted
+        assert hook._proposals == 2 * feats.shape[1]
         hook.after_test(recorder)
     (record,) = caplog.records
     share = float((model.class_indicator(feats).sigmoid() > 0.3).float().mean())
