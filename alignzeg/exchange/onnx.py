@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 DRAWN_PIXELS = 2**22  # as in `alignzeg.apis.prediction`, which builds on this package
 LONGEST = 2**13  # pixels of a side
-OLDEST = '2.9'  # of torch
+OLDEST = '2.14'  # of torch
 OPSET = 18  # the first with antialiased Resize, which is needed for CLIP's smaller input
 
 
@@ -130,7 +130,7 @@ def visible_weights(out: int, grid: int, extent: float) -> Tensor:
 
 
 def can_export() -> bool:
-    """Whether this torch exports right graphs; 2.6 does not."""
+    """Whether this torch is one whose graphs were compared with the model; those of 2.6 are wrong."""
     return Version(torch.__version__) >= Version(OLDEST)
 
 
@@ -182,7 +182,10 @@ def export_onnx(
         raise ValueError('Only a float32 model on the CPU can be exported: call model.float().cpu() first.')
     predictor = FixedVocabularyPredictor(model, classes, gamma, pbc, scores, unseen).eval()
     if not can_export():
-        raise ImportError(f'torch {torch.__version__} writes wrong graphs: ONNX export needs torch {OLDEST} or newer.')
+        raise ImportError(
+            f'ONNX export needs torch {OLDEST} or newer, and this is {torch.__version__}: older versions were not tried, '
+            'or write wrong graphs.'
+        )
     fixed = any(view.scale != 1 for view in model.decoder.views)
     # No side of the example is 1 or equals another: torch.export would take it for a constant, or both for one.
     height, width = (min(input_scale),) * 2 if fixed else (4 * model.stride + 1, 6 * model.stride + 3)

@@ -170,7 +170,7 @@ def test_gpus_are_shared_out(monkeypatch):
 def test_a_config_that_names_no_config_cannot_be_planned(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'configs').mkdir()
-    (tmp_path / 'configs/a.py').write_text("trained_by = 'configs/no.py'")
+    (tmp_path / 'configs/a.py').write_text("model = dict(depth=1)\ntrained_by = 'configs/no.py'")
     with pytest.raises(FileNotFoundError, match=r'`trained_by` names configs/no\.py'):
         plan(tmp_path / 'configs', [0], tmp_path, {})
 
