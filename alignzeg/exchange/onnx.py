@@ -183,8 +183,8 @@ def export_onnx(
     predictor = FixedVocabularyPredictor(model, classes, gamma, pbc, scores, unseen).eval()
     if not can_export():
         raise ImportError(
-            f'ONNX export needs torch {OLDEST} or newer, and this is {torch.__version__}: older versions were not tried, '
-            'or write wrong graphs.'
+            f'ONNX export needs torch {OLDEST} or newer, and this is {torch.__version__}: older versions write wrong '
+            'graphs, or were not tried.'
         )
     fixed = any(view.scale != 1 for view in model.decoder.views)
     # No side of the example is 1 or equals another: torch.export would take it for a constant, or both for one.
