@@ -23,8 +23,7 @@ demo: $(STAMP) ## Train, test and show the method in its small embedded world
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/demo.py $(ARGS)
 
 test: $(STAMP) ## Run the tests, on up to 4 cores; ARGS="-k name" picks some, ARGS="-n 0" runs them in one process
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
-		$(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 attack: $(STAMP) ## Attack the page, checkpoints, training and files; prints a table
 	@PYTHONPATH="tests:$$PYTHONPATH" $(BIN)/python -m pytest -q -m attack -p attack_table $(ARGS)

@@ -11,12 +11,6 @@ from mmengine.registry import init_default_scope
 import mmseg_alignzeg  # noqa: F401  (registers everything)
 
 ROOT = Path(__file__).parents[1]
-SLOWEST = ('test_demo', 'test_benchmark_configs', 'test_onnx', 'test_configs')
-
-
-def pytest_collection_modifyitems(items):
-    """Begin with the slowest files, so that no process is left with one of them at the end."""
-    items.sort(key=lambda item: item.path.stem not in SLOWEST)
 
 
 @pytest.fixture(autouse=True, scope='session')
