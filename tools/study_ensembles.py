@@ -9,7 +9,6 @@ classes, or with those of the seen classes alone. All rows are measured on the t
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from torch import Tensor
 
 from alignzeg.apis.trained_models import build_trained
+from alignzeg.benchmark.table import spread
 from mmseg_alignzeg.evaluation.areas import confusion_matrix, split_areas
 from mmseg_alignzeg.evaluation.zero_shot_iou_metric import zero_shot_iou
 from mmseg_alignzeg.models import Answer
@@ -274,12 +274,6 @@ def main() -> None:
         gains = [result[way]['hIoU'] - result[BASELINE]['hIoU'] for result in results]
         p = f'{ttest_1samp(gains, 0).pvalue:.1g}' if len(gains) > 1 and way != BASELINE else '-'
         print(f'| {way} | {" | ".join(map(spread, [*cells, gains]))} | {p} |')
-
-
-def spread(values: Sequence[float]) -> str:
-    """Format mean and sample standard deviation."""
-    deviation = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
-    return f'{statistics.mean(values):.1f}{deviation}'
 
 
 if __name__ == '__main__':

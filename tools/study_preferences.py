@@ -31,6 +31,7 @@ from rich.progress import track
 from torch import Tensor
 
 from alignzeg.apis.trained_models import build_trained
+from alignzeg.benchmark.table import spread
 from mmseg_alignzeg.evaluation.areas import confusion_matrix, split_areas
 from mmseg_alignzeg.evaluation.zero_shot_iou_metric import zero_shot_iou
 
@@ -174,12 +175,6 @@ def row(name: str, scores: Sequence[dict[str, float]], starts: Sequence[dict[str
     duration = f'{statistics.median(seconds):.2f}' if seconds else '-'
     each = ', '.join(f'{score["hIoU"]:.1f}' for score in scores)
     return f'| {name} | {" | ".join(map(spread, cells))} | {each} | {duration} |'
-
-
-def spread(values: Sequence[float]) -> str:
-    """Format mean and sample standard deviation."""
-    deviation = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
-    return f'{statistics.mean(values):.1f}{deviation}'
 
 
 if __name__ == '__main__':

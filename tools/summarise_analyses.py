@@ -14,6 +14,8 @@ from typing import Any
 
 from scipy.stats import ttest_rel
 
+from alignzeg.benchmark.table import spread
+
 KEYS = ('pAcc', 'mIoU_seen', 'mIoU_unseen', 'hIoU', 'unseen_as_seen')
 Setting = tuple[float | None, float, bool]  # γ, constant of stacking, oracle
 
@@ -50,11 +52,7 @@ def summarise(analyses: list[dict[str, Any]]) -> list[list[str]]:
         cells = [name(setting)]
         for key in KEYS:
             values = [each[setting][key] for each in scores if key in each[setting]]
-            if not values:
-                cells.append('-')
-                continue
-            spread = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
-            cells.append(f'{statistics.mean(values):.1f}{spread}')
+            cells.append(spread(values) if values else '-')
         if not all('hIoU' in each[setting] and 'hIoU' in each[plain] for each in scores):
             rows.append([*cells, '-', '-'])
             continue

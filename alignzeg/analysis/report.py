@@ -214,7 +214,7 @@ def _indicator_section(indicator: Mapping[str, Any], base: float | None) -> list
     }
     groups = [(text, indicator[name]) for name, text in names.items() if indicator[name]['count']]
     if indicator['auroc'] is None:
-        heading = 'φ_bc cannot be evaluated: there are no matched proposals of both seen and unseen classes'
+        heading = 'φ_bc cannot be evaluated: seen or unseen classes have no matched proposals'
     else:
         heading = (
             f'φ_bc ranks proposals of unseen classes above those of seen ones with an AUROC of {indicator["auroc"]:.3f}'

@@ -54,7 +54,7 @@ def find_images(inputs: Any) -> list[Source]:
     """
     items = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
     if not items:
-        raise ValueError('There is no image to segment: the list is empty.')
+        raise ValueError('No image to segment: the list is empty.')
     return [source for position, item in enumerate(items) for source in _expand(item, position)]
 
 

@@ -148,7 +148,7 @@ def _note(rows: Sequence[Mapping[str, Any]], reference: str | None) -> str:
     note = f'Percent, mean ± sample standard deviation over {seeds}; best in bold.'
     tested = sum('p' in row for row in rows)
     if not tested:
-        why = 'there is no row to compare with' if reference is None else 'fewer than two common seeds'
+        why = 'no row to compare with' if reference is None else 'fewer than two common seeds'
         return f'{note} No test of significance: {why}.'
     return (
         f'{note} {MARK}: h differs from {reference} with p < {LEVEL}, two-sided paired t-test over common seeds, not '

@@ -119,6 +119,12 @@ def table_rows(
     return table
 
 
+def spread(values: Sequence[float]) -> str:
+    """Format mean ± sample standard deviation; the mean alone for a single value."""
+    deviation = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
+    return f'{statistics.mean(values):.1f}{deviation}'
+
+
 def score_cell(row: Mapping[str, Any], key: str) -> str:
     """Format mean ± standard deviation of a score, as far as available."""
     if f'{key}_mean' not in row:

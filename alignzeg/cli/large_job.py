@@ -189,7 +189,8 @@ class Job:
 
     def _unlock(self) -> None:
         if self._lock is not None:
-            (self.out / LOCK).unlink(missing_ok=True)  # while it is held: another job that waited has no use for it
+            # Removed while it is held, so that no other job can have locked this file.
+            (self.out / LOCK).unlink(missing_ok=True)
             self._lock.release()
 
     def _merge(self, order: Sequence[str] = ()) -> None:

@@ -168,10 +168,12 @@ def run(args: argparse.Namespace) -> int:
         except (KeyboardInterrupt, OSError) as error:
             with contextlib.suppress(OSError):  # on a full disk, the next job collects the records
                 job.stop([*pictures, *videos])
-            stopped = isinstance(error, KeyboardInterrupt)
             kept = f'{remarks.done} of {own} pictures are done; pass --skip-done to continue from there.'
-            complain(f'{"stopped" if stopped else f"error: {error}"}: {kept}')
-            return 130 if stopped else 1 if remarks.done else 2
+            if isinstance(error, KeyboardInterrupt):
+                complain(f'stopped: {kept}')
+                return 130
+            complain(f'error: {error}: {kept}')
+            return 1 if remarks.done else 2
     remarks.finish()
     if team.rank == 0:
         before = len(pictures) + len(videos) - counts['seen']

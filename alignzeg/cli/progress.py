@@ -39,7 +39,7 @@ class JobProgress:
         shown: Whether this process is the one that shows the progress of all.
 
     Attributes:
-        bars: The bars of rich; disabled where there is no terminal, or nothing to wait for.
+        bars: The bars of rich; disabled without a terminal, and for a single short picture.
     """
 
     def __init__(self, total: int, windows: bool, shown: bool = True) -> None:

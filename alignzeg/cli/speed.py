@@ -10,7 +10,7 @@ from typing import Any
 from .options import add_command, positive
 from .output import write as write_line
 
-NOTE = 'Random CLIP weights: only times and memory mean anything; there is no score.'
+NOTE = 'Random CLIP weights: only times and memory have a meaning; no score is computed.'
 
 
 DETAILS = """

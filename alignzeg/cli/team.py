@@ -44,7 +44,7 @@ class Team:
 
     @property
     def alone(self) -> bool:
-        """Whether there is no other process."""
+        """Whether this is the only process."""
         return self.size == 1
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:

@@ -112,7 +112,7 @@ def is_own_request(method: str, path: str, host: str, origin: str | None, site: 
 def read_password(file: str | os.PathLike[str] | None) -> str | None:
     """Read the password from the first line of a file, or else from the environment.
 
-    There is no option for the password itself, because all users of a machine can see command lines.
+    The password itself is not an option, because all users of a machine can see command lines.
 
     Raises:
         OSError: If the file cannot be read.

@@ -37,6 +37,7 @@ class LargeVocabularyDataset(BaseSegDataset):
     Args:
         img_suffix: The ending of image names.
         seg_map_suffix: The ending of label map names.
+        ignore_index: The label that means "no label"; only 65535, which the files have.
         **kwargs: Arguments of ``BaseSegDataset``: ``data_root``, ``data_prefix``, ``ann_file``, ``metainfo``, …
 
     Raises:
@@ -48,14 +49,12 @@ class LargeVocabularyDataset(BaseSegDataset):
         self,
         img_suffix: str = '.jpg',
         seg_map_suffix: str = '.tif',
+        ignore_index: int = WIDE_IGNORE_LABEL,
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault('ignore_index', WIDE_IGNORE_LABEL)
-        if kwargs['ignore_index'] != WIDE_IGNORE_LABEL:
-            raise ValueError(
-                f'ignore_index={kwargs["ignore_index"]}: these label maps have {WIDE_IGNORE_LABEL} for it.'
-            )
-        super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
+        if ignore_index != WIDE_IGNORE_LABEL:
+            raise ValueError(f'ignore_index={ignore_index}: these label maps have {WIDE_IGNORE_LABEL} for it.')
+        super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, ignore_index=ignore_index, **kwargs)
 
     @classmethod
     def get_label_map(cls, new_classes: Sequence[str] | None = None) -> dict[int, int] | None:

@@ -69,15 +69,7 @@ def test_a_block_is_open_clips_own_with_its_gradient():
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
 
 
-def saved_bytes(function, *inputs):
-    """Bytes that are kept for the backward pass, inputs included."""
-    kept = {}
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.setdefault(x.data_ptr(), x), lambda x: x):
-        function(*inputs)
-    return sum(tensor.nbytes for tensor in kept.values())
-
-
-def test_quick_gelu_is_open_clips_and_keeps_half():
+def test_quick_gelu_is_open_clips_and_keeps_half(saved_bytes):
     theirs, ours = open_clip.transformer.QuickGELU(), LeanQuickGELU()
     x = (3 * torch.randn(50, 40)).requires_grad_()
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-6, atol=1e-6)
@@ -87,7 +79,7 @@ def test_quick_gelu_is_open_clips_and_keeps_half():
     assert saved_bytes(ours, hidden) == hidden.nbytes and saved_bytes(theirs, hidden) >= 2 * hidden.nbytes
 
 
-def test_checkpointing_keeps_less_and_changes_no_gradient(clip_file):
+def test_checkpointing_keeps_less_and_changes_no_gradient(clip_file, saved_bytes):
     _, path = clip_file
     vision = build_tower(CLIPSource('tiny_clip', str(path)), tap_layer=3, tail_layers=3, num_prompts=2, scale_factor=1)
     images, found = torch.randn(2, 3, 64, 64), []

@@ -30,12 +30,7 @@ def first_prediction(name: str, device: str, weights: Path, cache: Path) -> floa
     Raises:
         RuntimeError: If the process fails, with the last line of its output.
     """
-    environment = {
-        'OMP_NUM_THREADS': '1',  # unless set, as in the other rows
-        **os.environ,
-        'MMSEG_ALIGNZEG_CACHE': str(cache),
-        'PYTHONWARNINGS': 'ignore',
-    }
+    environment = {**os.environ, 'MMSEG_ALIGNZEG_CACHE': str(cache), 'PYTHONWARNINGS': 'ignore'}
     command = [sys.executable, '-m', f'{__package__}.first', name, device, str(weights)]
     begin = time.time()
     done = subprocess.run(command, env=environment, capture_output=True, text=True)  # nosec B603 (a list, no shell)
@@ -45,7 +40,7 @@ def first_prediction(name: str, device: str, weights: Path, cache: Path) -> floa
 
 
 def first_predictions(device: str) -> dict[str, dict[str, list[float]]]:
-    """Measure first predictions of both models, in seconds. They run at once, in processes of one thread each.
+    """Measure first predictions of both models, in seconds; they run at once.
 
     Args:
         device: 'cpu' or 'cuda'.

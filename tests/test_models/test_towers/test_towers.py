@@ -165,16 +165,8 @@ def test_prompts_learn_alone(name, tmp_path):
     assert set(tower.state_dict()) == {'prompts'} and not tower.visual.training
 
 
-def saved_bytes(function):
-    """Bytes that are kept for the backward pass."""
-    kept = {}
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.setdefault(x.data_ptr(), x), lambda x: x):
-        function()
-    return sum(tensor.nbytes for tensor in kept.values())
-
-
 @pytest.mark.parametrize('name', TRANSFORMERS, indirect=True)
-def test_checkpointing_of_a_tower_that_learns(name, tmp_path):
+def test_checkpointing_of_a_tower_that_learns(name, tmp_path, saved_bytes):
     saved_clip(name, tmp_path / 'clip.safetensors')
     source = CLIPSource(f'small_{name}', str(tmp_path / 'clip.safetensors'))
     tower, found = build_tower(source, freeze=False, scale_factor=0.5).train(), []
