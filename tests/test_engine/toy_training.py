@@ -87,7 +87,11 @@ def toy_runner(work_dir, max_iters=4, validate=False, check_point=None, wrapper=
 
 
 def in_child(work):
-    """Do ``work()`` in a forked process; its exit code, 0 if it came back."""
+    """Do ``work()`` in a forked process; its exit code, 0 if it came back.
+
+    It cannot train if ``torch.compile`` or an export ran in this process before: autograd's threads do not survive a
+    fork. pytest-xdist hands out files with more tests first, so that this one's come before those that compile.
+    """
     child = os.fork()
     if child == 0:
         code = 1
