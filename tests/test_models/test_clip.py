@@ -277,7 +277,7 @@ def test_tag_without_network_says_what_to_fetch(monkeypatch):
 
 
 def test_several_processes_fill_one_cache(clip_file, tmp_path):
-    """Four processes meet an empty cache at once; all read the same numbers and one whole file is left."""
+    """Two processes meet an empty cache at once; both read the same numbers and one whole file is left."""
     _, path = clip_file
     code = (
         'from mmseg_alignzeg.models import CLIPSource, TextBank; import hashlib\n'
@@ -287,10 +287,10 @@ def test_several_processes_fill_one_cache(clip_file, tmp_path):
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
     workers = [
         subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, env=environment)
-        for _ in range(4)
+        for _ in range(2)
     ]
     digests = {worker.communicate()[0].splitlines()[-1] for worker in workers}
-    assert len(digests) == 1 and [worker.returncode for worker in workers] == [0] * 4
+    assert len(digests) == 1 and [worker.returncode for worker in workers] == [0, 0]
     assert len(list((tmp_path / 'bank').iterdir())) == 1
 
 
