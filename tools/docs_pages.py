@@ -14,7 +14,14 @@ NOTEBOOK = 'from_words_to_report'
 FILES = {'security.md': 'SECURITY.md', 'changelog.md': 'CHANGELOG.md'}
 # Sections of README by page. A section that is alone on its page gives it its title.
 SECTIONS = {
-    'index.md': ('', 'Quick start', 'Inference with arbitrary images and classes', 'License'),
+    'index.md': (
+        '',
+        'Quick start',
+        'Installation',
+        'Inference with arbitrary images and classes',
+        'Documentation',
+        'License',
+    ),
     'method.md': ('How it works',),
     'training.md': ('Full-size training',),
     'results.md': ('Results',),

@@ -1,9 +1,8 @@
 """Measure the vision towers of configs: equality with open_clip, seconds, parameters and FLOPs; one table row each.
 
-Weights and class embeddings are random: counts do not depend on them, and masks of random weights are the worst case
-for the time of a prediction. Nothing is downloaded. A batch has one image of the training size. Seconds are CPU time,
-that of all threads together: other processes on the machine change it less than the clock. The first prediction
-includes building the model.
+Weights and class embeddings are random. Nothing is downloaded. A batch has one image of the training size. Seconds are
+CPU time, that of all threads together: other processes on the machine change it less than the clock. The first
+prediction includes building the model.
 """
 
 from __future__ import annotations

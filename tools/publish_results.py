@@ -41,7 +41,10 @@ HEAD = """\
 
 Results in percent as others have published them, each with its source; nothing on this page was measured by this
 project. `-` means that the source does not say. "second-hand" marks numbers that were not read in their own
-publication. [protocol.md](protocol.md) explains why results of different protocols cannot be compared.
+publication. S, U and h are the mIoU of seen classes, that of unseen classes and their harmonic mean. "input" is the
+short side of a test image, "window" the side of the windows or `whole`, "stride" their step, all in pixels.
+"calibration" is what lowers seen scores at test time; "dropped" as background is a softmax over C + 1 classes whose
+last one is then dropped. [protocol.md](protocol.md) explains why results of different protocols cannot be compared.
 `alignzeg bench` shows your results beside those of the same protocol. `tools/publish_results.py` writes this
 page from `configs/published_results.yml`.
 """

@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; each puts its function into ``run``."""
     parser = Parser(
         prog='alignzeg',
-        description='Segment pictures into any words: zero-shot semantic segmentation with AlignZeg.',
+        description='Segment images into classes given by name: zero-shot semantic segmentation with AlignZeg.',
         epilog=f'`alignzeg COMMAND --help` explains a command and shows examples.\n\n{EXIT_CODES}',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -29,12 +29,25 @@ def add_parser(commands: Any) -> None:
     parser.add_argument('config', type=existing, metavar='CONFIG')
     parser.add_argument('checkpoint', type=existing, metavar='CHECKPOINT')
     parser.add_argument('--out', type=Path, metavar='DIR', help='default: analysis/ beside the checkpoint')
-    parser.add_argument('--gammas', type=float, nargs='+', default=GAMMAS, metavar='G', help='γ of the curve of PBC')
-    parser.add_argument('--constants', type=float, nargs='+', default=CONSTANTS, metavar='C', help='of stacking')
+    parser.add_argument(
+        '--gammas',
+        type=float,
+        nargs='+',
+        default=GAMMAS,
+        metavar='G',
+        help='γ of the curve of PBC (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--constants', type=float, nargs='+', default=CONSTANTS, metavar='C', help='of stacking (default: %(default)s)'
+    )
     parser.add_argument('--limit', type=positive, metavar='N', help='only the first N test images')
     parser.add_argument('--batch-size', type=positive, help='default: as in `mim test`, which gives identical scores')
     parser.add_argument(
-        '--from', dest='source', type=existing, metavar='FILE', help='read proposals, without the model'
+        '--from',
+        dest='source',
+        type=existing,
+        metavar='FILE',
+        help='read proposals of the same CONFIG and CHECKPOINT, without the model',
     )
     parser.add_argument('--no-proposals', dest='save_proposals', action='store_false', help='write no proposals.npz')
     add_overrides(parser)

@@ -24,10 +24,12 @@ def add_parser(commands: Any) -> None:
     """Add the command."""
     parser = add_command(commands, 'bench', 'train and test configs over several seeds', DETAILS, EXAMPLES)
     parser.set_defaults(run=run)
-    parser.add_argument('folder', type=existing, metavar='FOLDER', help='folder of configs, or one config')
+    parser.add_argument(
+        'folder', type=existing, metavar='FOLDER', help='folder of configs, or one config, below configs'
+    )
     parser.add_argument('--sweep', metavar='NAME', help='a setting to vary, such as gamma')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0])
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/benchmark'))
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='seeds of the trainings (default: 0)')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/benchmark'), help='(default: %(default)s)')
     parser.add_argument('--jobs', type=positive, help='concurrent runs (default: as many as the GPUs allow, else 1)')
     parser.add_argument('--gpus-per-run', type=positive, default=1, help='the full-size configs are made for 8')
     parser.add_argument('--compare-with', metavar='ROW', help='reference row of the paired t-tests')

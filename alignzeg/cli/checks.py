@@ -106,7 +106,7 @@ def check_clip() -> Check:
 
 
 def check_model() -> Check:
-    """Check that the shipped model segments a scene of the embedded world."""
+    """Check that the included model segments a scene of the embedded world."""
     try:
         from mmseg_alignzeg.datasets.patterns import IGNORE_LABEL, draw_scene
 
@@ -116,12 +116,12 @@ def check_model() -> Check:
         labels = AlignZegInferencer(device='cpu')(image)[0].labels
     except Exception as error:  # the check exercises the whole library, so anything may fail
         fix = 'reinstall the package: its files in assets/ may be damaged'
-        return Check('shipped model', 'PROBLEM', one_line(error), fix)
+        return Check('included model', 'PROBLEM', one_line(error), fix)
     right = (labels == truth)[truth != IGNORE_LABEL].mean()
     if right < 0.5:
         fix = 'reinstall the package; if the problem remains, try another version of torch'
-        return Check('shipped model', 'PROBLEM', f'only {right:.0%} of the pixels of a scene are correct', fix)
-    return Check('shipped model', 'ok', f'{right:.0%} of the pixels of a scene are correct')
+        return Check('included model', 'PROBLEM', f'only {right:.0%} of the pixels of a scene are correct', fix)
+    return Check('included model', 'ok', f'{right:.0%} of the pixels of a scene are correct')
 
 
 def check_cache() -> Check:

@@ -1,4 +1,4 @@
-"""``alignzeg demo``: the shipped model on scenes of the embedded world."""
+"""``alignzeg demo``: the included model on scenes of the embedded world."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ alignzeg demo --scenes 200 --out scenes_200
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    parser = add_command(commands, 'demo', 'try the shipped model on drawn scenes, in seconds', DETAILS, EXAMPLES)
+    parser = add_command(commands, 'demo', 'try the included model on drawn scenes, in seconds', DETAILS, EXAMPLES)
     parser.set_defaults(run=run)
     parser.add_argument('--out', type=Path, default=Path('alignzeg_demo'), metavar='DIR', help='default: alignzeg_demo')
     parser.add_argument('--scenes', type=positive, default=40, metavar='N', help='scenes to score (default: 40)')

@@ -12,7 +12,7 @@ from .output import write
 
 DETAILS = """
 Checks the installation without a network, and changes nothing but its own cache: versions, MMCV's compiled operators,
-GPUs, CLIP's weights, the shipped model (which segments one picture), caches and disk space. Each line is `ok`, a
+GPUs, CLIP's weights, the included model (which segments one picture), caches and disk space. Each line is `ok`, a
 `note` (something optional is missing) or a `PROBLEM`, with a way to fix it. The exit code is 1 if there is a problem.
 """
 EXAMPLES = """

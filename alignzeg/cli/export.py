@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
         'model',
         nargs='?',
         metavar='CONFIG|FOLDER',
-        help='config (.py), or a folder that this command wrote (default: shipped)',
+        help='config (.py), or a folder that this command wrote (default: the included model)',
     )
     parser.add_argument('--checkpoint', metavar='FILE', help='.pth or .safetensors that was trained with that config')
     parser.add_argument('--clip-weights', metavar='FILE|TAG', help="CLIP's weights, in place of those in the config")

@@ -37,7 +37,7 @@ def add_command(commands: Any, name: str, summary: str, details: str, examples: 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose a model."""
-    group = parser.add_argument_group('model (default: the shipped one of the embedded world of patterns)')
+    group = parser.add_argument_group('model (default: the included one of the embedded world of patterns)')
     group.add_argument(
         '--model', '--config', metavar='CONFIG|FOLDER', help='config (.py), or a folder of `alignzeg export`'
     )

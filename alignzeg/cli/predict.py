@@ -1,4 +1,4 @@
-"""``alignzeg predict``: segment pictures into any words."""
+"""``alignzeg predict``: segment images into classes given by name."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ torchrun --nproc-per-node 2 -m alignzeg predict many/ --classes "cat, sofa, lamp
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    parser = add_command(commands, 'predict', 'segment pictures into any words', DETAILS, EXAMPLES)
+    parser = add_command(commands, 'predict', 'segment images into classes given by name', DETAILS, EXAMPLES)
     parser.set_defaults(run=run)
     parser.add_argument('images', nargs='+', metavar='IMAGES', help='pictures, folders of pictures, or videos')
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for the results')

@@ -14,11 +14,11 @@ NOTE = 'Random CLIP weights: only times and memory have a meaning; no score is c
 
 
 DETAILS = """
-Measures AlignZeg and mmseg's SAN on the same inputs, model after model, in one run, on one thread by default. Weights
-are random; masks of random weights overlap everywhere, which is the worst case of a prediction. Rows with trained
-masks, and those that are too large for SAN, have AlignZeg alone. Row by row, a new process measures the peak memory of
-each model, and then their steps are timed in turn; long steps are timed in that process. The table shows medians,
-minima and maxima.
+Measures AlignZeg and mmseg's SAN on the same inputs, in one run, on one thread by default. Weights are random and all
+classes count as seen, so that PBC gives all of them the same score, which is the worst case of a prediction. Rows with
+trained masks, and those that are too large for SAN, have AlignZeg alone. Row by row, a new process measures the peak
+memory of each model, and then their steps are timed in turn; long steps are timed in that process. The table shows
+medians, minima and maxima.
 
 --out writes a CSV file. To publish it, copy it to docs/results/speed.csv (or speed_NAME.csv) and run
 tools/publish_results.py, which writes its table to the README.

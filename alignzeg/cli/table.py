@@ -9,8 +9,9 @@ from typing import Any
 from .options import add_command
 
 DETAILS = """
-Reads every runs.csv that alignzeg bench wrote below FOLDER and prints one table: seen, unseen and h
-per dataset, mean ± standard deviation over seeds, best in bold, and a note about significance.
+Reads every runs.csv that alignzeg bench wrote below FOLDER and prints one table: pAcc, seen (S),
+unseen (U) and h per dataset, or mIoU where there is no h; mean ± standard deviation over seeds, best in bold, and a
+note about significance.
 """
 EXAMPLES = """
 alignzeg table work_dirs/benchmark/ablations/msrc/table4

@@ -13,7 +13,10 @@ from ..vocabulary import Vocabulary, abridged
 from .checked_datasets import CheckedFiles
 from .loading import WIDE_IGNORE_LABEL
 
-WIDE = f'`ignore_index={WIDE_IGNORE_LABEL}` in dataset, `criterion` and metric, and as `data_preprocessor.seg_pad_val`'
+WIDE = (
+    f'`ignore_index={WIDE_IGNORE_LABEL}` in dataset, `model.criterion` and metric, and as '
+    '`model.data_preprocessor.seg_pad_val`'
+)
 WAY_OUT = f'load 16-bit label maps with `LoadWideAnnotations`, and set {WIDE}'
 
 

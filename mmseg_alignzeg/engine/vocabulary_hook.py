@@ -60,8 +60,8 @@ class VocabularyHook(Hook):
         ignored = getattr(getattr(model, 'criterion', None), 'ignore_index', padding)
         if padding != ignored:
             raise ValueError(
-                f'`data_preprocessor.seg_pad_val={padding}`, the label of padding, is not ignored: set it to '
-                f'`criterion.ignore_index={ignored}`.'
+                f'`model.data_preprocessor.seg_pad_val={padding}`, the label of padding, is not ignored: set it to '
+                f'`model.criterion.ignore_index={ignored}`.'
             )
         labels = tuple(_metainfo(runner.train_dataloader.dataset)['classes'])
         seen = model.vocabulary.seen_classes

@@ -58,7 +58,7 @@ def test_a_sound_installation_passes(capsys):
     found = {check['name']: check for check in report['checks']}
     assert report['problems'] == 0 and {check['status'] for check in report['checks']} <= {'ok', 'note'}
     assert found['torch']['found'].startswith(metadata.version('torch'))
-    for name in ('python', 'stack', 'import', 'gpu', 'CLIP weights', 'shipped model', 'text cache', 'disk'):
+    for name in ('python', 'stack', 'import', 'gpu', 'CLIP weights', 'included model', 'text cache', 'disk'):
         assert found[name]['found'] and (found[name]['status'] == 'ok') == (found[name]['fix'] == '')
 
 
@@ -75,7 +75,7 @@ def test_what_cannot_work_is_a_problem_with_a_fix(monkeypatch, capsys):
     ]  # fmt: skip
     assert lines[at + 1].strip().startswith('-> ')
     assert lines[-1] == '1 problem(s) found.'
-    assert not any('shipped model' in line for line in lines) and any('disk' in line for line in lines)
+    assert not any('included model' in line for line in lines) and any('disk' in line for line in lines)
 
 
 def test_versions_are_held_against_the_metadata(versions):

@@ -89,7 +89,7 @@ def test_8_bit_files_with_a_wide_ignore_index(root):
     ],
 )
 def test_labels_that_do_not_fit(root, kwargs, message):
-    way_out = 'load 16-bit label maps with `LoadWideAnnotations`, and set `ignore_index=65535` in dataset, `criterion`'
+    way_out = 'load 16-bit label maps with `LoadWideAnnotations`, and set `ignore_index=65535` in dataset, '
     with pytest.raises(ValueError, match=f'{message}.*: {way_out}'):
         build(root, **kwargs)
 

@@ -1,15 +1,14 @@
 # AlignZeg on CLIP ViT-B/16, section 4.2 of the paper. Configs add `classes` and `unseen_classes` of their split.
-data_preprocessor = dict(
-    type='PinnedSegDataPreProcessor',
-    bgr_to_rgb=True,  # mean and std are those of the CLIP model
-    pad_val=0,
-    seg_pad_val=255,
-    size=(640, 640),
-    test_cfg=dict(size_divisor=32),
-)
 model = dict(
     type='AlignZeg',
-    data_preprocessor=data_preprocessor,
+    data_preprocessor=dict(
+        type='PinnedSegDataPreProcessor',
+        bgr_to_rgb=True,  # mean and std are those of the CLIP model
+        pad_val=0,
+        seg_pad_val=255,
+        size=(640, 640),
+        test_cfg=dict(size_divisor=32),
+    ),
     clip=dict(
         model_name='ViT-B-16-quickgelu',  # OpenAI's weights were trained with QuickGELU
         pretrained='openai',  # or the path of a local file

@@ -54,14 +54,14 @@ def with_statistics(preprocessor: Any, source: CLIPSource) -> Any:
         if len(known) > 1:
             raise ValueError(
                 f'Weights of {name} in a file may need one of {len(known)} normalisations, and the file does not say '
-                f'which: set data_preprocessor mean and std to those of their training: {_listed(known)}.'
+                f'which: set mean and std of model.data_preprocessor to those of their training: {_listed(known)}.'
             )
         mean, std = known[0] if known else _of_bytes(OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
         return {**preprocessor, 'mean': list(mean), 'std': list(std)}
     if known and not any(_equal(given, statistics) for statistics in known):
         raise ValueError(
-            f'data_preprocessor has mean={given[0]} and std={given[1]}, but {name} was trained with {_listed(known)}: '
-            'delete both from the config, and the values of the tower are used.'
+            f'model.data_preprocessor has mean={given[0]} and std={given[1]}, but {name} was trained with '
+            f'{_listed(known)}: delete both from the config, and the values of the tower are used.'
         )
     return preprocessor
 
