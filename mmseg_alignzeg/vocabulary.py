@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from .aliases import canonical
 from .printable import printable
@@ -40,7 +43,8 @@ class Vocabulary:
             repeated = [name for name, count in Counter(names).items() if count > 1]
             if repeated:
                 raise ValueError(f'`{kind}` names {repeated} more than once: class names must be unique.')
-        foreign = [name for name in self.unseen_classes if name not in self.classes]
+        known = set(self.classes)
+        foreign = [name for name in self.unseen_classes if name not in known]
         if foreign:
             raise ValueError(
                 f'`unseen_classes` names {foreign}, which are not among the {len(self.classes)} classes '
@@ -70,18 +74,33 @@ class Vocabulary:
         missing = (name for name in asked.classes if not self.has_labels_for(name))
         return Vocabulary(asked.classes, tuple(missing if unseen is None else unseen))
 
-    @property
+    @cached_property
     def seen_classes(self) -> tuple[str, ...]:
         """Names with training labels, in label order."""
-        return tuple(name for name in self.classes if name not in self.unseen_classes)
+        return tuple(name for name in self.classes if name not in self._unseen)
+
+    @cached_property
+    def unseen_mask(self) -> Tensor:
+        """(C,) bool, True for unseen classes."""
+        return names_mask(self.classes, self._unseen)
 
     def has_labels_for(self, name: str) -> bool:
         """Return whether a class of any dataset was trained, under this name or an alias (see :func:`canonical`)."""
-        return name not in self.unseen_classes and canonical(name) in self._seen
+        return name not in self._unseen and canonical(name) in self._seen
+
+    @cached_property
+    def _unseen(self) -> frozenset[str]:
+        return frozenset(self.unseen_classes)
 
     @cached_property
     def _seen(self) -> frozenset[str]:
         return frozenset(map(canonical, self.seen_classes))
+
+
+def names_mask(classes: Sequence[str], names: Collection[str]) -> Tensor:
+    """Return (C,) bool, True for the classes in ``names``."""
+    wanted = set(names)
+    return torch.tensor([name in wanted for name in classes])
 
 
 def abridged(names: Sequence[str], limit: int = 5) -> str:

@@ -12,10 +12,9 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mmseg_alignzeg.evaluation.vocabulary_metric import names_mask
 from mmseg_alignzeg.models import AlignZeg
 from mmseg_alignzeg.models.proposals import Proposals, Window, padded_size, upright
-from mmseg_alignzeg.vocabulary import Vocabulary
+from mmseg_alignzeg.vocabulary import Vocabulary, names_mask
 
 
 @dataclass
@@ -89,7 +88,7 @@ class AnalysisTask:
     @cached_property
     def unseen(self) -> Tensor:
         """(C,) bool, for the measures."""
-        return names_mask(self.vocabulary.classes, self.vocabulary.unseen_classes)
+        return self.vocabulary.unseen_mask
 
     @cached_property
     def trained(self) -> Tensor:

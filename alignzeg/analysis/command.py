@@ -13,7 +13,6 @@ import mmengine
 import mmseg
 import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
@@ -27,7 +26,7 @@ from mmseg_alignzeg.models import PredictiveBiasCorrection
 from mmseg_alignzeg.models.random_clip import NOTE, is_random, warn_of_random_clip
 
 from .. import analysis
-from ..apis.trained_models import build_trained
+from ..apis.trained_models import build_trained, usable_device
 
 
 def own_variant(cfg: Config, has_indicator: bool) -> tuple[analysis.Variant, float | None]:
@@ -71,7 +70,7 @@ def images_of(
         if args.limit is not None and args.limit > count:
             raise ValueError(f'{args.source} has {count} images, fewer than --limit {args.limit}.')
     else:
-        model = build_trained(cfg, args.checkpoint).to(get_device())
+        model = build_trained(cfg, args.checkpoint).to(usable_device(None))
         loader = test_loader(cfg)
         task = analysis.AnalysisTask.of(model, loader.dataset, ignored_label(cfg))
         torch.manual_seed(0)  # for the random points of matching

@@ -69,7 +69,7 @@ def far_words(classes: Sequence[str], trained: Vocabulary, bank: Bank) -> tuple[
     if isinstance(bank, EmbeddingBank):
         seen = bank(trained.seen_classes)
     else:  # with the unseen ones, these embeddings are in the cache
-        seen = bank(trained.classes)[[name in trained.seen_classes for name in trained.classes]]
+        seen = bank(trained.classes)[~trained.unseen_mask]
     limit = _similarity(seen, seen).fill_diagonal_(-1).amax(dim=1).min()
     far = _similarity(found, seen).amax(dim=1) < limit
     if not isinstance(bank, EmbeddingBank):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS
 
@@ -99,13 +98,13 @@ def build_trained(cfg: Config, weights: PathLike) -> AlignZeg:
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:
-    """Return a device that this machine has; for None, a GPU if there is one.
+    """Return a device that this machine has; for None, a CUDA GPU if there is one, else the CPU.
 
     Raises:
         ValueError: If torch does not know the device, or this machine does not have it.
     """
     try:
-        chosen = torch.device(get_device() if device is None else device)
+        chosen = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"device={device!r} is not a device of torch: use 'cpu' or 'cuda:0'.") from error
     if chosen.type == 'cuda' and (chosen.index or 0) >= torch.cuda.device_count():

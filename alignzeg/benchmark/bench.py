@@ -140,6 +140,8 @@ class Bench:
                 start_new_session=True,  # Ctrl-C reaches only this program, which then ends the group
             )
             self.processes.add(process)
+            if self.stopping.is_set():  # since the first line
+                os.killpg(process.pid, signal.SIGTERM)
             assert process.stdout is not None
             for line in process.stdout:
                 file.write(line)

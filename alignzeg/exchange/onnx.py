@@ -50,7 +50,6 @@ class FixedVocabularyPredictor(nn.Module):
     """
 
     text_embeds: Tensor
-    seen: Tensor
     bias: Tensor
 
     def __init__(

@@ -208,8 +208,12 @@ def _fault(key: str, value: Any) -> str | None:
         return None if len(value) <= longest else f'at most {longest} entries'
     if isinstance(value, (int, float)) and not abs(_number(value, value)) <= LARGEST_NUMBER:
         return f'a number of at most {LARGEST_NUMBER:,}'
+    if key in ('tap_layer', 'tail_layers') and value is None:  # the tower chooses
+        return None
     fewest = 0 if key == 'tail_layers' else 1
-    if key in ('depth', 'num_layers', 'tap_layer', 'tail_layers') and not fewest <= _number(value) <= MOST_LAYERS:
+    if key in ('depth', 'num_layers', 'tap_layer', 'tail_layers') and not (
+        type(value) is int and fewest <= value <= MOST_LAYERS
+    ):
         return f'a whole number from {fewest} to {MOST_LAYERS}'
     return None
 

@@ -87,7 +87,7 @@ class CheckedFiles(BaseSegDataset):
 
     @classmethod
     def missing_place(cls, settings: Mapping[str, Any]) -> str:
-        """Return which root, folder or list does not exist, or ''; no file is looked at.
+        """Return which root, folder or list does not exist, or which argument is wrong, or ''; no file is looked at.
 
         Args:
             settings: The config of a dataset of this class.
@@ -97,7 +97,7 @@ class CheckedFiles(BaseSegDataset):
             dataset = cls(**{**arguments, 'pipeline': [], 'check_files': False, 'lazy_init': True})
             if not dataset._remote:
                 dataset._check_folders()
-        except (FileNotFoundError, ValueError) as error:
+        except (FileNotFoundError, TypeError, ValueError) as error:
             return str(error)
         return ''
 

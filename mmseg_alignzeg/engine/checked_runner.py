@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
 from ..printable import printable
-from .missing_parts import missing_parts
+from .missing_parts import missing_data, missing_parts
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -26,8 +26,9 @@ PACKAGE = Path(__file__).parents[1]
 class CheckedRunner(Runner):
     """MMEngine's runner for `mim train` and `mim test`, with short errors: ``runner_type='CheckedRunner'``.
 
-    Before anything is built, everything that is missing is listed: weights, GPUs and data (of ``test_dataloader`` if
-    ``load_from`` is set, as `mim test` does, else of the other two). An error in a config, and an error that this
+    Before anything is built, everything that is missing is listed: weights, GPUs and data. With ``load_from``, as in
+    `mim test`, these are the data of ``test_dataloader``, unless nothing is missing for a training that starts from
+    these weights. An error in a config, and an error that this
     package raises, end the process with code 2 and one line; the traceback is in the log file of the run.
     """
 
@@ -39,7 +40,8 @@ class CheckedRunner(Runner):
             SystemExit: If something is missing, or the config is wrong.
         """
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmseg')):
-            lines = missing_parts(cfg, ('test',) if cfg.get('load_from') else ('train', 'val'))
+            is_test = cfg.get('load_from') and missing_data(cfg, ('train', 'val'))
+            lines = missing_parts(cfg, ('test',) if is_test else ('train', 'val'))
         if lines:
             stop(*lines)
         try:

@@ -142,7 +142,9 @@ class SafeCheckpointHook(Hook):
         Raises:
             ValueError: If vocabulary, templates or CLIP of checkpoint and model differ, or a weight is not finite.
         """
-        refuse_not_finite(checkpoint.get('state_dict', {}), 'The checkpoint cannot be used', 'give an earlier one.')
+        refuse_not_finite(
+            checkpoint.get('state_dict', checkpoint), 'The checkpoint cannot be used', 'give an earlier one.'
+        )
         restore_history(checkpoint.get('message_hub', {}))
         saved = checkpoint.get('meta', {}).get('alignzeg')
         expected = _identity(runner, saved)

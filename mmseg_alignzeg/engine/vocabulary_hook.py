@@ -65,6 +65,11 @@ class VocabularyHook(Hook):
             )
         labels = tuple(_metainfo(runner.train_dataloader.dataset)['classes'])
         seen = model.vocabulary.seen_classes
+        if ignored is not None and 0 <= ignored < len(seen):
+            raise ValueError(
+                f'`model.criterion.ignore_index={ignored}` is the label of {seen[ignored]!r}, which would not be '
+                'trained: use 65535 there, in the data and in `model.data_preprocessor.seg_pad_val`.'
+            )
         if labels == seen:
             return
         position = next((i for i, (a, b) in enumerate(zip(labels, seen, strict=False)) if a != b), None)

@@ -12,6 +12,7 @@ from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 
 from ..files import whole_file, write_text
+from ..models.random_clip import PREFIX
 from ..together import together
 from . import work_dir_lock
 from .latest_checkpoint import POINTER, find_latest
@@ -140,7 +141,11 @@ class WholeCheckpointHook(CheckpointHook):
         self._keep_config(runner)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
-        """Do what MMEngine does, but delete the previous best checkpoint after the new one is written."""
+        """Do what MMEngine does, but delete the previous best checkpoint after the new one is written.
+
+        ``save_best='hIoU'`` finds the score of a random CLIP too, which has a prefix.
+        """
+        metrics = {key.removeprefix(f'{PREFIX}/'): value for key, value in metrics.items()}
         backend = self.file_backend
         self.file_backend = later = _RemoveLater(backend)
         try:

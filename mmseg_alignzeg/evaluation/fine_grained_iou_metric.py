@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ..files import whole_file
 from ..printable import printable
-from ..vocabulary import abridged
+from ..vocabulary import abridged, names_mask
 from .fine_grained_iou import ImageScores, check_worst_q, fine_grained_iou, image_means, image_scores
-from .vocabulary_metric import VocabularyMetric, label_map, names_mask, sample_fields
+from .vocabulary_metric import VocabularyMetric, label_map, sample_fields
 
 
 @METRICS.register_module()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +55,7 @@ class VocabularyMetric(BaseMetric):
     @property
     def unseen_mask(self) -> Tensor:
         """(C,) bool, True for unseen classes."""
-        return names_mask(self.vocabulary.classes, self.vocabulary.unseen_classes)
-
-
-def names_mask(classes: Sequence[str], names: Sequence[str]) -> Tensor:
-    """Return (C,) bool, True for the classes in ``names``."""
-    return torch.tensor([name in names for name in classes])
+        return self.vocabulary.unseen_mask
 
 
 def sample_fields(sample: Mapping[str, Any] | BaseDataElement) -> Mapping[str, Any]:

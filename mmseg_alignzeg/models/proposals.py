@@ -37,14 +37,18 @@ def common_stride(patch: int, clip_patch: int, clip_scale: float) -> int:
 
     Raises:
         ValueError: If a CLIP patch does not cover a whole number of pixels of the image.
+
+    Examples:
+        >>> common_stride(16, 16, 0.5), common_stride(16, 14, 0.56)  # 32 and 25 pixels
+        (32, 400)
     """
-    covered = clip_patch / clip_scale
-    if covered != int(covered):
+    covered = round(clip_patch / clip_scale)
+    if not math.isclose(covered * clip_scale, clip_patch):
         raise ValueError(
-            f'A CLIP patch of {clip_patch} pixels at scale_factor={clip_scale} covers {covered:.2f} pixels of the '
-            'image; choose a scale that gives a whole number, e.g. 0.5.'
+            f'A CLIP patch of {clip_patch} pixels at scale_factor={clip_scale} covers {clip_patch / clip_scale:.2f} '
+            'pixels of the image; choose a scale that gives a whole number, e.g. 0.5.'
         )
-    return math.lcm(patch, int(covered))
+    return math.lcm(patch, covered)
 
 
 def padded_size(shape: Sequence[int], stride: int) -> tuple[int, int]:

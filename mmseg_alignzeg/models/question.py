@@ -49,7 +49,7 @@ class Question:
     @property
     def seen(self) -> Tensor:
         """(C,) bool, whether each class is in S."""
-        return torch.tensor([name not in self.vocabulary.unseen_classes for name in self.classes])
+        return ~self.vocabulary.unseen_mask
 
     def without_correction(self) -> Question:
         """Return the same question without PBC."""

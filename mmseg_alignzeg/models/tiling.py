@@ -74,10 +74,14 @@ def read_tiling(test_cfg: Mapping[str, Any]) -> Tiling | None:
     mode = test_cfg.get('mode', 'whole')
     windows = ('crop_size', 'stride') if mode == 'slide' else ()
     known = {'mode', 'background_at_test', 'return_scores', *windows}
-    if mode not in ('whole', 'slide') or test_cfg.keys() - known or not test_cfg.keys() >= set(windows):
+    if (
+        mode not in ('whole', 'slide')
+        or test_cfg.keys() - known
+        or not all(isinstance(test_cfg.get(key), (list, tuple)) for key in windows)
+    ):
         raise ValueError(
-            f"`test_cfg` is {dict(test_cfg)}: `mode` must be 'whole', or 'slide' with `crop_size` and `stride`; beside "
-            'these there are `background_at_test` and `return_scores`.'
+            f"`test_cfg` is {dict(test_cfg)}: `mode` must be 'whole', or 'slide' with `crop_size` and `stride`, (rows, "
+            'columns) each; beside these there are `background_at_test` and `return_scores`.'
         )
     return Tiling(*(tuple(test_cfg[key]) for key in windows)) if windows else None
 

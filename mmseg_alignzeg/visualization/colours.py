@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache, lru_cache
 
+import cv2
 import numpy as np
 from matplotlib.colors import CSS4_COLORS, rgb_to_hsv, to_rgb
 
@@ -23,9 +24,6 @@ _PALE = 40  # maximum of max(RGB) - min(RGB) of colours without a hue: white, sn
 _SHADES_APART, _APART = 8.0, 25.0  # minimum distance in CIELAB of two first shades; of a shade and any other colour
 _GREYS = ('grey', 'silver', 'gainsboro')  # endings of names of colours that look like the grey picture
 
-_XYZ = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-)
 # Linear RGB as seen with normal vision, protanopia and deuteranopia (Machado, Oliveira and Fernandes 2009, severity 1).
 _VISIONS = np.array(
     [
@@ -165,6 +163,4 @@ def _seen_lab(colours: np.ndarray) -> np.ndarray:
     share = colours / 255
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
     seen = np.clip(linear @ _VISIONS.transpose(0, 2, 1), 0, 1)
-    x, y, z = np.moveaxis(seen @ _XYZ.T / _XYZ.sum(axis=1), -1, 0)
-    x, y, z = (np.where(v > 216 / 24389, np.cbrt(v), (24389 / 27 * v + 16) / 116) for v in (x, y, z))
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+    return cv2.cvtColor(seen.astype(np.float32), cv2.COLOR_LRGB2Lab)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import find_objects
 
-from ..vocabulary import Vocabulary
+from ..vocabulary import Vocabulary, names_mask
 from .canvas import MIN_PANEL
 from .colours import named_colours
 from .legend import Entry, draw_legend, legend_height
@@ -107,13 +107,13 @@ def paint_overlay(
     labels = labels.astype(np.uint8 if len(names) < 256 else np.float32)  # types that OpenCV compares
     index = labels if labels.dtype == np.uint8 else labels.astype(np.int32)
     grey = Image.fromarray(image).convert('L').convert('RGB')
-    coloured = np.append([name not in plain for name in names], False)[index]  # (H, W) bool
+    coloured = np.append(~names_mask(names, plain), False)[index]  # (H, W) bool
     palette = np.concatenate([named_colours(names), np.zeros((1, 3), np.uint8)])
     painted = np.array(Image.blend(grey, Image.fromarray(palette[index]), STRENGTH))
     painted[~coloured] = np.asarray(grey)[~coloured]
     signed = labels.astype(np.int16 if labels.dtype == np.uint8 else np.float32)
     inner = widest(labels, line) == -widest(np.negative(signed), line)
-    unseen = np.append([name in vocabulary.unseen_classes for name in names], False)[index]
+    unseen = np.append(vocabulary.unseen_mask, False)[index]
     small = _fragments(index, inner, line) & coloured
     filled = painted[small]
     painted[~inner] = 255
@@ -146,7 +146,7 @@ def _fragments(labels: np.ndarray, inner: np.ndarray, line: int) -> np.ndarray:
 
 def shown_colours(vocabulary: Vocabulary, plain: Collection[str] = ()) -> np.ndarray:
     """Return the colours of the classes as they appear on middle grey, (C, 3) uint8 RGB."""
-    is_plain = np.array([name in plain for name in vocabulary.classes])[:, None]
+    is_plain = names_mask(vocabulary.classes, plain).numpy()[:, None]
     mixed = STRENGTH * named_colours(vocabulary.classes) + (1 - STRENGTH) * _MIDDLE_GREY
     return np.where(is_plain, _MIDDLE_GREY, mixed.round()).astype(np.uint8)
 

@@ -6,11 +6,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.progress import Progress
 
-from alignzeg.benchmark.bench import device_groups
+from alignzeg.benchmark.bench import Bench, device_groups
 from alignzeg.benchmark.plan import plan
 from alignzeg.benchmark.published import read_published
 from alignzeg.benchmark.sweep import Sweep, read_sweep
@@ -233,6 +235,14 @@ def test_ctrl_c_ends_everything_at_once(tmp_path):
     assert not list(tmp_path.rglob('test.log'))
     left = subprocess.run(['pgrep', '-f', f'mim.*{tmp_path}'], capture_output=True, text=True).stdout
     assert not left, left
+
+
+def test_a_process_that_starts_after_ctrl_c_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr('alignzeg.benchmark.bench.MIM', [sys.executable, '-c', 'import time; time.sleep(60)'])
+    bench = Bench([[]], Progress())
+    job = SimpleNamespace(work_dir=tmp_path, config='config.py', options=())
+    job.fingerprint = lambda: bench.stopping.set() or ''  # Ctrl-C comes while a run is prepared
+    assert not bench._mim('train', job, [], [])  # left alone, the process succeeds
 
 
 def test_options_and_rows_are_checked_before_anything_runs(tmp_path, capsys):

@@ -1,5 +1,7 @@
 """What a run lacks is listed before it starts, and errors of a user end in one line."""
 
+import copy
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -52,6 +54,28 @@ def test_what_is_there_is_not_missing(coco, tmp_path):
     cfg.device = 'cuda'
     assert 'sees no CUDA device' in missing_parts(cfg, ['train'])[0]
     assert missing_parts(Config.fromfile('configs/alignzeg_patterns.py'), ['train', 'val', 'test']) == []
+
+
+def test_a_wrong_argument_of_a_dataset_is_one_line(coco):
+    cfg, _ = coco
+    cfg.model.clip.pretrained, cfg.launcher = None, 'none'
+    cfg.train_dataloader.dataset.img_sufix = '.jpg'
+    (line,) = missing_parts(cfg, ['train'])
+    assert line.startswith('train data: ') and "unexpected keyword argument 'img_sufix'" in line
+
+
+def test_weights_to_start_from_are_for_a_test_or_for_a_training(tmp_path, capsys):
+    cfg = Config.fromfile('configs/alignzeg_patterns.py')
+    cfg.work_dir, cfg.launcher, cfg.load_from = str(tmp_path / 'work'), 'none', 'start.pth'
+    cfg.test_dataloader.dataset = dict(
+        type='FoldersDataset', data_root=str(tmp_path / 'nowhere'), label_classes=['cat'], ignore_index=255
+    )
+    assert isinstance(RUNNERS.build(copy.deepcopy(cfg)), RUNNERS.get('CheckedRunner'))
+    cfg.train_dataloader.dataset = cfg.test_dataloader.dataset
+    with pytest.raises(SystemExit):
+        RUNNERS.build(cfg)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('Error: test data: `data_root=') and 'nowhere' in line
 
 
 def test_a_wrong_config_is_one_line_and_its_traceback_is_in_the_log(tmp_path, capsys):

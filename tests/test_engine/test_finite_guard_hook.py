@@ -181,8 +181,9 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path, valu
     checkpoint = torch.load(path, weights_only=True)
     checkpoint['state_dict']['linear.weight'][0, 1] = value
     torch.save(checkpoint, tmp_path / 'bad.pth')
-    for resume in (False, True):
-        other = make_runner(tmp_path / f'other {resume}', load_from=str(tmp_path / 'bad.pth'), resume=resume)
+    torch.save(checkpoint['state_dict'], tmp_path / 'bare.pth')
+    for name, resume in (('bad.pth', False), ('bad.pth', True), ('bare.pth', False)):
+        other = make_runner(tmp_path / f'other {name} {resume}', load_from=str(tmp_path / name), resume=resume)
         with pytest.raises(ValueError, match='1 of 2 tensors'):
             other.train()
         assert other.model.linear.weight.isfinite().all()

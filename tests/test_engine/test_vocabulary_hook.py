@@ -59,6 +59,16 @@ def test_padding_with_the_label_of_a_class_is_refused(hook):
     hook.before_train(runner)
 
 
+def test_an_ignored_label_that_is_a_seen_class_is_refused(hook):
+    names = [f'class {i}' for i in range(256)]
+    runner = make_runner(make_dataset(names))
+    runner.model.vocabulary = Vocabulary(names)
+    with pytest.raises(ValueError, match=r"ignore_index=255` is the label of 'class 255', .* use 65535"):
+        hook.before_train(runner)
+    runner.model.criterion.ignore_index = runner.model.data_preprocessor.seg_pad_val = 65535
+    hook.before_train(runner)
+
+
 @pytest.mark.parametrize(
     'wrap',
     [lambda d: d, lambda d: ConcatDataset([d, d], lazy_init=True), lambda d: RepeatDataset(d, 2, lazy_init=True)],

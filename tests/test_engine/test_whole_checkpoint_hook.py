@@ -17,6 +17,7 @@ from toy_training import Numbers, Rising, files_of, in_child, toy_runner
 from mmseg_alignzeg.engine import read_checkpoint, work_dir_lock
 from mmseg_alignzeg.engine.latest_checkpoint import find_latest
 from mmseg_alignzeg.files import whole_file
+from mmseg_alignzeg.models.random_clip import label_scores
 from mmseg_alignzeg.together import _sendable, together
 
 STEPS = 4
@@ -318,6 +319,13 @@ def test_the_best_checkpoint_is_replaced_last(tmp_path, monkeypatch):
     resumed.val_evaluator.metrics[0].score = 2
     resumed.train()
     assert [name for name in files_of(tmp_path / 'run') if '.pth' in name] == ['best_mIoU_iter_3.pth', 'iter_3.pth']
+
+
+def test_the_best_of_a_random_clip_is_found(tmp_path):
+    runner = toy_runner(tmp_path, 1, validate=True, check_point=dict(save_best='mIoU'))
+    label_scores(runner.val_evaluator.metrics)
+    runner.train()
+    assert (tmp_path / 'best_mIoU_iter_1.pth').is_file()
 
 
 def test_checkpoints_in_another_folder(tmp_path):

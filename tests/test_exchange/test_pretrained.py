@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from alignzeg.apis.trained_models import load_model
 from alignzeg.exchange import load_pretrained, load_weights, read_config, save_pretrained, save_weights
+from alignzeg.exchange.plain_config import plain_config
 from mmseg_alignzeg import models
 from mmseg_alignzeg.datasets.patterns import draw_scene
 
@@ -144,6 +145,12 @@ def test_clip_from_a_file_must_be_given_and_must_be_the_same(trained, tmp_path):
     save_file({name: value * 2 for name, value in weights.items()}, tmp_path / 'other.safetensors')
     with pytest.raises(ValueError, match='`clip`: the checkpoint has'):
         load_pretrained(tmp_path, clip_weights=str(tmp_path / 'other.safetensors'))
+
+
+def test_a_tower_may_choose_its_layers(trained):
+    cfg = copy.deepcopy(trained[0])
+    cfg.model.clip.update(tap_layer=None, tail_layers=None)
+    assert plain_config(cfg)['model']['clip']['tap_layer'] is None
 
 
 # ---------------------------------------------------------------- what cannot be saved

@@ -138,6 +138,7 @@ def test_pixels_are_normalised_window_by_window(divisor):
     ('options', 'message'),
     [
         (dict(test_cfg=dict(mode='slide')), "'slide' with `crop_size` and `stride`"),
+        (dict(test_cfg=dict(SLIDE, crop_size=96)), r"'crop_size': 96.*\(rows, columns\) each"),
         (dict(test_cfg=dict(crop_size=(9, 9))), "`mode` must be 'whole', or 'slide'"),
         (dict(test_cfg=dict(mode='tiles')), "'mode': 'tiles'"),
         (dict(test_cfg=dict(SLIDE, stride=(64, 40))), r'stride=\(64, 40\)'),

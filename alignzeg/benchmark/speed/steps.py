@@ -36,15 +36,9 @@ Step = Callable[[], float | None]
 LOADED_STEPS = 8
 
 
-def make_step(row: Row, name: str, device: str, weights: str | None = None) -> Step:
+def make_step(row: Row, name: str, device: str) -> Step:
     """Prepare the step of a row for one model; see :data:`STEPS`."""
-    return STEPS[row.kind](row, name, device, weights)
-
-
-def synchronize(device: str) -> None:
-    """Wait for the device, so that a clock read afterwards includes its work."""
-    if device == 'cuda':
-        torch.cuda.synchronize()
+    return STEPS[row.kind](row, name, device)
 
 
 def half(device: str) -> torch.dtype:
@@ -55,8 +49,8 @@ def half(device: str) -> torch.dtype:
 # ---------------------------------------------------------------- prediction
 
 
-def predict_step(row: Row, name: str, device: str, weights: str | None, text: bool = False) -> Step:
-    """Predict one image of random colours; ``text``: see :func:`build`."""
+def predict_step(row: Row, name: str, device: str, weights: str | None = None, text: bool = False) -> Step:
+    """Predict one image of random colours; ``weights`` and ``text``: see :func:`build`."""
     model, _ = build(name, row, weights, text)
     model = model.to(device).eval()
     image = torch.rand(1, 3, *row.shape, device=device)
@@ -70,26 +64,26 @@ def predict_step(row: Row, name: str, device: str, weights: str | None, text: bo
     return predict
 
 
-def vocabulary_step(row: Row, name: str, device: str, weights: str | None) -> Step:
+def vocabulary_step(row: Row, name: str, device: str) -> Step:
     """Predict with trained masks and the row's number of names."""
     predict = VocabularyPrediction(row.shape, row.classes, device)
     return lambda: _run(predict)
 
 
-def text_step(row: Row, name: str, device: str, weights: str | None) -> Step:
+def text_step(row: Row, name: str, device: str) -> Step:
     """Encode class names of COCO-Stuff with VILD's 14 templates."""
     names = list(load('alignzeg', row).model.classes)[: row.per_step]
     if name == 'san':
         encoder = build(name, row, text=True)[0].text_encoder.to(device)
         return lambda: _run(encoder.template_encode, names)
-    source = CLIPSource(load(name, row).model.clip.model_name, weights)
+    source = CLIPSource(load(name, row).model.clip.model_name, None)
     clip, tokenizer = source.load_full().to(device), open_clip.get_tokenizer(source.model_name)
     return lambda: _run(embed_classes, clip, tokenizer, names, get_templates('vild'))
 
 
-def count_step(row: Row, name: str, device: str, weights: str | None) -> Step:
+def count_step(row: Row, name: str, device: str) -> Step:
     """Count what the row's name says: parameters and trainable ones in millions, or FLOPs in billions."""
-    model, _ = build(name, row, weights)
+    model, _ = build(name, row)
     if row.name == 'flops':
         return lambda: sum(predict_flops(model, row.shape).values()) / 1e9
     counts = count_parameters(model)
@@ -135,7 +129,7 @@ def random_batch(row: Row) -> dict[str, Any]:
     }
 
 
-def train_step(row: Row, name: str, device: str, weights: str | None = None) -> Step:
+def train_step(row: Row, name: str, device: str) -> Step:
     """Train on one batch in memory: images to the device, forward, backward, and each model's own optimizer."""
     model, optim_wrapper, cfg = trainer(row, name, device)
     if row.backbone == 'tiny':
@@ -146,7 +140,7 @@ def train_step(row: Row, name: str, device: str, weights: str | None = None) -> 
     return lambda: _run(model.train_step, batch, optim_wrapper)
 
 
-def matcher_step(row: Row, name: str, device: str, weights: str | None = None) -> Step:
+def matcher_step(row: Row, name: str, device: str) -> Step:
     """Measure the share of the matcher in a training step, in percent. The device waits before and after it."""
     model, optim_wrapper, _ = trainer(row, name, device)
     batch = random_batch(row)
@@ -180,7 +174,8 @@ def timed(owner: Any, name: str, device: str) -> Iterator[list[float]]:
 
 def now(device: str) -> float:
     """Return the time in seconds after the device has finished its work."""
-    synchronize(device)
+    if device == 'cuda':
+        torch.cuda.synchronize()
     return time.perf_counter()
 
 
@@ -200,7 +195,7 @@ def write_pictures(folder: Path, count: int) -> None:
         Image.fromarray(labels).save(folder / f'annotations/train2017/{i:012}_labelTrainIds.png')
 
 
-def data_step(row: Row, name: str, device: str, weights: str | None = None) -> Step:
+def data_step(row: Row, name: str, device: str) -> Step:
     """Load training images through each model's pipeline in this process: decode, resize, crop, distort, flip."""
     folder = TemporaryDirectory()
     write_pictures(Path(folder.name), row.per_step)
@@ -215,7 +210,7 @@ def data_step(row: Row, name: str, device: str, weights: str | None = None) -> S
     return load_images
 
 
-def loading_step(row: Row, name: str, device: str, weights: str | None = None) -> Step:
+def loading_step(row: Row, name: str, device: str) -> Step:
     """Measure the share of the time that training waits for its data loader, in percent, over eight steps."""
     model, optim_wrapper, cfg = trainer(row, name, device)
     folder = TemporaryDirectory()
@@ -237,7 +232,7 @@ def loading_step(row: Row, name: str, device: str, weights: str | None = None) -
     return share
 
 
-STEPS: dict[str, Callable[[Row, str, str, str | None], Step]] = {
+STEPS: dict[str, Callable[[Row, str, str], Step]] = {
     'predict': predict_step,
     'vocabulary': vocabulary_step,
     'text': text_step,

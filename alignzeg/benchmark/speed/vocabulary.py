@@ -13,9 +13,9 @@ from ...apis.trained_models import load_model
 TEST_WORLD = 2
 
 
-def sheet_of_scenes(rows: int, columns: int, side: int = 128) -> np.ndarray:
-    """Return an image of test scenes side by side, uint8 BGR of shape (rows · side, columns · side, 3)."""
-    scenes = [[draw_scene(TEST_WORLD, columns * i + j, side)[0] for j in range(columns)] for i in range(rows)]
+def sheet_of_scenes(rows: int, columns: int) -> np.ndarray:
+    """Return an image of test scenes side by side, uint8 BGR of shape (rows · 128, columns · 128, 3)."""
+    scenes = [[draw_scene(TEST_WORLD, columns * i + j, 128)[0] for j in range(columns)] for i in range(rows)]
     rgb = np.concatenate([np.concatenate(row, axis=1) for row in scenes])
     return rgb[..., ::-1].copy()  # as MMCV loads images
 

@@ -36,8 +36,6 @@ def mask_loss(
     avg_factor: float,
     num_points: int = 12544,
     overlap: str = 'dice',
-    oversample_ratio: float = 3.0,
-    importance_ratio: float = 0.75,
 ) -> tuple[Tensor, Tensor]:
     """Compare matched masks at sampled points, most of them where the prediction is uncertain.
 
@@ -47,8 +45,6 @@ def mask_loss(
         avg_factor: Number of masks to average over, see :func:`mean_count`.
         num_points: Points per mask.
         overlap: A key of :data:`OVERLAP_LOSSES`; 'dice' in the paper.
-        oversample_ratio: Candidates per point.
-        importance_ratio: Share of the points that are the most uncertain candidates; the rest is random.
 
     Returns:
         Binary cross-entropy and overlap loss, two scalars; zeros with a gradient for m = 0.
@@ -58,7 +54,7 @@ def mask_loss(
         return nothing, nothing
     logits = mask_logits[:, None].float()  # (m, 1, h, w)
     with torch.no_grad():
-        points = uncertain_points(logits, num_points, oversample_ratio, importance_ratio)  # (m, P, 2)
+        points = uncertain_points(logits, num_points)  # (m, P, 2)
         wanted = sample(targets[:, None].float(), points).squeeze(1)  # (m, P)
     predicted = sample(logits, points).squeeze(1)
     bce = F.binary_cross_entropy_with_logits(predicted, wanted, reduction='none').mean(dim=1)

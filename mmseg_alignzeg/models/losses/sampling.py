@@ -22,7 +22,9 @@ def sample(masks: Tensor, points: Tensor) -> Tensor:
     return point_sample(masks, points, padding_mode='border')
 
 
-def uncertain_points(mask_logits: Tensor, num_points: int, oversample_ratio: float, importance_ratio: float) -> Tensor:
+def uncertain_points(
+    mask_logits: Tensor, num_points: int, oversample_ratio: float = 3.0, importance_ratio: float = 0.75
+) -> Tensor:
     """Sample random points, most of them where masks are closest to p = 1/2 (PointRend).
 
     Like mmseg's ``get_uncertain_point_coords_with_randomness``, but with :func:`sample`: zeros around a mask would make
@@ -31,7 +33,7 @@ def uncertain_points(mask_logits: Tensor, num_points: int, oversample_ratio: flo
     Args:
         mask_logits: (m, 1, h, w).
         num_points: P.
-        oversample_ratio: Candidates per point.
+        oversample_ratio: Candidates per point; the default is that of Mask2Former and SAN, as is the next.
         importance_ratio: Share of the points that are the most uncertain candidates; the rest is random.
 
     Returns:

@@ -43,7 +43,6 @@ class CLIPTower(BaseModule):
         embed_dim: D of the joint space of images and texts.
         patch_size: Side in pixels of CLIP's input that one cell of the attention bias covers.
         num_heads: Attention biases per proposal that the tower can use.
-        image_size: (height, width) of the images that the tower was trained with; any multiple of the patch works.
         logit_scale: τ, which multiplies cosines. A tower trained with a sigmoid loss (SigLIP) also has a logit bias. It
             is left out: added to all C + 1 scores, p_g included, it changes neither their softmax nor Eq. (7).
 
@@ -73,12 +72,9 @@ class CLIPTower(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        self.name = source.model_name
         self.visual: Any = visual
         self.logit_scale = logit_scale
         self.embed_dim = source.architecture['embed_dim']
-        height_width: Any = visual.image_size
-        self.image_size: tuple[int, int] = tuple(height_width)
         self.scale_factor = scale_factor
         self.freeze = freeze
         self.prompts: nn.Parameter | None = None

@@ -63,7 +63,7 @@ class ViTTower(ClassTokenTower):
         queries: Tensor,
         tokens: Tensor,
         attn_bias: Tensor,
-        grid: tuple[int, int] | None = None,
+        grid: tuple[int, int],
     ) -> Tensor:
         """See :meth:`ClassTokenTower.attend`."""
         return attend_to_patches(layer, queries, tokens, attn_bias)

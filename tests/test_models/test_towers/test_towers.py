@@ -43,7 +43,7 @@ def test_zero_bias_is_encode_image(world):
     feats = tower.read(stream, torch.zeros(2, 1, 1, cells))
     torch.testing.assert_close(feats[:, 0], clip.encode_image(images), **CLOSE)
     assert feats.shape[-1] == tower.embed_dim and feats.std(dim=-1).min() > 0.1
-    assert stream.tap.shape[:2] == (2, tower.width) and tower.image_size == clip.visual.image_size
+    assert stream.tap.shape[:2] == (2, tower.width)
     assert stream.grid == tuple(side // tower.patch_size for side in images.shape[2:])
     several = tower.read(stream, torch.zeros(2, tower.num_heads, 3, cells))
     torch.testing.assert_close(several, feats.expand(-1, 3, -1), **CLOSE)
