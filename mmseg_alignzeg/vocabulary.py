@@ -85,8 +85,12 @@ class Vocabulary:
         return names_mask(self.classes, self._unseen)
 
     def has_labels_for(self, name: str) -> bool:
-        """Return whether a class of any dataset was trained, under this name or an alias (see :func:`canonical`)."""
-        return name not in self._unseen and canonical(name) in self._seen
+        """Return whether a class of any dataset was trained, under this name or an alias (see :func:`canonical`).
+
+        Of a list of synonyms, as in A-847, the first one counts too; others may be words with further meanings.
+        """
+        first, _, _ = name.partition(',')
+        return name not in self._unseen and not self._seen.isdisjoint({canonical(name), canonical(first)})
 
     @cached_property
     def _unseen(self) -> frozenset[str]:

@@ -5,6 +5,7 @@ from mmengine.config import Config
 from mmseg.datasets import ADE20KDataset, COCOStuffDataset, PascalContextDataset59, PascalVOCDataset
 
 from mmseg_alignzeg.aliases import canonical
+from mmseg_alignzeg.datasets import ADE20KFullDataset
 from mmseg_alignzeg.vocabulary import Vocabulary
 
 DATASETS = {'voc': PascalVOCDataset, 'context': PascalContextDataset59, 'ade': ADE20KDataset}
@@ -32,6 +33,14 @@ def test_a_kind_or_a_part_is_not(coco, name):
 def test_how_many_classes_of_other_data_are_unseen_after_coco(coco, dataset, unseen):
     names = [name for name in DATASETS[dataset].METAINFO['classes'] if name != 'background']
     assert sum(not coco.has_labels_for(name) for name in names) == unseen
+
+
+def test_the_first_synonym_of_a_list_counts(coco):
+    names = ADE20KFullDataset.METAINFO['classes']
+    seen = list(filter(coco.has_labels_for, names))
+    assert len(seen) == 105  # by whole lists 61, without "person, individual, …" and "car, auto, …"
+    assert {'car, auto, automobile, machine, motorcar', 'building, edifice'} <= set(seen)
+    assert not coco.has_labels_for('andiron, firedog, dog, dog-iron')
 
 
 def test_an_unseen_class_stays_unseen_beside_its_alias():

@@ -105,9 +105,14 @@ def own_protocol(cfg: Config) -> dict[str, Any]:
     return protocol
 
 
-def differences(row: Row, own: Row) -> list[str]:
-    """Return the parts of the protocol in which a result is known to differ, as ``window 480``."""
-    stated = [key for key in PROTOCOL if key in row]
+def compared(task: str) -> tuple[str, ...]:
+    """Return the parts of the protocol that matter in a task: calibration does not if all tested classes are unseen."""
+    return tuple(key for key in PROTOCOL if not (task == 'ZS3' and key == 'calibration'))
+
+
+def differences(row: Row, own: Row, keys: Sequence[str] = PROTOCOL) -> list[str]:
+    """Return which of these parts of the protocol are known to differ in a result, as ``window 480``."""
+    stated = [key for key in keys if key in row]
     return [f'{key} {row[key]}' for key in stated if _same(key, row[key]) != _same(key, own.get(key))]
 
 
@@ -116,9 +121,9 @@ def _same(key: str, value: Any) -> Any:
     return value not in ('none', 0) if key == 'calibration' else value
 
 
-def not_stated(row: Row) -> list[str]:
-    """Return the parts of the protocol that are not known of a result."""
-    return [key for key in PROTOCOL if key not in row and not (key == 'stride' and row.get('window') == 'whole')]
+def not_stated(row: Row, keys: Sequence[str] = PROTOCOL) -> list[str]:
+    """Return which of these parts of the protocol are not known of a result."""
+    return [key for key in keys if key not in row and not (key == 'stride' and row.get('window') == 'whole')]
 
 
 def beside(published: Published, rows: Sequence[Row], configs: Mapping[str, Config]) -> str:
@@ -135,10 +140,11 @@ def beside(published: Published, rows: Sequence[Row], configs: Mapping[str, Conf
         split, own = published.split_of(cfg), own_protocol(cfg)
         oracle = (cfg.model.get('decoder') or {}).get('type') == 'OracleDecoder'  # comparable with no method
         if split is not None and not oracle:
-            groups.setdefault((split, *(_same(key, own.get(key)) for key in PROTOCOL)), []).append(row)
+            parts = compared(published.splits[split]['task'])
+            groups.setdefault((split, *(_same(key, own.get(key)) for key in parts)), []).append(row)
     texts = []
     for (split, *_), members in groups.items():
-        own = own_protocol(configs[members[0]['row']])
+        own, parts = own_protocol(configs[members[0]['row']]), compared(published.splits[split]['task'])
         others = [row for row in published.rows if row['split'] == split and 'variant' not in row]
         keys = [
             key for key in KEYS if any(key in row for row in others) and any(f'{key}_mean' in row for row in members)
@@ -146,13 +152,13 @@ def beside(published: Published, rows: Sequence[Row], configs: Mapping[str, Conf
         lines = [[f'`{row["row"]}` (own)', *(score_cell(row, key) for key in keys), '', ''] for row in members]
         apart = []
         for row in others:
-            if differs := differences(row, own):
+            if differs := differences(row, own, parts):
                 apart.append(f'{row["method"]} ({", ".join(differs)})')
                 continue
             cells = [str(row.get(key, '-')) for key in keys]
-            lines.append([row['method'], *cells, ', '.join(not_stated(row)), source_of(row)])
+            lines.append([row['method'], *cells, ', '.join(not_stated(row, parts)), source_of(row)])
         table = pipe_table(['method', *keys, 'not stated', 'source'], lines)
-        stated = ', '.join(f'{key} {own[key]}' for key in PROTOCOL if key in own)
+        stated = ', '.join(f'{key} {own[key]}' for key in parts if key in own)
         text = f'{published.splits[split]["name"]}, {stated}:\n\n{table}'
         texts.append(text + (f'\nNot beside, because their protocol differs: {"; ".join(apart)}.\n' if apart else ''))
     return '\n'.join(texts)

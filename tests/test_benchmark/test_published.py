@@ -101,6 +101,12 @@ def test_differences_by_hand():
     assert not_stated(dict(training='inductive', window='whole', calibration=0.1)) == ['background']
 
 
+def test_nothing_is_calibrated_where_all_classes_are_unseen(published):
+    rows = [dict(row='voc', config='', seeds=1, mIoU_mean=80.0, mIoU_std=1.5)]
+    text = beside(published, rows, {'voc': Config.fromfile('configs/zs3/voc.py')})
+    assert '| SAN | 94.1 |' in text and 'calibration' not in text
+
+
 def test_own_results_stand_beside_those_of_the_same_protocol(published):
     configs = {name: Config.fromfile(f'configs/ablations/voc/table4/{name}.py') for name in ('baseline', 'full')}
     rows = [dict(row=name, config='', seeds=1, hIoU_mean=80.0, hIoU_std=1.5) for name in configs]
@@ -110,6 +116,6 @@ def test_own_results_stand_beside_those_of_the_same_protocol(published):
     assert methods[0] == '`baseline` (own)' and 'SAN' in methods and not {'ZegCLIP', 'AlignZeg'} & set(methods)
     assert 'AlignZeg (calibration PBC)' in without and 'OC-ZSS (training transductive)' in without
     assert '`full` (own) | 80.0 ± 1.5' in with_pbc and '| AlignZeg |' in with_pbc and '| SAN |' not in with_pbc
-    assert 'OTSeg (window 512, stride 426)' in with_pbc
+    assert 'OTSeg (window 512, stride 426)' in with_pbc and 'ZegCLIP (window 512, stride 426)' in with_pbc
     for path in ('configs/alignzeg_patterns.py', 'configs/ablations/voc/table6/full_oracle.py'):
         assert beside(published, rows[:1], {'baseline': Config.fromfile(path)}) == ''

@@ -1,3 +1,3 @@
-# Table 4 on MSRC-v2, +PBC: a plain transformer decoder, with M / √D, in place of MRPE.
+# Table 4 on MSRC-v2, +PBC: a plain transformer decoder in place of MRPE.
 _base_ = ['./baseline_pbc_mrpe.py']
-model = dict(decode_head=dict(_delete_=True, type='PlainDecoderHead', num_queries=100, bias_heads=12, mask_scale=0.065))
+model = dict(decode_head=dict(_delete_=True, type='PlainDecoderHead', num_queries=100, bias_heads=12))
