@@ -1,10 +1,13 @@
 """The segmentor as a whole, on the embedded CLIP's architecture with random weights."""
 
 import copy
+import itertools
+import operator
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import PixelData
@@ -12,6 +15,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from mmseg_alignzeg.models import CalibratedStacking, PredictiveBiasCorrection, TextBank
+from mmseg_alignzeg.models.losses import mask, matching, sampling
 
 CLASSES = ['cat', 'dog', 'sky', 'grass']
 
@@ -50,6 +54,79 @@ def test_loss_has_every_term_of_equation_8(cfg):
     losses = model.loss(*batch())
     assert set(losses) == {'loss_ce', 'loss_bce', 'loss_dice', 'loss_vir', 'loss_reg', 'loss_bc'}
     assert all(loss.isfinite() for loss in losses.values())
+
+
+@pytest.mark.parametrize('balanced', [False, True])
+def test_the_terms_of_equation_8_by_hand(cfg, monkeypatch, balanced):
+    """Plain loops over proposals and masks; masks are compared at the centre of each of their cells."""
+    cfg.model.class_indicator.balanced = balanced
+    model = MODELS.build(cfg.model).train()
+    labels = torch.tensor([[[0, 1], [1, 2]], [[2, 2], [0, 0]], [[1, 1], [1, 255]]])  # 3 images with 3, 2 and 1 classes
+    inputs, samples = (
+        torch.randn(3, 3, 64, 64),
+        [sample(image.repeat_interleave(32, 0).repeat_interleave(32, 1)) for image in labels],
+    )
+    proposals = model.extract_feat(inputs)
+    model.extract_feat = lambda inputs: proposals  # image_drop is random
+    height, width = proposals.mask_logits.shape[2:]
+    rows, columns = (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width
+    grid = torch.stack(torch.meshgrid(columns, rows, indexing='xy'), dim=-1).reshape(1, -1, 2)
+    monkeypatch.setattr(matching, 'sample', lambda masks, _: sampling.sample(masks, grid.expand(len(masks), -1, -1)))
+    asked = []
+    monkeypatch.setattr(
+        mask, 'uncertain_points', lambda logits, count: asked.append(count) or grid.expand(len(logits), -1, -1)
+    )
+    model.criterion.feature_expansion._draw = lambda size, device: (0.3, torch.arange(size).roll(1))
+    losses = model.loss(inputs, samples)
+    assert asked == [256]
+
+    embeds = model.text_bank(('cat', 'sky', 'grass'))
+    scores = model.classify(proposals, embeds)  # (3, 8, 4)
+    matched, mask_losses, positives, negatives, ce, weights = [], [], [], [], [], []
+    for image, own in enumerate(labels):
+        present = [label for label in (0, 1, 2) if (own == label).any()]
+        truth = own.repeat_interleave(height // 2, 0).repeat_interleave(width // 2, 1)
+        bce, dice = torch.zeros(8, len(present)), torch.zeros(8, len(present))
+        for n in range(8):
+            logits = proposals.mask_logits[image, n]
+            for g, label in enumerate(present):
+                wanted = (truth == label).float()
+                bce[n, g] = F.binary_cross_entropy_with_logits(logits, wanted)
+                share = logits.sigmoid()
+                dice[n, g] = 1 - (2 * (share * wanted).sum() + 1) / (share.sum() + wanted.sum() + 1)
+        cost = 5 * bce + 5 * dice
+        whole = cost - 2 * scores[image].softmax(dim=1)[:, present]
+        chosen = min(
+            itertools.permutations(range(8), len(present)),
+            key=lambda order: sum(float(whole[n, g]) for g, n in enumerate(order)),
+        )
+        classes = {n: present[g] for g, n in enumerate(chosen)}
+        for n in range(8):
+            ce.append(F.cross_entropy(scores[image, n], torch.tensor(classes.get(n, 3))))
+            weights.append(1.0 if n in classes else 0.1)
+            indicator = model.class_indicator(proposals.feats[image, n]).sigmoid()
+            if n in classes:
+                matched.append((image, n, classes[n]))
+                mask_losses.append((bce[n, present.index(classes[n])], dice[n, present.index(classes[n])]))
+                positives.append(-(1 - indicator).log())
+            elif all(n in cost[:, g].topk(4).indices for g in range(len(present))):
+                negatives.append(-indicator.log())
+    mean = [sum(terms) / len(mask_losses) for terms in zip(*mask_losses, strict=True)]
+    feats = torch.stack([proposals.cls_feats[image, n] for image, n, _ in matched])
+    names = torch.stack([embeds[label, 0] for _, _, label in matched])
+    virtual, prototypes = (F.normalize(0.3 * x + 0.7 * x.roll(1, 0), dim=-1) for x in (feats, names))
+    cosines = torch.cat([virtual @ embeds[:, 0].T, (virtual * prototypes).sum(dim=1, keepdim=True)], dim=1)
+    both = [sum(terms) / len(terms) for terms in (positives, negatives)]
+    expected = dict(
+        loss_ce=2 * sum(map(operator.mul, weights, ce)) / sum(weights),
+        loss_bce=5 * mean[0],
+        loss_dice=5 * mean[1],
+        loss_vir=0.01 * F.cross_entropy(model.clip.logit_scale * cosines, torch.full((len(matched),), 3)),
+        loss_reg=losses['loss_reg'],
+        loss_bc=sum(both) / 2 if balanced else sum(positives + negatives) / len(positives + negatives),
+    )
+    assert len(matched) == 6 and negatives
+    torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
