@@ -79,10 +79,11 @@ class Vocabulary:
         """Names with training labels, in label order."""
         return tuple(name for name in self.classes if name not in self._unseen)
 
-    @cached_property
+    @property
     def unseen_mask(self) -> Tensor:
         """(C,) bool, True for unseen classes."""
-        return names_mask(self.classes, self._unseen)
+        # Not cached: torch.export cannot trace the lock that cached_property takes on Python 3.11.
+        return names_mask(self.classes, self.unseen_classes)
 
     def has_labels_for(self, name: str) -> bool:
         """Return whether a class of any dataset was trained, under this name or an alias (see :func:`canonical`).
