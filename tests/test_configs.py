@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 import yaml
@@ -18,9 +19,11 @@ from mmseg.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 from mmseg.structures import SegDataSample
 from PIL import Image
 
+from alignzeg.benchmark.speed.models import SAN
 from alignzeg.benchmark.sweep import read_sweep
 from mmseg_alignzeg.datasets.large_vocabulary import LargeVocabularyDataset
 from mmseg_alignzeg.models import AlignZeg, CLIPSource
+from mmseg_alignzeg.models.towers import with_statistics
 from mmseg_alignzeg.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parents[1]
@@ -229,6 +232,38 @@ def test_numbers_of_section_4_2(name, prompts, backgrounds, iters):
     assert (model.criterion.class_weight, model.criterion.mask_weight) == (2, 5)
     assert (model.criterion.feature_expansion.loss_weight, model.criterion.feature_expansion.alpha) == (1e-2, 3)
     assert (model.criterion.background_diversity.loss_weight, model.bias_correction.gamma) == (1e-4, 0.3)
+    assert set(model.class_indicator) == {'type', 'top_k'}  # Eq. (6) as written
+
+
+def test_training_settings_are_those_of_san_but_for_eps():
+    san = Config.fromfile(SAN / 'san-vit-b16_coco-stuff164k-640x640.py').optim_wrapper
+    ours = Config.fromfile('configs/alignzeg_coco.py').optim_wrapper
+    assert {'betas': (0.9, 0.999), **ours.optimizer} == {**san.optimizer, 'eps': 1e-10}
+    assert ours.clip_grad == san.clip_grad
+
+
+def test_matrices_alone_decay_and_the_prototypes_of_the_embedded_world_are_faster():
+    cfg = Config.fromfile('configs/alignzeg_patterns.py')
+    model = MODELS.build(cfg.model)
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    of = {id(param): group for group in groups for param in group['params']}
+    for name, param in model.named_parameters():
+        if param.requires_grad:
+            decays = param.dim() > 1 and not name.endswith(('pos_embed', 'queries', 'background_prototypes'))
+            found = [of[id(param)][key] for key in ('weight_decay', 'lr', 'eps')]
+            assert found == [1e-4 * decays, 1e-2 if 'background' in name else 5e-4, 1e-10], name
+
+
+def test_clip_reads_pictures_as_open_clip_prepares_them():
+    """A file in blue, green and red order, as MMCV reads it."""
+    rgb = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    cfg = Config.fromfile('configs/alignzeg_coco.py').model
+    preprocessor = MODELS.build(with_statistics(cfg.data_preprocessor, CLIPSource(cfg.clip.model_name, 'openai')))
+    inputs = torch.from_numpy(rgb[:, :, ::-1].transpose(2, 0, 1).copy())
+    found = preprocessor(dict(inputs=[inputs], data_samples=[SegDataSample()]))['inputs'][0]
+    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    prepared = open_clip.image_transform((32, 48), is_train=False, mean=mean, std=std)(Image.fromarray(rgb))
+    torch.testing.assert_close(found[:, :32, :48], prepared, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -156,11 +156,11 @@ def record_pairs(loss):
 
 
 def test_dead_units_saturation_and_pairs_of_one_class_are_seen(recorder):
-    recorder.model.class_indicator.layers[0].bias.data[:64] = -100.0
+    recorder.model.class_indicator.layers[0].bias.data[:224] = -100.0
     recorder.model.decode_head.queries.data.mul_(100)
     run(recorder, HOOKS.build(dict(type='HealthHook', interval=1)), 1)
     numbers = recorder.scalars[1]
-    assert numbers['health/phi_bc_dead'] >= 64 / 256 and numbers['health/saturated_masks'] > 0.9
+    assert numbers['health/phi_bc_dead'] >= 224 / 256 and numbers['health/saturated_masks'] > 0.9
     recorder.model.criterion.feature_expansion.forward = lambda *args: record_pairs(
         recorder.model.criterion.feature_expansion
     )

@@ -15,7 +15,7 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 
 import mmseg_alignzeg  # noqa: F401
-from mmseg_alignzeg.evaluation import ZeroShotIoUMetric, class_areas, zero_shot_iou
+from mmseg_alignzeg.evaluation import ZeroShotIoUMetric, class_areas, zero_shot_iou, zero_shot_iou_metric
 
 NAMES = [f'class {i}' for i in range(7)]
 META = dict(classes=NAMES, unseen_classes=['class 1', 'class 4', 'class 6'])
@@ -88,12 +88,15 @@ def test_equals_pixel_by_pixel_reference(dtype, ignore_index):
     assert result == pytest.approx(expected, abs=1e-9)
 
 
-def test_counted_by_hand():
+def test_counted_by_hand(monkeypatch):
     gt = torch.tensor([[0, 0, 1, 1], [2, 2, 255, 255]])
     pred = torch.tensor([[0, 1, 1, 1], [0, 2, 2, 1]])
+    # Accuracy: 1/2, 2/2 and 1/2.
     # IoU: class 0 = 1/3, class 1 (unseen) = 2/3, class 2 = 1/2; class 3 occurs nowhere and is skipped.
     metric = make_metric(dict(classes=['a', 'b', 'c', 'd'], unseen_classes=['b']))
     metric.process({}, [make_sample(pred, gt)])
+    logged = []
+    monkeypatch.setattr(zero_shot_iou_metric, 'print_log', lambda text, logger: logged.append(text))
     seen, unseen = 100 * (1 / 3 + 1 / 2) / 2, 100 * 2 / 3
     assert metric.evaluate(1) == pytest.approx(
         {
@@ -104,6 +107,14 @@ def test_counted_by_hand():
             'hIoU': 2 * seen * unseen / (seen + unseen),
         }
     )
+    rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in logged[0].splitlines() if line.startswith('|')]
+    assert rows == [
+        ['Class', 'Split', 'IoU', 'Acc'],
+        ['a', 'seen', '33.33', '50.00'],
+        ['b', 'unseen', '66.67', '100.00'],
+        ['c', 'seen', '50.00', '50.00'],
+        ['d', 'seen', '-', '-'],
+    ]
 
 
 def test_areas_leave_ignored_pixels_out_and_keep_the_sum():

@@ -16,6 +16,7 @@ from mmseg.structures import SegDataSample
 
 from mmseg_alignzeg.models import CalibratedStacking, PredictiveBiasCorrection, TextBank
 from mmseg_alignzeg.models.losses import mask, matching, sampling
+from mmseg_alignzeg.models.losses.targets import checked_targets
 
 CLASSES = ['cat', 'dog', 'sky', 'grass']
 
@@ -233,8 +234,10 @@ def test_more_masks_than_proposals_train_a_step(cfg):
     cfg.model.decode_head.num_queries = 2
     cfg.model.update(classes=[f'class {i}' for i in range(9)], unseen_classes=[])
     labels = torch.arange(9).reshape(3, 3).repeat_interleave(16, 0).repeat_interleave(16, 1)
-    losses = MODELS.build(cfg.model).train().loss(torch.randn(1, 3, 48, 48), [sample(labels)])
+    images = torch.randn(1, 3, 48, 48)
+    losses = MODELS.build(cfg.model).train().loss(images, [sample(labels)])
     assert all(loss.isfinite() for loss in losses.values())
+    assert checked_targets(images, [sample(labels)], 9, 255, num_proposals=2).ranks == [(1, 2)]  # means over two masks
 
 
 def test_checkpoint_leaves_clip_out_and_loads_back(cfg):
@@ -304,6 +307,7 @@ def test_semantic_inference_by_brute_force(cfg):
 def test_bias_correction_goes_on_and_off_without_retraining(cfg):
     model = MODELS.build(cfg.model).eval()
     proposals = model.extract_feat(torch.randn(1, 3, 64, 64))
+    assert model.choose_correction() is model.question.bias_correction and model.choose_correction(0.0).gamma == 0
     every = PredictiveBiasCorrection(gamma=0.0)  # every proposal is taken for unseen
     corrected = model.class_probs(proposals, replace(model.question, bias_correction=every))
     plain = model.class_probs(proposals, model.question.without_correction())

@@ -24,6 +24,20 @@ def test_window_crops_before_it_resizes():
     assert binary_masks(mask_logits[:0], window).shape == (0, 8, 12)
 
 
+def test_the_window_of_an_image_that_is_padded_at_every_side():
+    metainfo = dict(img_padding_size=(3, 5, 2, 10), ori_shape=(20, 40))  # left, right, top, bottom
+    window = Window.of_image(metainfo, (52, 88), stride=16)  # padded further, to 64 × 96
+    assert window == Window(2 / 64, 3 / 96, 40 / 64, 80 / 96, (20, 40))
+    turned = Window.of_image({**metainfo, 'flip': True, 'flip_direction': 'horizontal'}, (52, 88), stride=16)
+    assert turned == Window(2 / 64, 13 / 96, 40 / 64, 80 / 96, (20, 40))
+    turned = Window.of_image({**metainfo, 'flip': True, 'flip_direction': 'vertical'}, (52, 88), stride=16)
+    assert turned == Window(22 / 64, 3 / 96, 40 / 64, 80 / 96, (20, 40))
+    labels = torch.randint(9, (20, 40))
+    placed = window.place(labels, (64, 96), fill=9)
+    assert torch.equal(placed[2:42, 3:83], labels.repeat_interleave(2, 0).repeat_interleave(2, 1))
+    assert (placed == 9).sum() == 64 * 96 - 40 * 80
+
+
 def test_no_stripe_is_larger_than_asked():
     window = Window(0, 0, 1, 1, (33, 45))
     stripes = list(mask_stripes(torch.randn(5, 6, 6), window, num_columns=7, max_elements=45 * 7 * 4))

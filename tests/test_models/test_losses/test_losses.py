@@ -174,6 +174,12 @@ def test_uncertain_points_are_those_of_mmseg_away_from_the_border_and_not_drawn_
     found = uncertain_points(logits, 64, 4.0, 0.3)
     torch.manual_seed(0)
     torch.testing.assert_close(found, get_uncertain_point_coords_with_randomness(logits, None, 64, 4.0, 0.3))
+    logits[:, :, 1:15, 1:15] = 1e-3 * torch.randn(2, 1, 14, 14)
+    torch.manual_seed(0)
+    found = uncertain_points(logits, 64)
+    torch.manual_seed(0)
+    # The ratios of mmseg's SAN.
+    torch.testing.assert_close(found, get_uncertain_point_coords_with_randomness(logits, None, 64, 3.0, 0.75))
     nine, centre = torch.full((1, 1, 16, 16), 9.0), torch.tensor([0.5, 0.5])
     nine[..., 7:9, 7:9] = 5.0  # with zeros around the mask, its outermost half pixel would come first
     important = uncertain_points(nine, 8, 500.0, 1.0)
