@@ -80,7 +80,7 @@ def test_both_are_prepared_at_once_but_step_one_after_the_other(monkeypatch):
     prepared, stepping, most = Barrier(2, timeout=60), set(), []  # broken, and an error, if they do not meet
 
     class Pool(ThreadPoolExecutor):
-        def __init__(self, *_):
+        def __init__(self, *_, **__):
             super().__init__(1)
 
     def make_step(row, name, device):

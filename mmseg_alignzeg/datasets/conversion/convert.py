@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -22,6 +19,7 @@ from rich.progress import track
 
 from ...files import whole_file, write_text
 from ...printable import printable
+from ...workers import start_worker
 
 Job = tuple[Path, Path]
 FORMATS = {'.png': 'PNG', '.tif': 'TIFF', '.jpg': 'JPEG'}
@@ -100,18 +98,6 @@ def write_list(path: Path, names: Sequence[str], complete: bool) -> str:
         return f'{path}: not written, because files that it lists are missing'
     write_text(path, ''.join(f'{name}\n' for name in names))
     return f'{path}: {len(names):,} names'
-
-
-def start_worker(parent: int) -> None:
-    """Let the parent handle Ctrl-C, and exit with it: the workers of a killed pool would wait for ever."""
-
-    def end_with_parent() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def run(plan: Plan, workers: int, stream: IO[str] | None = None) -> int:

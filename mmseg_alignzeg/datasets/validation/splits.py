@@ -12,7 +12,7 @@ from typing import Any
 
 from mmengine import list_from_file
 
-from ..conversion.convert import start_worker
+from ...workers import start_worker
 from ..file_checks import (
     IMAGE_ENDINGS,
     SUFFIX_SETTING,

@@ -1,0 +1,25 @@
+"""Worker processes end with the process that started them, however that ends."""
+
+import subprocess
+import sys
+
+import pytest
+
+POOL = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from mmseg_alignzeg.workers import {initializer}
+context = multiprocessing.get_context('{method}')
+pool = ProcessPoolExecutor(1, context, initializer={initializer}, initargs=(os.getpid(),))
+print(pool.submit(os.getpid).result(), flush=True)
+pool.submit(time.sleep, 200).result()
+"""
+
+
+@pytest.mark.parametrize(('initializer', 'method'), [('start_worker', 'fork'), ('end_with_parent', 'spawn')])
+def test_a_worker_ends_with_a_killed_parent(initializer, method):
+    code = POOL.format(initializer=initializer, method=method)
+    parent = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
+    assert int(parent.stdout.readline()) != parent.pid
+    parent.kill()
+    parent.communicate(timeout=100)  # until no process has this pipe
