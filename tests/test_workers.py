@@ -2,13 +2,18 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import mmseg_alignzeg
+
+# The module alone, because the import of the package takes seconds.
 POOL = """
-import multiprocessing, os, time
+import multiprocessing, os, sys, time
 from concurrent.futures import ProcessPoolExecutor
-from mmseg_alignzeg.workers import {initializer}
+sys.path.insert(0, {folder!r})
+from workers import {initializer}
 context = multiprocessing.get_context('{method}')
 pool = ProcessPoolExecutor(1, context, initializer={initializer}, initargs=(os.getpid(),))
 print(pool.submit(os.getpid).result(), flush=True)
@@ -18,7 +23,8 @@ pool.submit(time.sleep, 200).result()
 
 @pytest.mark.parametrize(('initializer', 'method'), [('start_worker', 'fork'), ('end_with_parent', 'spawn')])
 def test_a_worker_ends_with_a_killed_parent(initializer, method):
-    code = POOL.format(initializer=initializer, method=method)
+    folder = str(Path(mmseg_alignzeg.__file__).parent)
+    code = POOL.format(folder=folder, initializer=initializer, method=method)
     parent = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
     assert int(parent.stdout.readline()) != parent.pid
     parent.kill()
