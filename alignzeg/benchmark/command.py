@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -56,6 +57,7 @@ def bench(args: argparse.Namespace, console: Console) -> int:
     columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()]
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
         bench = Bench(devices, progress)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends all runs, as Ctrl-C does
         try:
             bench.run(trials)
         except KeyboardInterrupt:

@@ -1,9 +1,11 @@
 """The runner of config folders: what it plans, what its tables say, and a real run with a sweep."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -235,6 +237,25 @@ def test_ctrl_c_ends_everything_at_once(tmp_path):
     assert not list(tmp_path.rglob('test.log'))
     left = subprocess.run(['pgrep', '-f', f'mim.*{tmp_path}'], capture_output=True, text=True).stdout
     assert not left, left
+
+
+def test_kill_ends_everything_too(tmp_path, monkeypatch):
+    started = tmp_path / 'started'
+    code = f'import pathlib, time; pathlib.Path({str(started)!r}).touch(); time.sleep(60)'
+    monkeypatch.setattr('alignzeg.benchmark.bench.MIM', [sys.executable, '-c', code])
+
+    def kill():
+        while not started.exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        threading.Thread(target=kill, daemon=True).start()
+        begin = time.monotonic()
+        assert run(tmp_path) == 130 and time.monotonic() - begin < 50
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_process_that_starts_after_ctrl_c_is_ended(tmp_path, monkeypatch):
