@@ -151,6 +151,13 @@ def test_prompts_are_the_only_thing_that_learns(clip_file):
     assert vision.prompts.grad.abs().amin(dim=(1, 2)).gt(0).all() and set(vision.state_dict()) == {'prompts'}
 
 
+def test_prompts_start_in_the_range_of_vpt():
+    tower = build_tower(CLIPSource('tiny_clip', None), tap_layer=3, tail_layers=3, num_prompts=50)
+    bound = (6 / (3 * 8 * 8 + 96)) ** 0.5  # patches of 8², width 96
+    assert 0.99 * bound < tower.prompts.abs().max() <= bound
+    assert abs(tower.prompts.mean()) < 0.02 * bound and tower.prompts.shape[1:] == (50, 96)
+
+
 def test_frozen_tower_needs_no_gradient_and_stays_in_eval_mode(clip_file):
     _, path = clip_file
     vision = build_tower(CLIPSource('tiny_clip', str(path)), tap_layer=3, tail_layers=3).train()

@@ -58,6 +58,14 @@ def test_mrpe_by_plain_matrices(mlp_residual):
         torch.testing.assert_close(ours[0], expected)
 
 
+def test_the_three_steps_have_weights_and_heads_of_their_own():
+    head = MRPEHead(embed_dim=16, num_queries=5, bias_heads=1, num_heads=4)
+    steps = [head.query_refinement, head.image_refinement, head.final_decoding]
+    assert [step.attention.num_heads for step in steps] == [4, 4, 4]
+    own = {id(param) for step in steps for param in step.parameters()}
+    assert len(own) == 3 * len(list(steps[0].parameters()))
+
+
 def test_training_leaves_out_the_image_refinement_of_some_images():
     torch.manual_seed(0)
     head = MRPEHead(embed_dim=16, num_queries=5, bias_heads=1, image_drop=0.25)
