@@ -151,6 +151,11 @@ def test_prompts_are_the_only_thing_that_learns(clip_file):
     assert vision.prompts.grad.abs().amin(dim=(1, 2)).gt(0).all() and set(vision.state_dict()) == {'prompts'}
 
 
+def test_half_and_a_quarter_of_the_layers_by_default():
+    tower = build_tower(CLIPSource('tiny_clip', None))  # six layers; of the paper's twelve, 6 and 3
+    assert (tower.tap_layer, tower.num_stream_layers) == (3, 6 - 1)
+
+
 def test_prompts_start_in_the_range_of_vpt():
     tower = build_tower(CLIPSource('tiny_clip', None), tap_layer=3, tail_layers=3, num_prompts=50)
     bound = (6 / (3 * 8 * 8 + 96)) ** 0.5  # patches of 8², width 96
