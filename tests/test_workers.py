@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 sys.path.insert(0, {folder!r})
 from workers import {initializer}
 context = multiprocessing.get_context('{method}')
-pool = ProcessPoolExecutor(1, context, initializer={initializer}, initargs=(os.getpid(),))
+pool = ProcessPoolExecutor(1, context, initializer={initializer})
 print(pool.submit(os.getpid).result(), flush=True)
 pool.submit(time.sleep, 200).result()
 """

@@ -107,8 +107,7 @@ def probe_all(row: Row, device: str, limit_gb: float) -> dict[str, Probe]:
     """Run :func:`probe` of the row's models in new processes: at once, but for the steps, unless they share a GPU."""
 
     def in_new_process(name: str) -> Probe:
-        context, parent = multiprocessing.get_context('spawn'), os.getpid()
-        with ProcessPoolExecutor(1, context, initializer=end_with_parent, initargs=(parent,)) as pool:
+        with ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), initializer=end_with_parent) as pool:
             try:
                 return pool.submit(probe, row, name, device, limit_gb, turn.name).result()
             except BrokenProcessPool:

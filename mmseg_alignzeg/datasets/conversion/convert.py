@@ -116,7 +116,7 @@ def run(plan: Plan, workers: int, stream: IO[str] | None = None) -> int:
     console = Console(file=stream, soft_wrap=True, highlight=False, markup=False)
     todo = [job for job in plan.jobs if not job[1].exists()]
     workers = max(1, min(workers, len(todo)))
-    pool = ProcessPoolExecutor(workers, initializer=start_worker, initargs=(os.getpid(),))
+    pool = ProcessPoolExecutor(workers, initializer=start_worker)
     try:
         # The processes fork here, before the progress bar starts its thread.
         results = pool.map(partial(convert_file, read=plan.read), todo, chunksize=8)

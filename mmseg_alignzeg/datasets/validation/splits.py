@@ -107,9 +107,9 @@ def leaf_datasets(dataset: Any) -> list[Any]:
 _checker: PairChecker | None = None  # of a worker process
 
 
-def _start(parent: int, checker: PairChecker) -> None:
+def _start(checker: PairChecker) -> None:
     global _checker
-    start_worker(parent)
+    start_worker()
     _checker = checker
 
 
@@ -125,7 +125,7 @@ def check_pairs(checker: PairChecker, infos: Sequence[Mapping[str, Any]], worker
         yield from map(checker, infos)
         return
     workers = min(workers, len(chunks))
-    pool = ProcessPoolExecutor(workers, initializer=_start, initargs=(os.getpid(), checker))
+    pool = ProcessPoolExecutor(workers, initializer=_start, initargs=(checker,))
     try:
         for reports in pool.map(_check_chunk, chunks):
             yield from reports
