@@ -10,7 +10,7 @@ from .options import add_command
 
 DETAILS = """
 Reads every runs.csv that alignzeg bench wrote below FOLDER and prints one table: pAcc, seen (S),
-unseen (U) and h per dataset, or mIoU where there is no h; mean ± standard deviation over seeds, best in bold, and a
+unseen (U) and h per dataset, or mIoU without h; mean ± standard deviation over seeds, best in bold, and a
 note about significance.
 """
 EXAMPLES = """

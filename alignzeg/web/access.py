@@ -144,7 +144,7 @@ def require_protection(host: str, password: str | None, no_password: bool) -> No
     """Refuse to admit other machines without a decision about a password.
 
     Raises:
-        ValueError: If there is no decision, or a contradictory one; the message names the command-line options.
+        ValueError: If the decision is missing or contradictory; the message names the command-line options.
     """
     if password is not None and no_password:
         raise ValueError('A password and --no-password exclude each other: remove one of them.')

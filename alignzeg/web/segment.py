@@ -75,12 +75,12 @@ def segment(
         others: Add a class for pixels that fit none of the words.
         gamma: γ of the bias correction, in (0, 1]; None for that of the model.
         pbc: False skips the bias correction, whatever ``gamma`` is.
-        windows: Predict in overlapping windows of the model's input size, in place of scaling the picture down; there
-            are no proposals then.
+        windows: Predict in overlapping windows of the model's input size, in place of scaling the picture down;
+            without proposals.
 
     Raises:
         LimitError: If it takes too long, or there are too many words or characters (413).
-        ValueError: If there is no picture, or the inferencer refuses an argument.
+        ValueError: If ``picture`` is None, or the inferencer refuses an argument.
     """
     if picture is None:
         raise ValueError('There is no picture yet: choose one, or click an example.')
@@ -114,7 +114,7 @@ def segment(
 
 
 def split(text: str) -> list[str] | None:
-    """Split a text into words at commas, ASCII or not, and line breaks; None if there are no words.
+    """Split a text into words at commas, ASCII or not, and line breaks; None without words.
 
     Raises:
         LimitError: If the text, a word or the number of words exceeds its limit (413).
